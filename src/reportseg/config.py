@@ -1,0 +1,203 @@
+"""The configuration of a run: frozen, unknown keys refused with the nearest legal one. YAML is data and nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import InputError
+
+MAX_BYTES = 1 << 20
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Augment(Section):
+    flip: bool = Field(True, description="mirror half of the films that are flip_safe, and the side words with them")
+    rotate_deg: float = Field(20, ge=0, le=180, description="largest rotation, degrees")
+    scale: float = Field(0.3, ge=0, lt=1, description="zoom between 1 - scale and 1 / (1 - scale), log-uniform")
+    shift: float = Field(0.08, ge=0, le=0.5, description="largest shift, as a share of the side")
+    intensity: float = Field(0.3, ge=0, lt=1, description="strength of gamma, contrast, brightness, sharpness and noise")
+
+
+class DataConfig(Section):
+    manifest: str | list[str] | None = Field(None, description="manifest.csv or its folder; `--data` overrides")
+    train: str = Field("train", description="the split to train on; 10 % of it, whole patients, becomes dev")
+    size_px: int | list[tuple[float, int]] = Field(224, description="side of the square in pixels, or [[share of images seen, side], ...]")
+    text_column: str = "text"
+    text: Literal["as_written", "constant"] = Field("as_written", description="constant: the text-free twin")
+    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of films trained with an empty text")
+    negatives: float = Field(0, ge=0, le=0, description="share of absent prompts; only 0 in this version")
+    limit: int | None = Field(None, ge=1, description="use only the first films of the split, for a trial")
+    augment: Augment | None = Augment()
+
+    @field_validator("size_px")
+    @classmethod
+    def _schedule(cls, value: int | list[tuple[float, int]]) -> int | list[tuple[float, int]]:
+        steps = [(1.0, value)] if isinstance(value, int) else value
+        shares = [share for share, _ in steps]
+        if not steps or shares != sorted(shares) or shares[-1] != 1.0 or shares[0] <= 0:
+            raise ValueError("shares must rise and end at 1.0, as in [[0.85, 112], [1.0, 224]]")
+        if not all(16 <= size <= 2048 for _, size in steps):
+            raise ValueError("a side must be between 16 and 2048 pixels")
+        return value
+
+    def sizes(self) -> list[tuple[float, int]]:
+        """The schedule as (share of images seen at which it ends, side in pixels)."""
+        return [(1.0, self.size_px)] if isinstance(self.size_px, int) else [(float(a), int(b)) for a, b in self.size_px]
+
+
+class TrainSection(Section):
+    images: int = Field(110_000, ge=1, description="films seen in all, counted with repetition")
+    batch: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1, description="batches summed before each step")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the weight average; its horizon is kept under 10 % of the run")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    init: str | None = Field(None, description="a bundle to start from")
+    checkpoint_minutes: float = Field(5, gt=0)
+    minutes: float | None = Field(None, gt=0, description="measure the rate and fix `images` so that training takes about this long")
+    workers: int = Field(0, ge=0, le=64, description="loader processes; the batches are the same for any number")
+
+
+class EvalSection(Section):
+    controls: list[Literal["original", "empty", "shuffled", "swapped-side"]] = ["original", "empty", "shuffled", "swapped-side"]
+
+
+class RunConfig(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataConfig = DataConfig()
+    model: dict[str, Any] = Field(description="validated by the class of the model it names")
+    train: TrainSection = TrainSection()
+    eval: EvalSection = EvalSection()
+
+    def steps(self) -> int:
+        """Optimiser steps in all: the last one may see fewer images."""
+        per_step = self.train.batch * self.train.accumulate
+        return -(-self.train.images // per_step)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 3e-4 as a number and refuses aliases, which is how a small file becomes a huge one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|nan))$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Safe YAML. Raises InputError with the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"not readable as plain YAML{line}: {problem}", where, "Only plain values, lists and maps are read.", "yaml") from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a map."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path, "Check the path.", "missing") from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"is {len(raw)} bytes long; a config has at most {MAX_BYTES}", path, "Is this the right file?", "too_large")
+    try:
+        value = parse_yaml(raw.decode("utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8 text", path, "Save it as UTF-8.", "encoding") from None
+    if not isinstance(value, dict):
+        raise InputError("does not hold a map of keys", path, "Start from `reportseg config show NAME`.", "config")
+    return value
+
+
+def shipped_configs() -> list[str]:
+    """Names that `load_config` knows without a file."""
+    return sorted(p.name.removesuffix(".yaml") for p in resources.files("reportseg").joinpath("configs").iterdir() if p.name.endswith(".yaml"))
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A shipped name or a YAML file, with `key.sub=value` overrides on top (values are YAML)."""
+    path = Path(name_or_path)
+    if str(name_or_path) in shipped_configs():
+        path = Path(str(resources.files("reportseg").joinpath("configs", f"{name_or_path}.yaml")))
+    elif not path.suffix and not path.exists():
+        near = difflib.get_close_matches(str(name_or_path), shipped_configs(), 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Shipped: {', '.join(shipped_configs())}."
+        raise InputError("no file and no shipped config of this name", name_or_path, hint, "config")
+    values = load_yaml(path)
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise InputError("an override has the form key=value", f"-s {item}", "For example: -s train.lr=3e-4", "config")
+        place = values
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            inner = place.get(parent)
+            place[parent] = inner if isinstance(inner, dict) else {}
+            place = place[parent]
+        place[last] = parse_yaml(text, f"-s {item}")
+    return parse_config(values, str(name_or_path))
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
+    """Validated but for the `model` section, which `models.resolve` checks through the class that it names."""
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise explain(error, RunConfig, where) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML that `load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140)
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> InputError:
+    """All of pydantic's findings as one InputError; an unknown key names the nearest legal one."""
+    lines, fix = [], ""
+    for item in error.errors()[:20]:
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            legal = _legal_keys(model, item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), legal, 1)
+            lines.append(f"unknown key {key!r}")
+            fix = f"Did you mean {near[0]!r}?" if near else f"Legal keys here: {', '.join(legal)}."
+        else:
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}" if key else item["msg"])
+    return InputError("; ".join(lines), where, fix, "config")
+
+
+def _legal_keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = getattr(field, "annotation", None)
+        options = [inner, *getattr(inner, "__args__", ())]
+        found = [t for t in options if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not found:
+            return []
+        model = found[0]
+    return list(model.model_fields)

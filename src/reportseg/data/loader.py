@@ -1,0 +1,115 @@
+"""Batches. Which films a step sees, and every random draw on them, is a function of (seed, step, index): no state to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import RunConfig
+from ..text import CONSTANT, can_swap, swap_sides
+from ..types import Image, Sample
+from .transforms import Params, augment, draw, generator
+
+ORDER, FILM = 1, 2  # names of the random streams
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image_B3HW float32 in [0, 1], not normalised; mask_B1HW bool; valid_BHW True where a pixel belongs to the film."""
+
+    image_B3HW: Tensor
+    mask_B1HW: Tensor
+    texts: list[str]
+    ids: list[str]
+    valid_BHW: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return replace(
+            self, image_B3HW=self.image_B3HW.to(device), mask_B1HW=self.mask_B1HW.to(device), valid_BHW=self.valid_BHW.to(device)
+        )
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """What the loader's processes read: bytes, texts and drawn numbers; `finish` turns it into a Batch on the device."""
+
+    image_BCHW: Tensor
+    mask_B1HW: Tensor
+    texts: list[str]
+    ids: list[str]
+    params: list[Params]
+    size: int
+
+    def finish(self, device: torch.device) -> Batch:
+        image = self.image_BCHW.to(device).float() / 255
+        image, mask, valid = augment(image, self.mask_B1HW.to(device), self.params, self.size)
+        return Batch(image.expand(-1, 3, -1, -1), mask, self.texts, self.ids, valid[:, 0])
+
+
+class Films(Protocol):
+    """What the loader needs of a cache."""
+
+    images_NCHW: NDArray[np.uint8]
+    masks_NHW: NDArray[np.uint8]
+
+
+class Steps(Dataset[RawBatch]):
+    """Item k is micro-batch k of the run. Each pass over the films is a new permutation of all of them."""
+
+    def __init__(self, samples: Sequence[Sample], films: Films, config: RunConfig) -> None:
+        self.samples, self.films, self.config = list(samples), films, config
+
+    def __len__(self) -> int:
+        return -(-self.config.train.images // self.config.train.batch)
+
+    def size_at(self, seen: int) -> int:
+        """The side in pixels for the batch that begins after `seen` images."""
+        share = seen / self.config.train.images
+        return next((size for end, size in self.config.data.sizes() if share < end), self.config.data.sizes()[-1][1])
+
+    def rows(self, k: int) -> list[int]:
+        """Rows of `samples` in micro-batch k."""
+        n, batch = len(self.samples), self.config.train.batch
+        first, last = k * batch, min((k + 1) * batch, self.config.train.images)
+        epochs = {e: generator(self.config.seed, ORDER, e).permutation(n) for e in range(first // n, (last - 1) // n + 1)}
+        return [int(epochs[i // n][i % n]) for i in range(first, last)]
+
+    def __getitem__(self, k: int) -> RawBatch:
+        data, rows = self.config.data, self.rows(k)
+        params, texts = [], []
+        for index, row in enumerate(rows):
+            sample, rng = self.samples[row], generator(self.config.seed, FILM, k, index)
+            dropped = rng.random() < data.text_dropout
+            text = CONSTANT if data.text == "constant" else sample.text
+            one = draw(data.augment, rng, sample.flip_safe and can_swap(text))
+            params.append(one)
+            if data.text != "constant":
+                text = "" if dropped else swap_sides(text) if one.flip else text
+            texts.append(text)
+        image = torch.from_numpy(np.ascontiguousarray(self.films.images_NCHW[rows]))
+        mask = torch.from_numpy(np.ascontiguousarray(self.films.masks_NHW[rows]))[:, None].bool()
+        return RawBatch(image, mask, texts, [self.samples[r].id for r in rows], params, self.size_at(k * self.config.train.batch))
+
+
+def batches(steps: Steps, start: int, device: torch.device, workers: int = 0) -> Iterator[Batch]:
+    """Micro-batches from number `start` on. The number of workers changes the speed and nothing else."""
+    order = range(start, len(steps))
+    loader = DataLoader(steps, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=4 if workers else None)
+    for raw in loader:
+        yield raw.finish(device)
+
+
+def prepare_image(image: Image, size: int) -> Tensor:
+    """A film as the models take it: (3, size, size) float32 in [0, 1], stretched to the square with anti-aliasing, gray repeated."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image.pixels_HWC)).permute(2, 0, 1)[None]
+    if pixels.shape[-2:] != (size, size):
+        pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+    return pixels[0].expand(3, -1, -1).contiguous()

@@ -1,0 +1,40 @@
+"""What can go wrong, said once: one exception for the user's input, one list of warnings by code."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+#: Recorded in predictions, `cases.csv` and reports; the code is the contract, the sentence may improve.
+WARNINGS: dict[str, str] = {
+    "laterality_assumed": "the text names a side and the file does not say whose left it is; the bundle's own convention was used",
+    "negated": "the whole prompt says that nothing is there; the mask is empty",
+    "out_of_vocabulary": "many words of the text were never seen in training; the answer may ignore them",
+    "text_truncated": "the text is longer than the model reads; the words past the limit had no effect",
+    "empty_text": "the text is empty; the model answered from the image alone",
+    "no_knowledge": "no statement of the knowledge bank fits the text",
+    "spacing_unknown": "the file states no pixel spacing; areas and distances are in pixels",
+    "multi_frame": "the file holds several frames; only the first was read",
+    "alpha_dropped": "the transparency channel was ignored",
+}
+
+
+class InputError(ValueError):
+    """The user's input cannot be used. Says what is wrong, where, and how to mend it.
+
+    `code` is a short stable word for `failures.csv` and the API. `where` is a path or an option as the user wrote it; a server
+    and a log print `public()` instead, since names of files may hold names of people.
+    """
+
+    def __init__(self, what: str, where: str | PathLike[str] = "", fix: str = "", code: str = "input") -> None:
+        super().__init__(what, str(where), fix)
+        self.what, self.where, self.fix, self.code = what, str(where), fix, code
+
+    def __str__(self) -> str:
+        head = f"{self.where}: " if self.where else ""
+        tail = f" {self.fix}" if self.fix else ""
+        return f"{head}{self.what.rstrip('.')}.{tail}"
+
+    def public(self) -> str:
+        """The message without the path."""
+        tail = f" {self.fix}" if self.fix else ""
+        return f"{self.what.rstrip('.')}.{tail}"

@@ -1,0 +1,257 @@
+"""Image files to arrays. The format is told by the first bytes, never by the extension; budgets are checked before decoding."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from PIL import ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from ..errors import InputError
+from ..limits import DEFAULT, Limits, check_file, check_pixels
+from ..types import Geometry, Image
+from .png import PNG_SIGNATURE, check_png, cut_short
+
+READS = "this version reads PNG, JPEG, TIFF, BMP and GIF"
+MAGIC: dict[bytes, str] = {
+    PNG_SIGNATURE: "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"BM": "bmp",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+}
+# The plugin classes themselves, not PIL.Image.open: that tries every format it knows and has a pixel limit of its own, which is global.
+OPENERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "png": PngImageFile,
+    "jpeg": JpegImageFile,
+    "tiff": TiffImageFile,
+    "bmp": BmpImageFile,
+    "gif": GifImageFile,
+}
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_TILE, EXIF_ORIENTATION = 258, 262, (322, 323), 274
+# EXIF orientation -> (transpose, flip rows, flip columns), applied in this order
+TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
+    """A file, or its bytes, as float32 (H, W, C) in [0, 1] with C 1 or 3, upright as EXIF says.
+
+    16-bit gray is divided by 65535. Colour that pillow can name becomes RGB. Only the first frame is read (warning multi_frame) and
+    transparency is left out (alpha_dropped). InputError: those of check_file, too_large, unsupported_format, unsupported_mode, truncated,
+    corrupt, not_finite, bad_range.
+    """
+    if isinstance(source, bytes):
+        if not source:
+            raise InputError("the image is empty", fix="Send the whole file.", code="empty_file")
+        return _decode(io.BytesIO(source), "", limits)
+    size = check_file(source).stat().st_size
+    if size > limits.volume_bytes:
+        raise InputError(
+            f"the file has {size:,} bytes, more than the limit of {limits.volume_bytes:,}", source, "Make it smaller.", "too_large"
+        )
+    with open(source, "rb") as file:
+        return _decode(file, str(source), limits)
+
+
+def read_mask(source: str | Path | bytes, limits: Limits = DEFAULT) -> NDArray[np.bool_]:
+    """A mask file as bool (H, W): true where any channel is above half of the file's largest value, so 0/1 and 0/255 both work.
+
+    InputError mask_values for a file of several labels: which one is meant cannot be told. Otherwise as read_image.
+    """
+    level = read_image(source, limits).pixels_HWC.max(axis=2)
+    top = float(level.max())
+    if 0 < top < 0.5 and bool(((level > 0) & (level < top)).any()):
+        where = "" if isinstance(source, bytes) else source
+        raise InputError("the mask holds several labels", where, "Write one mask file (0 and 255) per target.", "mask_values")
+    mask: NDArray[np.bool_] = level > top / 2
+    return mask
+
+
+def image_from_array(array: NDArray[Any], where: str = "") -> Image:
+    """(H, W) or (H, W, C) with C 1, 3 or 4 as an Image. uint8 is divided by 255, uint16 by 65535; bool and floats in [0, 1] stay.
+
+    InputError: bad_shape, bad_dtype, not_finite, bad_range.
+    """
+    array = np.asarray(array)
+    shape = array.shape
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise InputError(
+            f"an image array has the shape (H, W) or (H, W, 3), not {shape}",
+            where,
+            "Move the channels last, one image at a time.",
+            "bad_shape",
+        )
+    warnings: tuple[str, ...] = ()
+    if array.shape[2] == 4:
+        array, warnings = array[:, :, :3], ("alpha_dropped",)
+    return _image(_unit(array, where), "array", warnings)
+
+
+def image_from_pil(image: PIL.Image.Image, where: str = "", limits: Limits = DEFAULT) -> Image:
+    """A PIL image as an Image, by the rules of read_image."""
+    check_pixels(*image.size, where, limits)
+    return _guarded(lambda: _convert(image, (image.format or "pil").lower(), where), where)
+
+
+def sniff(head: bytes, where: str = "") -> str:
+    """png, jpeg, tiff, bmp or gif, from the first bytes of a file (352 are enough). InputError unsupported_format, or truncated."""
+    for magic, name in MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if any(magic.startswith(head) for magic in MAGIC):
+        raise cut_short(where)
+    kind = _foreign(head)
+    raise InputError(
+        f"{kind}; {READS}" if kind else f"the format is not known; {READS}", where, "Export the image as PNG.", "unsupported_format"
+    )
+
+
+def _foreign(head: bytes) -> str:
+    if head[128:132] == b"DICM":
+        return "this is a DICOM file"
+    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
+        return "this is a NIfTI file"
+    if head[:2] == b"\x1f\x8b":
+        return "this is a gzip file, perhaps NIfTI"
+    if head[:4] == b"PK\3\4":
+        return "this is a zip archive"
+    return "this is a WebP file" if head[8:12] == b"WEBP" else "this is a PDF" if head[:5] == b"%PDF-" else ""
+
+
+def _decode(file: IO[bytes], where: str, limits: Limits) -> Image:
+    name = sniff(file.read(352), where)
+    file.seek(0)
+
+    def decode() -> Image:
+        if name == "png":  # stricter than pillow, which takes a file without its end for whole
+            check_png(file, where, limits)
+        opened = OPENERS[name](file)
+        check_pixels(*opened.size, where, limits)
+        if isinstance(opened, TiffImageFile) and TIFF_TILE[0] in opened.tag_v2:
+            check_pixels(int(opened.tag_v2[TIFF_TILE[0]]), int(opened.tag_v2[TIFF_TILE[1]]), where, limits)  # a tile may exceed its image
+        return _convert(opened, name, where)
+
+    return _guarded(decode, where)
+
+
+def _guarded(decode: Callable[[], Image], where: str) -> Image:
+    """Whatever pillow raises on a broken file (it raises some fifteen kinds) ends as one InputError."""
+    try:
+        return decode()
+    except InputError:
+        raise
+    except (PIL.Image.DecompressionBombError, MemoryError) as e:
+        raise InputError("the image is too large for this machine", where, "Make it smaller.", "too_large") from e
+    except Exception as e:
+        if isinstance(e, EOFError) or "truncated" in str(e).lower():
+            raise cut_short(where) from e
+        raise InputError(f"the image cannot be decoded ({e or type(e).__name__})", where, "Export it again, as PNG.", "corrupt") from e
+
+
+def _convert(image: PIL.Image.Image, name: str, where: str) -> Image:
+    image.load()
+    warnings = []
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        warnings.append("alpha_dropped")
+    pixels = _turned(_pixels(image, where), image)
+    if getattr(image, "is_animated", False):  # asked last: for a GIF this seeks
+        warnings.append("multi_frame")
+    return _image(pixels, name, tuple(warnings))
+
+
+def _pixels(image: PIL.Image.Image, where: str) -> NDArray[np.float32]:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return _deep_gray(image)
+    if mode == "I":  # pillow's 32-bit home for some 16-bit files
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError("the gray values do not fit 16 bits", where, "Scale them to 0..65535 and save as 16-bit PNG.", "bad_range")
+        return _unit(values.astype(np.uint16)[:, :, None], where)
+    if mode == "F":
+        return _unit(np.asarray(image)[:, :, None], where)
+    if mode in ("1", "L"):
+        return _unit(np.asarray(image.convert("L"))[:, :, None], where)
+    if mode in ("LA", "La"):
+        return _unit(np.asarray(image.getchannel(0))[:, :, None], where)
+    if mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
+        return _unit(np.asarray(_rgb(image)), where)
+    raise InputError(f"the colour mode {mode} cannot be read", where, "Export it as gray or RGB PNG.", "unsupported_mode")
+
+
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "RGBa":
+        image = image.convert("RGBA")
+    if "transparency" in image.info:  # pillow would mix it in, or warn
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+def _deep_gray(image: PIL.Image.Image) -> NDArray[np.float32]:
+    """16-bit gray; a TIFF may hold 12 bits, or white as 0, which pillow turns around at 8 bits only."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = 12 if tags.get(TIFF_BITS) == (12,) else 16
+    pixels: NDArray[np.float32] = np.divide(np.asarray(image)[:, :, None], 2**bits - 1, dtype=np.float32)
+    return np.float32(1) - pixels if tags.get(TIFF_PHOTOMETRIC) == 0 else pixels
+
+
+def _turned(pixels_HWC: NDArray[np.float32], image: PIL.Image.Image) -> NDArray[np.float32]:
+    """Upright as EXIF says (pillow has done it for TIFF). A damaged EXIF block is no reason to refuse a film: it is ignored."""
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:
+        return pixels_HWC
+    transpose, rows, columns = TURNS.get(orientation, (False, False, False))
+    if transpose:
+        pixels_HWC = pixels_HWC.swapaxes(0, 1)
+    return np.ascontiguousarray(pixels_HWC[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _unit(array: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Any legal dtype as float32 in [0, 1], an own copy."""
+    if array.dtype == np.bool_:
+        return array.astype(np.float32)
+    if array.dtype in (np.uint8, np.uint16):
+        unit: NDArray[np.float32] = np.divide(array, np.iinfo(array.dtype).max, dtype=np.float32)
+        return unit
+    if array.dtype.kind != "f":
+        raise InputError(
+            f"an image array of dtype {array.dtype} cannot be read", where, "Use uint8, uint16, bool, or floats in [0, 1].", "bad_dtype"
+        )
+    if not np.isfinite(array).all():
+        raise InputError("the image holds NaN or infinity", where, "Replace these pixels.", "not_finite")
+    if array.min() < 0 or array.max() > 1:
+        raise InputError(
+            f"float pixels lie in [0, 1], these in [{array.min():g}, {array.max():g}]", where, "Scale them, or use uint8.", "bad_range"
+        )
+    return array.astype(np.float32)
+
+
+def _image(pixels_HWC: NDArray[np.float32], name: str, warnings: tuple[str, ...]) -> Image:
+    height, width = pixels_HWC.shape[:2]
+    return Image(pixels_HWC, Geometry((height, width)), name, warnings=warnings)

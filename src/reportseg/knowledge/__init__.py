@@ -1,0 +1,1 @@
+"""What is known about the words of a report: banks of statements and their retrieval. Imports no model."""

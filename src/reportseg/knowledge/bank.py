@@ -1,0 +1,238 @@
+"""A bank of statements about what findings look like, and which of them a sentence calls for.
+
+Retrieval is lexical: a statement fits where its concept or one of its terms stands in the text. It needs no model, is the same on every
+machine, and says why. A cosine (`embed`) only re-ranks what the words found. Statements of kind "neutral" are controls and never retrieved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reportseg.errors import InputError
+from reportseg.schemas import BankFile, Statement, parse, read_json
+from reportseg.text import can_swap, has_side, normalise, swap_sides, words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reportseg.types import Laterality
+
+MAX_STATEMENTS = 20_000
+MAX_WORDS = 60  # of one statement; a model reads them all, so a page of prose is a mistake
+
+Embed = Callable[[Sequence[str]], Any]
+"""Sentences -> array (N, D), one vector each."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A retrieved statement: its index in the bank, the score (higher fits better) and the terms of it that stand in the text."""
+
+    index: int
+    statement: Statement
+    score: float
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Statements in the order of the file. `sha256` is that of the canonical content, whatever the file's layout."""
+
+    file: BankFile
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        return tuple(self.file.statements)
+
+    def texts(self, laterality: Laterality = "none") -> list[str]:
+        """All statements; those that name a side are turned into the asked convention ("none" leaves every one as it stands)."""
+        return [
+            swap_sides(s.statement) if "none" not in (laterality, s.laterality) and s.laterality != laterality else s.statement
+            for s in self.file.statements
+        ]
+
+    def to_json(self) -> str:
+        """The canonical JSON: what `sha256` is taken of and what a bundle keeps. `load_bank` reads it back to an equal bank."""
+        return canonical(self.file)
+
+    @cached_property
+    def index(self) -> Mapping[str, tuple[tuple[tuple[str, ...], str, tuple[int, ...]], ...]]:
+        """First stem of a term -> (all its stems, the term as written, statements that have it)."""
+        owners: dict[tuple[str, ...], tuple[str, list[int]]] = {}
+        for i, statement in enumerate(self.file.statements):
+            if statement.kind == "neutral":
+                continue
+            for term in (statement.concept, *statement.terms):
+                stems = tuple(map(stem, words(term)))
+                indices = owners.setdefault(stems, (term, []))[1]
+                if stems and i not in indices:
+                    indices.append(i)
+        index: dict[str, list[tuple[tuple[str, ...], str, tuple[int, ...]]]] = {}
+        for stems, (term, indices) in owners.items():
+            if stems:
+                index.setdefault(stems[0], []).append((stems, term, tuple(indices)))
+        return {first: tuple(entries) for first, entries in index.items()}
+
+
+def canonical(file: BankFile) -> str:
+    return json.dumps(
+        file.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
+
+
+def from_file(file: BankFile, where: str | Path = "") -> Bank:
+    """A checked bank. InputError `bad_bank` lists what is wrong with its statements, at most 20 lines."""
+    problems = []
+    seen: dict[str, int] = {}
+    for i, s in enumerate(file.statements):
+        first = seen.setdefault(normalise(s.statement), i)
+        if first != i:
+            problems.append(f"statement {i} repeats statement {first}")
+        if len(words(s.statement)) > MAX_WORDS:
+            problems.append(f"statement {i} has more than {MAX_WORDS} words")
+        if not words(s.statement) or not words(s.concept):
+            problems.append(f"statement {i} has no words in its statement or its concept")
+        if s.laterality == "none" and has_side(s.statement):
+            problems.append(f"statement {i} names a side but not whose (laterality)")
+        if s.laterality != "none" and not can_swap(s.statement):
+            problems.append(f"statement {i} has a side word that cannot be swapped")
+    if not file.statements:
+        problems.append("there is no statement")
+    if len(file.statements) > MAX_STATEMENTS:
+        problems = [f"{len(file.statements)} statements are more than {MAX_STATEMENTS}"]
+    if problems:
+        more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
+        raise InputError("; ".join(problems[:20] + more), where, "Mend these statements.", "bad_bank")
+    return Bank(file, hashlib.sha256(canonical(file).encode()).hexdigest())
+
+
+def shipped_banks() -> list[str]:
+    """Names of the banks inside the package."""
+    return sorted(entry.name[:-5] for entry in files("reportseg.knowledge").joinpath("banks").iterdir() if entry.name.endswith(".json"))
+
+
+def load_bank(name_or_path: str | Path) -> Bank:
+    """A JSON file in the bank's schema, else a shipped bank's name ("chest").
+
+    Raises InputError: `unknown_bank` (neither), `bad_bank` (from_file), and those of schemas.read_json for a file that cannot be read.
+    """
+    if not Path(name_or_path).is_file() and re.fullmatch(r"[\w-]+", str(name_or_path)):
+        if str(name_or_path) not in shipped_banks():
+            names = ", ".join(shipped_banks())
+            raise InputError(
+                f"there is no knowledge bank {name_or_path!r}",
+                "",
+                f"Shipped banks: {names}. A path to a JSON file works too.",
+                "unknown_bank",
+            )
+        return _shipped(str(name_or_path))
+    return from_file(read_json(name_or_path, BankFile), name_or_path)
+
+
+@lru_cache(maxsize=8)
+def _shipped(name: str) -> Bank:
+    content = files("reportseg.knowledge").joinpath("banks", f"{name}.json").read_text(encoding="utf-8")
+    return from_file(parse(json.loads(content), BankFile, name), name)
+
+
+# ---------------------------------------------------------------- retrieval
+
+_KEEP_S = ("ss", "us", "is")
+_IRREGULAR = {
+    "bases": "base",
+    "apices": "apex",
+    "diagnoses": "diagnosis",
+    "metastases": "metastasis",
+    "hila": "hilum",
+    "bronchi": "bronchus",
+    "foci": "focus",
+}
+
+
+@lru_cache(maxsize=16384)
+def stem(word: str) -> str:
+    """The singular of a normalised English word, near enough: "areas" -> "area", "opacities" -> "opacity", "masses" -> "mass"."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(_KEEP_S):
+        return word[:-1]
+    return word
+
+
+def _stems(text: str) -> tuple[str, ...]:
+    return tuple(map(stem, re.findall(r"[^\W_]+", normalise(text))))  # "ground-glass" is two words here
+
+
+def retrieve(text: str, bank: Bank, top_k: int = 8, embed: Embed | None = None) -> list[Hit]:
+    """The at most `top_k` statements that fit the text, best first; [] where no term of the bank stands in it.
+
+    Score: for each term found, its number of words x the log-rarity of the term in the bank. Equal scores keep the bank's order.
+    With `embed` what the words found is ordered by cosine to the text instead (score = cosine): that changes order and adds nothing.
+    """
+    hits = _lexical(normalise(text), bank)
+    if embed is not None and hits:
+        hits = _rerank(text, hits, embed)
+    return list(hits[: max(0, top_k)])
+
+
+@lru_cache(maxsize=4096)
+def _lexical(text: str, bank: Bank) -> tuple[Hit, ...]:
+    stems = _stems(text)
+    found: dict[tuple[str, ...], tuple[str, tuple[int, ...]]] = {}
+    for position, first in enumerate(stems):
+        for term_stems, term, owners in bank.index.get(first, ()):
+            if stems[position : position + len(term_stems)] == term_stems:
+                found[term_stems] = (term, owners)
+    total = len(bank.file.statements)
+    scores: dict[int, float] = {}
+    why: dict[int, list[str]] = {}
+    for term_stems, (term, owners) in found.items():
+        for i in owners:
+            scores[i] = scores.get(i, 0.0) + len(term_stems) * math.log(1 + total / len(owners))
+            why.setdefault(i, []).append(term)
+    order = sorted(scores, key=lambda i: (-round(scores[i], 9), i))
+    return tuple(Hit(i, bank.file.statements[i], scores[i], tuple(why[i])) for i in order)
+
+
+def _rerank(text: str, hits: Sequence[Hit], embed: Embed) -> tuple[Hit, ...]:
+    import numpy as np
+
+    vectors = np.asarray(embed([text, *(hit.statement.statement for hit in hits)]), dtype=np.float64)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosines = vectors[1:] @ vectors[0]
+    ranked = sorted(zip(hits, cosines, strict=True), key=lambda pair: (-pair[1], pair[0].index))
+    return tuple(Hit(hit.index, hit.statement, float(cosine), hit.why) for hit, cosine in ranked)
+
+
+def union(texts: Sequence[str], bank: Bank, top_k: int = 8) -> tuple[list[int], list[list[int]]]:
+    """What a batch needs encoded: (sorted distinct indices, for each text its indices, best first)."""
+    per_text = [[hit.index for hit in retrieve(text, bank, top_k)] for text in texts]
+    return sorted({i for indices in per_text for i in indices}), per_text
+
+
+_MASKED = re.compile(
+    r"\b(?:upper|middle|mid|lower|top|bottom|left|right|bilateral|unilateral|both|zones?|lobes?|one|two|three|four|five|six|several|multiple|single|\d+)\b"
+)
+
+
+def skeleton(statement: str) -> str:
+    """The normalised statement with the words for zone, side and number masked: equal skeletons differ by a template's slots only."""
+    return _MASKED.sub("_", normalise(statement))

@@ -1,0 +1,34 @@
+"""Losses on logits. Every term is a mean over images of a per-image value, so accumulation and DDP leave it unchanged.
+
+`target` is in [0, 1] (a mask, or its area average); `valid` is 1 where a pixel belongs to the film, 0 where augmentation or padding made it up.
+All are (B, 1, H, W). Computed in fp32 whatever the model ran in.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor, valid: Tensor, eps: float = 1.0) -> Tensor:
+    """1 - (2 sum(p t) + eps) / (sum p + sum t + eps) for each image (Milletari et al. 2016), mean over images; in [0, 1]."""
+    probability, target = logits.float().sigmoid() * valid, target.float() * valid
+    overlap = (probability * target).flatten(1).sum(1)
+    size = (probability + target).flatten(1).sum(1)
+    return (1 - (2 * overlap + eps) / (size + eps)).mean()
+
+
+def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy over the valid pixels of each image, mean over images, in nats."""
+    terms = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none") * valid
+    return (terms.flatten(1).sum(1) / valid.expand_as(terms).flatten(1).sum(1).clamp(min=1)).mean()
+
+
+def dice_bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Soft Dice and binary cross-entropy, 1:1."""
+    return soft_dice_loss(logits, target, valid) + bce_loss(logits, target, valid)
+
+
+def area_average(mask_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
+    """The share of each cell that the mask covers: the target at a coarse stride, where nearest would lose small lesions."""
+    return F.interpolate(mask_B1HW.float(), size=size, mode="area")

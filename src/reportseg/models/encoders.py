@@ -1,0 +1,135 @@
+"""Towers: a residual CNN, a ViT and a bidirectional text tower for training from random initialisation, and the tokenizer they share.
+
+Pretrained CLIP has the same two interfaces: `taps, values = vision(image)` and `tokens, eos = text(ids, mask)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+
+from ..text import normalise
+from .layers import ResidualBlock, TransformerBlock, conv_block, resize
+
+VOCABULARY = 2000
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+
+
+class ResidualCNN(nn.Module):
+    """Overlapping 3x3 stem at stride 4, then residual stages at strides 4, 8, 16, 32 (He et al. 2016, GroupNorm)."""
+
+    def __init__(self, widths: Sequence[int], depth: int, stem: int) -> None:
+        super().__init__()
+        self.stem = conv_block(3, stem, stride=2)
+        self.widen = conv_block(stem, widths[0], stride=2)
+        self.stages = nn.ModuleList()
+        c_in = widths[0]
+        for level, width in enumerate(widths):
+            first = ResidualBlock(c_in, width, stride=1 if level == 0 else 2)
+            self.stages.append(nn.Sequential(first, *(ResidualBlock(width, width) for _ in range(depth - 1))))
+            c_in = width
+
+    def forward(self, image_B3HW: Tensor) -> list[Tensor]:
+        """Maps at strides 2, 4, 8, 16, 32."""
+        maps = [self.stem(image_B3HW)]
+        x = self.widen(maps[0])
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class VisionTransformer(nn.Module):
+    """A ViT (Dosovitskiy et al. 2021) with position embeddings that interpolate, tapped at 1/4, 2/4, 3/4 and 4/4 of its depth."""
+
+    def __init__(self, width: int, depth: int, heads: int, patch: int, joint: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.embed = nn.Conv2d(3, width, patch, patch)
+        self.position_1Chw = nn.Parameter(torch.randn(1, width, 14, 14) * 0.02)
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
+        self.post_norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, joint, bias=False)
+
+    def forward(self, image_B3HW: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Four taps (B, h*w, width), and the last block's value path projected into the joint space, (B, joint, h, w)."""
+        x = self.embed(image_B3HW)
+        size = (x.shape[2], x.shape[3])
+        x = (x + resize(self.position_1Chw, size)).flatten(2).transpose(1, 2)
+        depth = len(self.blocks)
+        taps_at = [max(1, round(depth * quarter / 4)) for quarter in (1, 2, 3, 4)]
+        states = []
+        for block in self.blocks:
+            before, x = x, block(x)
+            states.append(x)
+        values = self.projection(self.post_norm(self.blocks[-1].value_path(before)))
+        return [states[i - 1] for i in taps_at], values.transpose(1, 2).unflatten(2, size)
+
+
+class TextTransformer(nn.Module):
+    """A bidirectional text tower; its sentence vector is the state of the end-of-sentence token, projected into the joint space."""
+
+    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, joint: int, max_tokens: int = 77) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width)
+        self.position_LC = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, joint, bias=False)
+        nn.init.normal_(self.embed.weight, std=0.02)
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Token ids and their mask (True: real) to sentence vectors (B, joint)."""
+        x = self.embed(ids_BL) + self.position_LC[: ids_BL.shape[1]]
+        for block in self.blocks:
+            x = block(x, mask_BL)
+        last = mask_BL.sum(1) - 1
+        eos = x[torch.arange(len(x), device=x.device), last]
+        return self.projection(self.norm(eos))
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> str:
+    """A byte-level BPE of at most `vocabulary` pieces over normalised texts, as the JSON of `tokenizers`: no character is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted({normalise(text) for text in texts}), trainer)
+    begin, end = (tokenizer.token_to_id(token) for token in (BOS, EOS))
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=[(BOS, begin), (EOS, end)])
+    return tokenizer.to_str()
+
+
+class SentenceTokenizer:
+    """Normalised sentences to padded ids. Ids are kept per distinct sentence; the limit keeps the end token and reports what it cut."""
+
+    def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
+        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        self.max_tokens = max_tokens
+        self.known: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self.known:
+            if len(self.known) > 50_000:
+                self.known.clear()
+            self.known[text] = self.tokenizer.encode(normalise(text)).ids
+        return self.known[text]
+
+    def too_long(self, text: str) -> bool:
+        return len(self.ids(text)) > self.max_tokens
+
+    def __call__(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """ids_BL and mask_BL (True: real)."""
+        rows = [ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]] for ids in map(self.ids, texts)]
+        length = max(map(len, rows))
+        ids_BL = torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.long)
+        mask_BL = torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None]
+        return ids_BL.to(device), mask_BL.to(device)

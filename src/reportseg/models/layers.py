@@ -1,0 +1,108 @@
+"""Building blocks shared by the models. All norms are GroupNorm or LayerNorm, so batch size never changes an answer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with at most 8 groups that divide `channels`."""
+    return nn.GroupNorm(math.gcd(channels, 8), channels)
+
+
+def conv_block(c_in: int, c_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Convolution, GroupNorm, ReLU."""
+    return nn.Sequential(nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), group_norm(c_out), nn.ReLU(inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a skip (He et al. 2016), GroupNorm in place of BatchNorm."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_block(c_in, c_out, stride),
+            nn.Conv2d(c_out, c_out, 3, padding=1, bias=False),
+            group_norm(c_out),
+        )
+        same = stride == 1 and c_in == c_out
+        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), group_norm(c_out))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.relu(self.body(x_BCHW) + self.skip(x_BCHW))
+
+
+class PositionMap(nn.Module):
+    """A learnt 2-D position embedding on a 14 x 14 grid, interpolated to any size: text names zones, so maps must know where they are."""
+
+    def __init__(self, channels: int, grid: int = 14) -> None:
+        super().__init__()
+        self.grid_1Chw = nn.Parameter(torch.randn(1, channels, grid, grid) * 0.02)
+
+    def forward(self, size: tuple[int, int]) -> Tensor:
+        return resize(self.grid_1Chw, size)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries (B, N, c_query) over a context (B, L, c_context), through a bottleneck `width`."""
+
+    def __init__(self, c_query: int, c_context: int, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(c_query, width)
+        self.key_value = nn.Linear(c_context, 2 * width)
+        self.out = nn.Linear(width, c_query)
+
+    def forward(self, x_BNC: Tensor, context_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """`mask_BL` is True where the context is real; every row needs at least one."""
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731 - (B, N, C) -> (B, heads, N, C / heads)
+        key, value = self.key_value(context_BLD).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(split(self.query(x_BNC)), split(key), split(value), attn_mask=mask_BL[:, None, None])
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and MLP (Vaswani et al. 2017; Dosovitskiy et al. 2021)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+
+    def forward(self, x_BNC: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """`mask_BN` is True where a token is real."""
+        q, k, v = self.query_key_value(self.norm_attention(x_BNC)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attention_mask = None if mask_BN is None else mask_BN[:, None, None]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        x_BNC = x_BNC + self.attention_out(mixed.transpose(1, 2).flatten(2))
+        return x_BNC + self.mlp(self.norm_mlp(x_BNC))
+
+    def value_path(self, x_BNC: Tensor) -> Tensor:
+        """The block with attention replaced by its own values: each token keeps to its place (Zhou et al. 2022, MaskCLIP)."""
+        value = self.query_key_value(self.norm_attention(x_BNC)).chunk(3, dim=-1)[2]
+        return self.attention_out(value)
+
+
+def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, by target size and never by factor, so that odd sizes meet."""
+    if x_BCHW.shape[-2:] == tuple(size):
+        return x_BCHW
+    return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
+
+
+def pad_to_multiple(image_BCHW: Tensor, multiple: int) -> Tensor:
+    """Pad right and below to a multiple of `multiple`: reflection, or replication where the image is smaller than the pad."""
+    height, width = image_BCHW.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom == right == 0:
+        return image_BCHW
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(image_BCHW, (0, right, 0, bottom), mode=mode)

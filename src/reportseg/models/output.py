@@ -1,0 +1,42 @@
+"""What every model takes and gives. Shapes: B batch, L text units, D joint width, H,W pixels of the image given, h,w a model grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Encoded sentences. `spans[b][l]` is the (start, end) of unit l in sentence b, None for the learnt null unit.
+
+    tokens_BLD: unit vectors; mask_BL: True where a unit is real; pooled_BD: one vector a sentence.
+    """
+
+    tokens_BLD: Tensor
+    mask_BL: Tensor
+    pooled_BD: Tensor
+    spans: tuple[tuple[tuple[int, int] | None, ...], ...]
+
+    def select(self, rows: Tensor) -> TextBatch:
+        """The sentences at `rows` (an index tensor), in that order."""
+        picked = tuple(self.spans[i] for i in rows.tolist())
+        return TextBatch(self.tokens_BLD[rows], self.mask_BL[rows], self.pooled_BD[rows], picked)
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """logits_B1HW are raw (no sigmoid), at the size of the image given.
+
+    presence_B: logits that the target is there, None where the model was not trained to say so.
+    token_map_BLhw: cosine of every text unit with every place, in [-1, 1], None for models without text.
+    losses: terms to add up, empty when no mask was given.
+    maps: named similarity maps (B, 1, h, w) that training logs read; empty when no mask was given.
+    """
+
+    logits_B1HW: Tensor
+    presence_B: Tensor | None = None
+    token_map_BLhw: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)

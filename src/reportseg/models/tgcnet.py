@@ -1,0 +1,347 @@
+"""TGC-Net: a CLIP-based network for text-guided medical image segmentation (Lin, Zhao, Xiong, Zhang, Du, Zhu, 2025, arXiv 2512.21135).
+
+The paper closes three gaps of CLIP on medical images with three modules:
+  SSE   Semantic-Structural Synergy Encoder   CLIP's ViT beside a CNN branch            (structural gap)
+  DATE  Domain-Augmented Text Encoder         knowledge of a language model in the text  (semantic gap)
+  VLCM  Vision-Language Calibration Module    refined correspondence in one space        (alignment gap)
+Only its abstract is public: the constructions below are our reading, and docs/methods.md keeps stated and read apart.
+
+Shapes: B batch, H,W pixels, h,w = H/s,W/s for a stride s in 4, 8, 16, 32, L text units, U statements, D joint width, d own width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..knowledge.bank import Bank, union
+from ..losses import area_average, bce_loss, dice_bce_loss
+from ..text import clauses, normalise
+from .encoders import ResidualCNN, SentenceTokenizer, TextTransformer, VisionTransformer
+from .layers import CrossAttention, PositionMap, conv_block, pad_to_multiple, resize
+from .output import ModelOutput, TextBatch
+
+STRIDES = (4, 8, 16, 32)
+SIMILARITY_WEIGHTS = (0.3, 0.2, 0.1, 0.1)
+RAW_WEIGHT = 0.1  # our reading: from scratch nothing else would align the raw similarity
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tower(Strict):
+    source: str = "scratch"
+    train: Literal["frozen", "full"] = "full"
+    revision: str | None = None
+
+
+class Sse(Strict):
+    cnn: bool = True
+
+
+class Date(Strict):
+    knowledge: bool = True
+    bank: str = "chest"
+    top_k: int = 8
+
+
+class Vlcm(Strict):
+    enabled: bool = True
+
+
+class TGCNetConfig(Strict):
+    """The `model` section of a run's config for TGC-Net."""
+
+    name: Literal["tgcnet"] = "tgcnet"
+    preset: Literal["tiny", "small", "vit-b-16"] = "small"
+    output_stride: Literal[2, 4] = 4
+    vision: Tower = Tower()
+    text: Tower = Tower()
+    sse: Sse = Sse()
+    date: Date = Date()
+    vlcm: Vlcm = Vlcm()
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Widths of everything; (width, depth, heads) for the two transformers."""
+
+    cnn: tuple[int, int, int, int]
+    cnn_depth: int
+    vision: tuple[int, int, int]
+    text: tuple[int, int, int]
+    joint: int
+    width: int
+    patch: int = 16
+    max_tokens: int = 77
+
+
+PRESETS = {
+    "tiny": Preset(cnn=(16, 24, 32, 48), cnn_depth=1, vision=(32, 4, 2), text=(32, 1, 2), joint=32, width=24),
+    "small": Preset(cnn=(48, 96, 176, 256), cnn_depth=2, vision=(128, 4, 4), text=(128, 3, 4), joint=128, width=96),
+    "vit-b-16": Preset(cnn=(64, 128, 256, 512), cnn_depth=2, vision=(768, 12, 12), text=(512, 12, 8), joint=512, width=128),
+}
+
+
+class ImageFeatures(NamedTuple):
+    """What `encode_image` keeps: fused maps F_s (B, d, h, w), patch tokens z (B, D, h, w), the stride-2 stem, and the sizes to crop back to."""
+
+    fused: list[Tensor]
+    patches_BDhw: Tensor
+    stem_BCHW: Tensor
+    padded: tuple[int, int]
+    size: tuple[int, int]
+
+
+class SSE(nn.Module):
+    """Semantic-Structural Synergy Encoder: g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = conv3x3(C_s + g_s V_s)."""
+
+    def __init__(self, vision: nn.Module, cnn: nn.Module, p: Preset, use_cnn: bool) -> None:
+        super().__init__()
+        self.vision, self.cnn, self.use_cnn = vision, cnn, use_cnn
+        self.tap_norms = nn.ModuleList(nn.LayerNorm(p.vision[0]) for _ in STRIDES)
+        self.tap_projections = nn.ModuleList(nn.Conv2d(p.vision[0], p.width, 1) for _ in STRIDES)
+        if use_cnn:
+            self.cnn_projections = nn.ModuleList(nn.Conv2d(c, p.width, 1) for c in p.cnn)
+            self.gates = nn.ModuleList(nn.Conv2d(2 * p.width, p.width, 1) for _ in STRIDES)
+        self.refine = nn.ModuleList(conv_block(p.width, p.width) for _ in STRIDES)
+
+    def forward(self, image_B3HW: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Fused maps at the four strides, patch tokens in the joint space, the stride-2 stem."""
+        taps, patches = self.vision(image_B3HW)
+        stem, *structure = self.cnn(image_B3HW)
+        grid = patches.shape[-2:]
+        fused = []
+        for level in range(len(STRIDES)):
+            tap = self.tap_norms[level](taps[level]).transpose(1, 2).unflatten(2, grid)
+            semantic = resize(self.tap_projections[level](tap), structure[level].shape[-2:])
+            if self.use_cnn:
+                detail = self.cnn_projections[level](structure[level])
+                gate = self.gates[level](torch.cat([detail, semantic], dim=1)).sigmoid()
+                semantic = detail + gate * semantic
+            fused.append(self.refine[level](semantic))
+        return fused, patches, stem
+
+
+class DATE(nn.Module):
+    """Domain-Augmented Text Encoder: sentence and clause vectors, enriched by the statements of the bank that fit the report.
+
+    T' = T + tanh(gate) CrossAttention(T, knowledge); the gate is zero at start, so training begins without knowledge.
+    """
+
+    def __init__(self, tower: nn.Module, tokenizer: SentenceTokenizer, bank: Bank | None, p: Preset, top_k: int) -> None:
+        super().__init__()
+        self.tower, self.tokenizer, self.bank, self.top_k = tower, tokenizer, bank, top_k
+        self.null_D = nn.Parameter(torch.randn(p.joint) * 0.02)
+        if bank is not None:
+            self.knowledge = CrossAttention(p.joint, p.joint, p.width)
+            self.gate = nn.Parameter(torch.zeros(1))
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """End-of-sentence vectors (N, D)."""
+        ids, mask = self.tokenizer(texts, self.null_D.device)
+        return self.tower(ids, mask)
+
+    def forward(self, texts: Sequence[str]) -> TextBatch:
+        """Units of each sentence: a learnt null that is never masked, the whole sentence, its clauses (when more than one)."""
+        spans = [unit_spans(text) for text in texts]
+        used, per_text = union(texts, self.bank, self.top_k) if self.bank is not None else ([], [])
+        statements = [self.bank.statements[i].statement for i in used] if self.bank is not None else []
+        distinct = {text[a:b]: 0 for text, pairs in zip(texts, spans, strict=True) for a, b in pairs}
+        order = list(dict.fromkeys([*distinct, *statements]))
+        row = {string: i + 1 for i, string in enumerate(order)}  # row 0 is the null unit
+        table_ND = self.null_D[None].float()
+        if order:
+            table_ND = torch.cat([table_ND, self.encode(order).float()])
+
+        length = 1 + max(map(len, spans))
+        index = [[0] + [row[text[a:b]] for a, b in pairs] for text, pairs in zip(texts, spans, strict=True)]
+        device = self.null_D.device
+        mask_BL = torch.arange(length) < torch.tensor([len(units) for units in index])[:, None]
+        index_BL = torch.tensor([units + [0] * (length - len(units)) for units in index], device=device)
+        mask_BL = mask_BL.to(device)
+        tokens_BLD = table_ND[index_BL]
+        if statements:
+            known_UD = table_ND[torch.tensor([row[s] for s in statements], device=device)]
+            fits = torch.zeros(len(texts), len(statements), dtype=torch.bool)
+            place = {i: column for column, i in enumerate(used)}
+            for b, hits in enumerate(per_text):
+                fits[b, [place[i] for i in hits]] = True
+            fits_BU = fits.to(device)
+            matched_B11 = fits_BU.any(1)[:, None, None]
+            # A sentence that nothing fits attends to all and is then left as it was: attention over nothing would be NaN.
+            context = known_UD.expand(len(texts), -1, -1)
+            told = self.knowledge(tokens_BLD, context, fits_BU | ~matched_B11[:, :, 0])
+            tokens_BLD = tokens_BLD + self.gate.tanh() * told * matched_B11
+        pooled_BD = tokens_BLD[:, min(1, length - 1)]
+        pooled_BD = torch.where(mask_BL[:, min(1, length - 1), None], pooled_BD, tokens_BLD[:, 0])
+        return TextBatch(tokens_BLD, mask_BL, pooled_BD, tuple((None, *pairs) for pairs in spans))
+
+
+def unit_spans(text: str) -> list[tuple[int, int]]:
+    """The whole sentence, then its clauses where there is more than one; nothing for an empty text."""
+    if not normalise(text):
+        return []
+    parts = clauses(text)
+    return [(0, len(text)), *(parts if len(parts) > 1 else [])]
+
+
+class VLCM(nn.Module):
+    """Vision-Language Calibration Module: similarity of places and text, raw from the tower, calibrated with the fused maps.
+
+    a = softmax over units, q = sum_p a_p t_p, raw r = sum_p a_p cos(z, t_p); u_s = alpha_s cos(W_s F_s, q) + beta_s;
+    S_s = u_s + kappa_s r + conv_s([W_s F_s ; u_s ; r]); F_s' = F_s (1 + gamma_s sigmoid(S_s)).
+    Runs in fp32: differences of cosines are small.
+    """
+
+    def __init__(self, p: Preset) -> None:
+        super().__init__()
+        n = len(STRIDES)
+        self.unit_score = nn.Linear(p.joint, 1)
+        self.project = nn.ModuleList(nn.Conv2d(p.width, p.joint, 1) for _ in STRIDES)
+        self.alpha = nn.Parameter(torch.full((n,), 10.0))
+        self.beta = nn.Parameter(torch.full((n,), -2.0))
+        self.kappa = nn.Parameter(torch.ones(n))
+        self.gamma = nn.Parameter(torch.zeros(n))
+        self.raw_scale = nn.Parameter(torch.tensor([10.0, -2.0]))
+        self.calibrate = nn.ModuleList()
+        for _ in STRIDES:
+            last = nn.Conv2d(32, 1, 3, padding=1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.calibrate.append(nn.Sequential(nn.Conv2d(p.joint + 2, 32, 1), nn.ReLU(inplace=True), last))
+
+    def forward(self, placed: list[Tensor], patches_BDhw: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """`placed` are the F_s with their position embedding. Gives cos of each unit with each patch (B, L, h, w), r, [u_s], [S_s]."""
+        with torch.autocast(patches_BDhw.device.type, enabled=False):
+            tokens = text.tokens_BLD.float()
+            weights_BL = self.unit_score(tokens)[..., 0].masked_fill(~text.mask_BL, -torch.inf).softmax(1)
+            query_BD = F.normalize((weights_BL[..., None] * tokens).sum(1), dim=1)
+            units = torch.einsum("bdhw,bld->blhw", F.normalize(patches_BDhw.float(), dim=1), F.normalize(tokens, dim=2))
+            raw = torch.einsum("blhw,bl->bhw", units, weights_BL)[:, None]
+            plain, calibrated = [], []
+            for level, map_BdHW in enumerate(placed):
+                joint = self.project[level](map_BdHW.float())
+                cosine = torch.einsum("bdhw,bd->bhw", joint, query_BD)[:, None] / joint.norm(dim=1, keepdim=True).clamp(min=1e-6)
+                u = self.alpha[level] * cosine + self.beta[level]
+                r = resize(raw, (map_BdHW.shape[2], map_BdHW.shape[3]))
+                plain.append(u)
+                calibrated.append(u + self.kappa[level] * r + self.calibrate[level](torch.cat([joint, u, r], dim=1)))
+        return units, raw, plain, calibrated
+
+
+class TGCNet(nn.Module):
+    """SSE and DATE, brought together by VLCM and cross-attention at strides 16 and 32, then a top-down decoder."""
+
+    reads_text = True
+
+    def __init__(self, config: TGCNetConfig, tokenizer_json: str, bank: Bank | None) -> None:
+        super().__init__()
+        self.config, p = config, PRESETS[config.preset]
+        vision, cnn, text = build_towers(config, p, tokenizer_json)
+        tokenizer = SentenceTokenizer(tokenizer_json, p.max_tokens)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.patch = p.patch
+        self.sse = SSE(vision, cnn, p, config.sse.cnn)
+        self.date = DATE(text, tokenizer, bank if config.date.knowledge else None, p, config.date.top_k)
+        self.positions = nn.ModuleList(PositionMap(p.width) for _ in STRIDES)
+        if config.vlcm.enabled:
+            self.vlcm = VLCM(p)
+        self.attend_norms = nn.ModuleList(nn.LayerNorm(p.width) for _ in range(2))
+        self.attend = nn.ModuleList(CrossAttention(p.width, p.joint, p.width) for _ in range(2))
+        self.top_down = nn.ModuleList(conv_block(p.width, p.width) for _ in STRIDES[:-1])
+        if config.output_stride == 2:
+            self.sharpen = conv_block(p.width + p.cnn[0] // 2 + 8, p.width // 2)
+        self.head = nn.Conv2d(p.width // 2 if config.output_stride == 2 else p.width, 1, 1)
+
+    def encode_text(self, texts: Sequence[str]) -> TextBatch:
+        """Sentences to units and their knowledge, in the joint space."""
+        return self.date(list(texts))
+
+    def truncates(self, text: str) -> bool:
+        """Whether some words of `text` are past what the tower reads."""
+        return self.date.tokenizer.too_long(text)
+
+    def encode_image(self, image_B3HW: Tensor) -> ImageFeatures:
+        """The text-free part: one film serves any number of sentences. `image_B3HW` is in [0, 1], any H, W >= 1."""
+        padded = pad_to_multiple((image_B3HW - self.mean) / self.std, self.patch)
+        fused, patches, stem = self.sse(padded)
+        return ImageFeatures(fused, patches, stem, (padded.shape[2], padded.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
+
+    def decode(self, image: ImageFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None) -> ModelOutput:
+        """Answer `text` on encoded films. With a mask, losses too; `valid` leaves pixels out of them."""
+        placed = [f + position((f.shape[2], f.shape[3])) for f, position in zip(image.fused, self.positions, strict=True)]
+        guided = list(image.fused)
+        units, raw, plain, calibrated = None, None, [], []
+        if self.config.vlcm.enabled:
+            units, raw, plain, calibrated = self.vlcm(placed, image.patches_BDhw, text)
+            gamma = self.vlcm.gamma
+            guided = [f * (1 + gamma[i] * s.sigmoid()).to(f.dtype) for i, (f, s) in enumerate(zip(guided, calibrated, strict=True))]
+        for i, level in enumerate((2, 3)):
+            f = guided[level] + self.positions[level]((guided[level].shape[2], guided[level].shape[3]))
+            asked = self.attend[i](self.attend_norms[i](f.flatten(2).transpose(1, 2)), text.tokens_BLD, text.mask_BL)
+            guided[level] = guided[level] + asked.transpose(1, 2).unflatten(2, (f.shape[2], f.shape[3]))
+
+        x = guided[3]
+        for level in (2, 1, 0):
+            x = self.top_down[level](resize(x, (guided[level].shape[2], guided[level].shape[3])) + guided[level])
+        if self.config.output_stride == 2:
+            stem = image.stem_BCHW
+            x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
+        height, width = image.size
+        logits = resize(self.head(x).float(), image.padded)[..., :height, :width]
+
+        losses, maps = {}, {}
+        if mask_B1HW is not None:
+            valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
+            losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
+            if raw is not None:
+                maps = {"r": raw, **{f"u{s}": m for s, m in zip(STRIDES, plain, strict=True)}}
+                maps |= {f"S{s}": m for s, m in zip(STRIDES, calibrated, strict=True)}
+                losses |= self.similarity_losses(raw, calibrated, mask_B1HW, valid, image.padded)
+        return ModelOutput(logits, None, units, losses, maps)
+
+    def similarity_losses(
+        self, raw: Tensor, calibrated: list[Tensor], mask: Tensor, valid: Tensor, padded: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """The calibrated maps against the area-averaged mask, BCE and Dice; the raw one BCE alone."""
+        pad = (0, padded[1] - mask.shape[3], 0, padded[0] - mask.shape[2])
+        mask, valid = F.pad(mask.float(), pad), F.pad(valid, pad)
+
+        def targets(map_B1hw: Tensor) -> tuple[Tensor, Tensor]:
+            size = (map_B1hw.shape[2], map_B1hw.shape[3])
+            return area_average(mask, size), area_average(valid, size)
+
+        scale, shift = self.vlcm.raw_scale
+        losses = {"raw": RAW_WEIGHT * bce_loss(scale * raw + shift, *targets(raw))}
+        for stride, weight, similarity in zip(STRIDES, SIMILARITY_WEIGHTS, calibrated, strict=True):
+            losses[f"similarity_{stride}"] = weight * dice_bce_loss(similarity, *targets(similarity))
+        return losses
+
+    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
+        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
+
+
+def build_towers(config: TGCNetConfig, p: Preset, tokenizer_json: str) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Vision tower, CNN branch and text tower, from random initialisation."""
+    for part, tower in (("vision", config.vision), ("text", config.text)):
+        if tower.source == "scratch" and tower.train == "frozen":
+            fix = f"Set model.{part}.train to full, or name pretrained weights in model.{part}.source."
+            raise InputError("a tower with random weights cannot be frozen", f"model.{part}", fix, "frozen_scratch")
+    import json
+
+    width, depth, heads = p.vision
+    vision = VisionTransformer(width, depth, heads, p.patch, p.joint)
+    cnn = ResidualCNN(p.cnn, p.cnn_depth, stem=p.cnn[0] // 2 + 8)
+    vocabulary = len(json.loads(tokenizer_json)["model"]["vocab"])
+    width, depth, heads = p.text
+    return vision, cnn, TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)

@@ -1,0 +1,82 @@
+"""U-Net (Ronneberger, Fischer, Brox, 2015, arXiv 1505.04597): the text-free reference that this field measures against.
+
+Widths 64-128-256-512-1024 count 31.0 M. Differs from the paper: same-size padding, GroupNorm after each convolution, three input channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ..knowledge.bank import Bank
+from ..losses import dice_bce_loss
+from .layers import conv_block, pad_to_multiple
+from .output import ModelOutput, TextBatch
+
+
+class UNetConfig(BaseModel):
+    """The `model` section of a run's config for U-Net."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Literal["unet"] = "unet"
+    width: int = Field(64, ge=4, le=256, description="channels of the first level; each level below doubles them")
+
+
+class UNetFeatures(NamedTuple):
+    """The last map of the decoder, and the size to crop back to."""
+
+    map_BCHW: Tensor
+    size: tuple[int, int]
+
+
+class UNet(nn.Module):
+    """Five levels of two convolutions, skips by concatenation, transposed convolutions on the way up."""
+
+    reads_text = False
+
+    def __init__(self, config: UNetConfig, tokenizer_json: str | None = None, bank: Bank | None = None) -> None:
+        super().__init__()
+        widths = [config.width * 2**i for i in range(5)]
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.down = nn.ModuleList(
+            nn.Sequential(conv_block(c_in, c), conv_block(c, c)) for c_in, c in zip([3, *widths[:-1]], widths, strict=True)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.lift = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, 2) for c in reversed(widths[:-1]))
+        self.up = nn.ModuleList(nn.Sequential(conv_block(2 * c, c), conv_block(c, c)) for c in reversed(widths[:-1]))
+        self.head = nn.Conv2d(widths[0], 1, 1)
+
+    def encode_text(self, texts: Sequence[str]) -> TextBatch:
+        """No units: the sentence is not read."""
+        nothing = self.mean.new_zeros(len(texts), 0, 1)
+        return TextBatch(nothing, nothing[..., 0].bool(), nothing.sum(1), tuple(() for _ in texts))
+
+    def truncates(self, text: str) -> bool:
+        return False
+
+    def encode_image(self, image_B3HW: Tensor) -> UNetFeatures:
+        """All of the network but its last layer. `image_B3HW` is in [0, 1], any H, W >= 1."""
+        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 16)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(self.pool(x) if level else x)
+            skips.append(x)
+        for lift, block, skip in zip(self.lift, self.up, reversed(skips[:-1]), strict=True):
+            x = block(torch.cat([skip, lift(x)], dim=1))
+        return UNetFeatures(x, (image_B3HW.shape[2], image_B3HW.shape[3]))
+
+    def decode(self, image: UNetFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None) -> ModelOutput:
+        height, width = image.size
+        logits = self.head(image.map_BCHW).float()[..., :height, :width]
+        losses = {}
+        if mask_B1HW is not None:
+            losses["mask"] = dice_bce_loss(logits, mask_B1HW, torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float())
+        return ModelOutput(logits, losses=losses)
+
+    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
+        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)

@@ -1,0 +1,397 @@
+"""Every JSON and CSV file that reportseg writes, as code: `reportseg config schema` and the docs are generated from here.
+
+All scores are fractions, never percent. A score that could not be computed is null; NaN and infinity are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .errors import InputError
+from .limits import atomic_write, check_file
+from .types import INTENDED_USE, Laterality, Polarity, Side
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_DEPTH = 100
+MAX_CURVE_POINTS = 200
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Interval = tuple[float, float]
+Difference = tuple[float, float, float]
+M = TypeVar("M", bound=BaseModel)
+
+
+class File(BaseModel):
+    """What all of them share: frozen, no unknown key, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), populate_by_name=True)
+
+
+class DecisionConfig(File):
+    """How a probability map becomes a mask."""
+
+    rule: Literal["fixed", "expected_dice"] = Field(description="fixed: cut at `threshold`; expected_dice: the best cut per film.")
+    threshold: Fraction = Field(description="Cut on calibrated probabilities; unused by expected_dice.")
+    temperature: Positive = Field(description="Logits are divided by it before the sigmoid.")
+
+
+# ---- bundle: config.json and training.json
+
+
+class Tower(File):
+    """A pretrained tower that the bundle refers to; all null for one trained from scratch."""
+
+    id: str | None = Field(default=None, description="Hub id or path of the public weights.")
+    revision: str | None = Field(default=None, description="Commit of the hub id.")
+    sha256: Sha256 | None = Field(default=None, description="Hash of the tower's weights file; must match at loading.")
+
+
+class Base(File):
+    vision: Tower = Field(default=Tower(), description="The image tower.")
+    text: Tower = Field(default=Tower(), description="The text tower.")
+
+
+class Preprocess(File):
+    size_px: int = Field(gt=0, description="Side of the square grid that the model reads, in pixels.")
+    resize: Literal["stretch"] = Field(default="stretch", description="How a film meets the square: stretched to it.")
+    mean: tuple[float, float, float] = Field(description="Mean per colour channel, for pixels in [0, 1].")
+    std: tuple[Positive, Positive, Positive] = Field(description="Standard deviation per colour channel.")
+
+
+class TextConfig(File):
+    laterality: Laterality = Field(description="Whose left the training sentences mean: patient, image, or none.")
+    max_tokens: int = Field(gt=0, description="Tokens read of one text; longer texts record the warning text_truncated.")
+
+
+class TrainedOn(File):
+    name: str = Field(description="Name of the data set.")
+    licence: str = Field(description="Its licence, as its owner states it.")
+    split_sha256: Sha256 = Field(description="sha256 of the sorted ids trained on, joined by newlines.")
+
+
+class BundleConfig(File):
+    """config.json of a bundle. The bundle's hash is the sha256 of this file's canonical form."""
+
+    format: Literal["reportseg-bundle"] = Field(default="reportseg-bundle", description="Says that this directory is a bundle.")
+    version: int = Field(default=1, ge=1, description="Version of the format.")
+    model_type: str = Field(description="Name of the model, a key of `reportseg models`.")
+    model: dict[str, Any] = Field(description="The model's own configuration; its schema is that of the model type.")
+    base: Base = Field(default=Base(), description="Pretrained towers that the weights stand on.")
+    preprocess: Preprocess = Field(description="What happens to an image before the model sees it.")
+    text: TextConfig = Field(description="What happens to a text before the model reads it.")
+    decision: DecisionConfig = Field(description="Fitted on dev at the end of training.")
+    presence: bool = Field(default=False, description="Whether the presence head was trained; if not, presence is unavailable.")
+    trained_on: list[TrainedOn] = Field(default=[], description="The data sets behind the weights.")
+    parent: Sha256 | None = Field(default=None, description="Hash of the bundle that this one was fine-tuned from.")
+    licence: str = Field(description="Licence of the weights.")
+    intended_use: str = Field(default=INTENDED_USE, description="What the bundle may be used for.")
+    files: dict[str, Sha256] = Field(description="sha256 of every file of the bundle but README.md and engines/.")
+
+
+Curve = Annotated[list[tuple[Count, float]], Field(max_length=MAX_CURVE_POINTS)]
+
+
+class TrainingFile(File):
+    """training.json of a bundle: how the weights came about."""
+
+    images: Count = Field(description="Images seen, repeats counted.")
+    steps: Count = Field(description="Optimiser steps.")
+    seconds: NonNegative = Field(description="Training time, all resumed parts together.")
+    seed: int = Field(default=0, description="Seed of the run.")
+    device: str = Field(default="cpu", description="Device type: cpu, cuda, mps.")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass.")
+    truncated: bool = Field(default=False, description="Whether the safety stop cut the schedule short.")
+    config: dict[str, Any] = Field(default={}, description="The resolved run configuration, without paths.")
+    dev: dict[str, float | None] = Field(default={}, description="Scores of the finished model on dev.")
+    curves: dict[str, Curve] = Field(default={}, description="Name to [images seen, value], at most 200 points each.")
+
+
+# ---- run folder
+
+
+class EnvFile(File):
+    """env.json of a run folder: what is needed to repeat the run."""
+
+    commit: str | None = Field(default=None, description="Commit of the sources, null outside a checkout.")
+    versions: dict[str, str] = Field(description="Versions of Python, reportseg and the libraries that compute.")
+    platform: str = Field(default="", description="Operating system and processor family.")
+    device: str = Field(default="cpu", description="Device that trained.")
+    threads: Count = Field(default=0, description="CPU threads; a resume is bit-exact only for an equal count.")
+    seed: int = Field(description="Seed of the run.")
+    split_sha256: Sha256 = Field(description="sha256 of the sorted ids trained on, joined by newlines.")
+    dev_ids: list[str] = Field(description="Ids held out of training for everything that is fitted or selected.")
+
+
+# ---- metrics.json
+
+
+class Scores(File):
+    """The scores of one set of cases."""
+
+    dice_pooled: Fraction | None = Field(description="Dice of all pixels of all cases together.")
+    iou_pooled: Fraction | None = Field(description="IoU of all pixels of all cases together.")
+    dice_mean: Fraction | None = Field(description="Mean over cases of the Dice.")
+    iou_mean: Fraction | None = Field(description="Mean over cases of the IoU.")
+    hd95: NonNegative | None = Field(default=None, description="Mean 95th percentile Hausdorff distance, in hd95_unit.")
+    nsd: Fraction | None = Field(default=None, description="Mean normalised surface Dice at nsd_tolerance.")
+    ece: Fraction | None = Field(default=None, description="Expected calibration error over pixels, 15 equal-width bins.")
+    ece_border: Fraction | None = Field(default=None, description="The same over the pixels within 10 px of a true border.")
+    presence_auroc: Fraction | None = Field(default=None, description="AUROC of presence; null where the bundle has none.")
+    absent_correct: Fraction | None = Field(default=None, description="Share of absent targets answered with an empty mask.")
+
+
+class ControlScores(Scores):
+    """The same cases under a changed text."""
+
+    n_changed: Count = Field(description="Cases whose text the control changed.")
+    n_cases: Count | None = Field(default=None, description="Cases scored; swapped-side scores only those whose zones change.")
+    difference: dict[str, Difference] = Field(default={}, description="Original minus control on the same cases: value, lower, upper.")
+
+
+class SubsetScores(Scores):
+    """The cases of one subset."""
+
+    n_cases: Count = Field(description="Cases in the subset.")
+    ci95: dict[str, Interval] = Field(default={}, description="95 % interval of each score: lower, upper.")
+
+
+class Counts(File):
+    both_empty: Count = Field(default=0, description="Cases where truth and prediction are empty; Dice 1.")
+    truth_only: Count = Field(default=0, description="Cases with an empty prediction and a target; Dice 0.")
+    pred_only: Count = Field(default=0, description="Cases with a prediction and no target; Dice 0.")
+    failed: Count = Field(default=0, description="Cases that could not be read; scored as an empty prediction.")
+
+
+class IntervalMethod(File):
+    method: str = Field(default="percentile bootstrap of patients", description="How the intervals were made.")
+    n_boot: Count = Field(description="Draws.")
+    clusters: Count = Field(description="Patients; a film without a patient is its own cluster.")
+    without_patient: Count = Field(default=0, description="Films without a patient; above 0 the intervals are a lower bound.")
+
+
+class Twin(File):
+    """What the text bought: this model minus its twin trained with a constant sentence."""
+
+    bundle_sha256: Sha256 | None = Field(description="The twin's hash.")
+    difference: dict[str, Difference] = Field(description="Paired difference of each score: value, lower, upper.")
+
+
+class Metrics(Scores):
+    """metrics.json: one bundle on one split of one manifest under one decision rule."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema", description="Version of this file.")
+    command: str = Field(description="The command that made it.")
+    bundle_sha256: Sha256 | None = Field(description="Hash of the bundle; null for masks made by other code.")
+    ensemble: list[Sha256] = Field(default=[], description="Hashes of the further bundles whose probabilities were averaged.")
+    config_sha256: Sha256 | None = Field(default=None, description="Hash of the run's configuration without its seed.")
+    seed: int = Field(description="Seed of the training; 0 for masks made by other code.")
+    cases_sha256: Sha256 = Field(description="Hash over ids and true masks; equal for results that may be paired.")
+    split: str = Field(description="Split that was scored.")
+    n_cases: Count = Field(description="Cases scored.")
+    n_patients: Count = Field(description="Patients among them.")
+    decision: DecisionConfig | None = Field(description="The decision rule; null for masks made by other code.")
+    text: str = Field(description="Column the text came from, or `constant` for a text-free twin.")
+    hd95_unit: Literal["mm", "px"] = Field(description="Unit of hd95.")
+    nsd_tolerance: NonNegative = Field(description="Tolerance of nsd, in hd95_unit.")
+    empty_policy: str = Field(
+        default="Dice and IoU: both empty 1, one empty 0. HD95: both empty 0, one empty the image diagonal.",
+        description="How empty masks are scored.",
+    )
+    counts: Counts = Field(description="How many cases met that policy.")
+    ci95: dict[str, Interval] = Field(default={}, description="95 % interval of each score: lower, upper.")
+    ci: IntervalMethod | None = Field(default=None, description="How the intervals were made.")
+    controls: dict[str, ControlScores] = Field(default={}, description="Scores under changed texts, by control.")
+    subsets: dict[str, SubsetScores] = Field(default={}, description="Scores of each subset that the manifest names.")
+    twin: Twin | None = Field(default=None, description="Comparison with the text-free twin, where one was given.")
+    warnings: list[str] = Field(default=[], description="What a reader must know, e.g. patients shared with the training split.")
+    images_per_s: NonNegative | None = Field(default=None, description="Rate of prediction; reading and scoring not counted.")
+    demo_s: NonNegative | None = Field(default=None, description="Program time of the whole demo; null elsewhere.")
+    intended_use: str = Field(default=INTENDED_USE, description="What the result may be used for.")
+
+
+# ---- predict
+
+
+class FindingFile(File):
+    """What was asked."""
+
+    text: str = Field(description="The prompt, or the clause of the report that was read.")
+    span: tuple[Count, Count] | None = Field(default=None, description="Its characters in the report; null for a prompt.")
+    zone: str | None = Field(default=None, description="Zone that it names.")
+    label: str | None = Field(default=None, description="Concept that it names.")
+
+
+class PredictionFile(File):
+    """<id>.json beside a predicted mask. Holds the text that was asked: personal data, like the report it came from."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema", description="Version of this file.")
+    id: str = Field(description="The case, as in predictions.csv.")
+    bundle_sha256: Sha256 = Field(description="Hash of the bundle.")
+    ensemble: list[Sha256] = Field(default=[], description="Hashes of the further bundles whose probabilities were averaged.")
+    finding: FindingFile | None = Field(default=None, description="What was asked.")
+    polarity: Polarity = Field(default="present", description="Whether the text affirms, denies or doubts the finding.")
+    presence: Annotated[Fraction | Literal["unavailable"], BeforeValidator(lambda v: "unavailable" if v is None else v)] = Field(
+        default="unavailable", description="Probability that the finding is there; unavailable where the bundle has no such head."
+    )
+    area_px: Count = Field(description="Area of the mask in pixels of the image.")
+    area_mm2: NonNegative | None = Field(default=None, description="Area in square millimetres; null where the spacing is unknown.")
+    side: Side | None = Field(default=None, description="Side that the mask lies on, in the convention of `laterality`.")
+    laterality: Laterality = Field(description="Whose left `side` means.")
+    decision: DecisionConfig = Field(description="The decision rule.")
+    engine: str = Field(description="What computed it, e.g. torch-cpu.")
+    warnings: list[str] = Field(default=[], description="Codes of the warnings.")
+    time_s: NonNegative = Field(default=0.0, description="Time of the answer in seconds.")
+    intended_use: str = Field(default=INTENDED_USE, description="What the answer may be used for.")
+
+
+# ---- data and knowledge
+
+
+class DatasetFile(File):
+    """dataset.json beside a manifest."""
+
+    name: str = Field(min_length=1, description="Name of the data set; seeds the choice of dev.")
+    root: str = Field(default=".", description="Folder that relative paths of the manifest start from, itself relative to this file.")
+    laterality: Laterality = Field(default="none", description="Whose left the sentences mean: patient, image, or none.")
+    licence: str = Field(default="", description="Licence, as the owner states it.")
+    citation: str = Field(default="", description="What to cite.")
+    split_source: str = Field(default="", description="Where the split comes from.")
+
+
+class Statement(File):
+    """One statement of a knowledge bank."""
+
+    concept: str = Field(min_length=1, description="What it is about, e.g. pleural effusion.")
+    kind: str = Field(pattern=r"^[a-z][a-z_-]*$", description="Kind of statement; `neutral` ones are controls and never retrieved.")
+    statement: str = Field(min_length=1, description="The sentence that the model reads.")
+    terms: list[str] = Field(default=[], description="Words and phrases of a report that call for it.")
+    laterality: Laterality = Field(default="none", description="Whose left its side words mean; none where it has none.")
+    source: str = Field(default="", description="Where the knowledge comes from.")
+    model: str | None = Field(default=None, description="Language model that worded it; null where a person did.")
+    date: str = Field(default="", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="When it was written, YYYY-MM-DD.")
+    reviewed_by: str | None = Field(default=None, description="Who checked it; null while nobody has.")
+
+
+class BankFile(File):
+    """A knowledge bank."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema", description="Version of this file.")
+    name: str = Field(min_length=1, description="Name of the bank.")
+    licence: str = Field(default="", description="Licence of the statements.")
+    description: str = Field(default="", description="What the bank is for.")
+    statements: list[Statement] = Field(description="The statements.")
+
+
+FILES: dict[str, type[BaseModel]] = {
+    "bundle/config.json": BundleConfig,
+    "bundle/training.json": TrainingFile,
+    "env.json": EnvFile,
+    "metrics.json": Metrics,
+    "prediction.json": PredictionFile,
+    "dataset.json": DatasetFile,
+    "bank.json": BankFile,
+}
+
+
+def _columns(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
+CSV_COLUMNS: dict[str, tuple[str, ...]] = {
+    "manifest.csv": _columns(
+        "image mask text id split patient laterality flip_safe text_source label present subsets slice study spacing_mm"
+    ),
+    "cases.csv": _columns("id patient text_name tp fp fn dice iou hd95 nsd presence present_truth area_px warnings"),
+    "predictions.csv": _columns("id row finding status mask presence area_px side warnings"),
+    "failures.csv": _columns("id code what fix"),
+}
+
+
+def all_schemas() -> dict[str, Any]:
+    """JSON schema of every JSON file, and the columns of every CSV, by file name."""
+    schemas: dict[str, Any] = {name: model.model_json_schema() for name, model in FILES.items()}
+    return schemas | {name: {"type": "csv", "columns": list(columns)} for name, columns in CSV_COLUMNS.items()}
+
+
+# ---- reading and writing
+
+
+def to_json(model: BaseModel) -> str:
+    """The canonical form: sorted keys, indent 1, UTF-8, newline at the end. ValueError for NaN: write None instead."""
+    return json.dumps(model.model_dump(by_alias=True), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, model: BaseModel) -> None:
+    """Writes the canonical form atomically."""
+    atomic_write(path, to_json(model))
+
+
+def read_json(path: str | Path, model: type[M]) -> M:
+    """The file as a `model`. InputError naming file and key: bad_json, too_deep, too_large_file, bad_field, or those of check_file."""
+    return parse(load_json(path), model, path)
+
+
+def load_json(path: str | Path) -> Any:
+    """The file as plain data, within 64 MiB and 100 levels; for files whose version is to be looked at first."""
+    file = check_file(path)
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"the file is larger than {MAX_JSON_BYTES >> 20} MiB", path, "Is it the right file?", "too_large_file")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+    except RecursionError as e:
+        raise _too_deep(path) from e
+    except (ValueError, OSError) as e:
+        raise InputError(f"not valid JSON: {e}", path, "Restore the file or write it anew.", "bad_json") from e
+    level: list[Any] = [data]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return data
+    raise _too_deep(path)
+
+
+def parse(data: Any, model: type[M], where: str | Path = "") -> M:
+    """Plain data as a `model`; InputError bad_field lists what is wrong with each key, at most 20."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as e:
+        problems = [_problem(error["loc"], error["type"], error["msg"], model) for error in e.errors(include_url=False)]
+    more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
+    raise InputError("; ".join(problems[:20]) + more, where, "See `reportseg config schema` for the fields.", "bad_field")
+
+
+def _problem(loc: tuple[int | str, ...], kind: str, message: str, model: type[BaseModel]) -> str:
+    key = ".".join(map(str, loc)) or "the whole file"
+    if kind == "missing":
+        return f"{key}: missing"
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _names(model.model_json_schema()), n=1)
+        return f"{key}: unknown key" + (f" (did you mean {near[0]}?)" if near else "")
+    return f"{key}: {message}"
+
+
+def _names(schema: dict[str, Any]) -> list[str]:
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return sorted({name for part in parts for name in part.get("properties", {})})
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that JSON knows; use null")
+
+
+def _too_deep(path: str | Path) -> InputError:
+    return InputError(f"nested more than {MAX_JSON_DEPTH} levels deep", path, "Is it the right file?", "too_deep")

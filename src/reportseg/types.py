@@ -1,0 +1,127 @@
+"""The nouns of reportseg: plain, frozen, numpy only. Shapes: H rows, W columns, C channels (1 or 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Laterality = Literal["patient", "image", "none"]
+Side = Literal["left", "right", "bilateral"]
+Polarity = Literal["present", "absent", "uncertain"]
+
+INTENDED_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid an image was stored on. `spacing_mm` is (row, column) distance, None where the file states none."""
+
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float] | None = None
+
+    @property
+    def pixel_area_mm2(self) -> float | None:
+        return None if self.spacing_mm is None else self.spacing_mm[0] * self.spacing_mm[1]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A decoded film: float32 pixels in [0, 1], shape (H, W, C), and where they lie.
+
+    `laterality` is what the *format* implies (DICOM and NIfTI: patient), None where the format does not say (PNG, JPEG, TIFF, arrays).
+    """
+
+    pixels_HWC: NDArray[np.float32]
+    geometry: Geometry
+    format: str
+    laterality: Laterality | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a manifest, paths resolved. `mask` is None in a jobs file."""
+
+    id: str
+    image: Path
+    mask: Path | None
+    text: str
+    split: str = ""
+    patient: str = ""
+    laterality: Laterality = "none"
+    flip_safe: bool = False
+    text_source: str = ""
+    label: str = ""
+    present: bool = True
+    subsets: tuple[str, ...] = ()
+    study: str = ""
+    slice: int | None = None
+    spacing_mm: tuple[float, float] | None = None
+    row: int = 0  # 1-based data row of the manifest
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A clause of a report: `report[span[0]:span[1]] == text`."""
+
+    text: str
+    span: tuple[int, int]
+    polarity: Polarity
+    side: Side | None = None
+    zone: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer on the native grid of its image. `probability_HW` is calibrated; `mask_HW` is after the decision rule."""
+
+    id: str
+    mask_HW: NDArray[np.bool_]
+    probability_HW: NDArray[np.float32]
+    geometry: Geometry
+    text: str
+    presence: float | None
+    side: Side | None
+    laterality: Laterality
+    decision: Mapping[str, object]
+    engine: str
+    bundle_sha256: str
+    warnings: tuple[str, ...] = ()
+    time_s: float = 0.0
+    polarity: Polarity = "present"
+
+    @property
+    def area_px(self) -> int:
+        return int(self.mask_HW.sum())
+
+    @property
+    def area_mm2(self) -> float | None:
+        pixel = self.geometry.pixel_area_mm2
+        return None if pixel is None else self.area_px * pixel
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Counts first, scores second. Dice and IoU are fractions; `hd95` is in the unit that metrics.json names."""
+
+    id: str
+    patient: str
+    text_name: str
+    tp: int
+    fp: int
+    fn: int
+    dice: float
+    iou: float
+    hd95: float
+    nsd: float
+    presence: float | None
+    present_truth: bool
+    area_px: int
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,206 @@
+"""The bank's schema, its retrieval, and what the shipped chest bank must hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reportseg.errors import InputError
+from reportseg.knowledge.bank import Bank, from_file, load_bank, retrieve, shipped_banks, skeleton, stem, union
+from reportseg.schemas import BankFile, parse
+from reportseg.text import has_side, words
+
+QATA = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
+
+
+def statement(concept: str, sentence: str, *terms: str, kind: str = "appearance", laterality: str = "none") -> dict[str, Any]:
+    return {"concept": concept, "kind": kind, "statement": sentence, "terms": list(terms), "laterality": laterality}
+
+
+def bank_of(*statements: dict[str, Any]) -> Bank:
+    return from_file(parse({"schema": 1, "name": "test", "statements": list(statements)}, BankFile))
+
+
+def concepts(text: str, bank: Bank, top_k: int = 8) -> list[str]:
+    return [hit.statement.concept for hit in retrieve(text, bank, top_k)]
+
+
+# ---------------------------------------------------------------- the chest bank
+
+
+def test_chest_ships_with_statements_that_say_different_things() -> None:
+    bank = load_bank("chest")
+    assert shipped_banks() == ["chest"]
+    assert len(bank.statements) >= 30
+    assert len({skeleton(s.statement) for s in bank.statements}) >= 25
+    assert all(len(words(s.statement)) <= 30 for s in bank.statements)
+
+
+def test_chest_is_honest_about_its_origin_and_holds_for_mirrored_films() -> None:
+    bank = load_bank("chest")
+    assert all(s.source and s.model and s.date and s.reviewed_by is None for s in bank.statements)
+    assert "not reviewed by a clinician" in bank.file.description
+    assert not any(has_side(s.statement) for s in bank.statements)
+
+
+def test_a_qata_sentence_calls_for_what_it_says() -> None:
+    found = concepts(QATA, load_bank("chest"))
+    assert {"pulmonary infection", "infected area", "bilateral", "upper zone", "lower zone", "two infected areas"} <= set(found)
+    assert "middle zone" not in found and "unilateral" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("Right pleural effusions with blunting of the costophrenic angle", "pleural effusion"),
+        ("ground-glass opacities", "ground glass"),
+        ("patchy infiltrates", "infiltrate"),
+        ("cardiomegaly", "cardiomegaly"),
+        ("The lungs are clear.", "normal lung"),
+    ],
+)
+def test_report_words_find_their_concept_first(text: str, first: str) -> None:
+    assert concepts(text, load_bank("chest"))[0] == first
+
+
+# ---------------------------------------------------------------- retrieval
+
+
+def test_text_without_a_term_finds_nothing() -> None:
+    assert retrieve("one medium white polyp", load_bank("chest")) == []
+    assert retrieve("", load_bank("chest")) == []
+
+
+def test_a_hit_says_which_terms_it_was_found_by() -> None:
+    bank = bank_of(statement("effusion", "Fluid is white.", "pleural fluid"), statement("nodule", "A nodule is round."))
+    (hit,) = retrieve("Pleural fluid, effusions.", bank)
+    assert (hit.index, set(hit.why)) == (0, {"effusion", "pleural fluid"})
+
+
+def test_terms_are_whole_words_and_phrases_are_contiguous() -> None:
+    bank = bank_of(statement("mass", "A mass is large."), statement("pleural effusion", "Fluid is white."))
+    assert concepts("massive effusion of the pleural space", bank) == []
+    assert concepts("masses", bank) == ["mass"]
+
+
+def test_rare_and_longer_terms_rank_higher_and_ties_keep_the_order_of_the_bank() -> None:
+    bank = bank_of(
+        statement("a", "First.", "lung"),
+        statement("b", "Second.", "lung"),
+        statement("c", "Third.", "lung base"),
+        statement("d", "Fourth.", "base"),
+    )
+    assert concepts("lung base", bank) == ["c", "d", "a", "b"]
+    assert concepts("lung base", bank, top_k=1) == ["c"]
+    assert concepts("lung base", bank, top_k=0) == []
+
+
+def test_neutral_statements_are_never_retrieved() -> None:
+    bank = bank_of(statement("lung", "Films are stored in files.", kind="neutral"), statement("effusion", "Fluid is white."))
+    assert concepts("lung effusion", bank) == ["effusion"]
+
+
+def test_a_cosine_changes_the_order_and_adds_nothing() -> None:
+    bank = bank_of(statement("lung", "First."), statement("base", "Second."), statement("mass", "Third."))
+    vectors = {"lung base": (1.0, 0.0), "First.": (0.0, 2.0), "Second.": (3.0, 0.1), "Third.": (1.0, 0.0)}
+    hits = retrieve("lung base", bank, embed=lambda texts: np.array([vectors[t] for t in texts]))
+    assert [hit.index for hit in hits] == [1, 0]
+    assert hits[0].score == pytest.approx(1.0, abs=1e-3) and hits[1].score == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("plural", "singular"),
+    [
+        ("areas", "area"),
+        ("opacities", "opacity"),
+        ("masses", "mass"),
+        ("bases", "base"),
+        ("apices", "apex"),
+        ("lungs", "lung"),
+        ("atelectasis", "atelectasis"),
+    ],
+)
+def test_plurals_are_one_word_with_their_singular(plural: str, singular: str) -> None:
+    assert stem(plural) == stem(singular) == singular
+
+
+@given(st.lists(st.sampled_from([QATA, "lower left lung", "effusion", "polyp", ""]), max_size=6))
+def test_union_is_what_a_batch_needs(texts: list[str]) -> None:
+    bank = load_bank("chest")
+    indices, per_text = union(texts, bank, top_k=4)
+    assert per_text == [[hit.index for hit in retrieve(text, bank, 4)] for text in texts]
+    assert indices == sorted({i for row in per_text for i in row})
+
+
+# ---------------------------------------------------------------- sides
+
+
+def test_statements_that_name_a_side_follow_the_asked_convention() -> None:
+    bank = bank_of(statement("heart", "The heart points left.", laterality="patient"), statement("lung", "Dark."))
+    assert bank.texts("patient") == bank.texts("none") == ["The heart points left.", "Dark."]
+    assert bank.texts("image") == ["The heart points right.", "Dark."]
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_bank_reads_back_equal_whatever_the_layout(tmp_path: Path) -> None:
+    bank = load_bank("chest")
+    compact, spread = tmp_path / "compact.json", tmp_path / "spread.json"
+    compact.write_text(bank.to_json(), encoding="utf-8")
+    spread.write_text(json.dumps(json.loads(bank.to_json()), indent=3), encoding="utf-8")
+    assert load_bank(compact).sha256 == load_bank(str(spread)).sha256 == bank.sha256
+    assert load_bank(compact).statements == bank.statements
+
+
+def test_the_hash_changes_with_a_letter() -> None:
+    assert bank_of(statement("a", "One.")).sha256 != bank_of(statement("a", "one.")).sha256
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        ([], "no statement"),
+        ([statement("a", "Same."), statement("b", "same .")], "statement 1 repeats statement 0"),
+        ([statement("a", "word " * 61)], "statement 0 has more than 60 words"),
+        ([statement("a", "On the left.")], "names a side but not whose"),
+        ([statement("a", "On the lt side.", laterality="patient")], "cannot be swapped"),
+        ([statement("a", "...")], "no words"),
+    ],
+)
+def test_a_faulty_bank_is_named_statement_by_statement(statements: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        bank_of(*statements)
+    assert caught.value.code == "bad_bank"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("{", "bad_json"),
+        ("", "empty_file"),
+        ('{"schema": 1, "name": "x"}', "bad_field"),
+        ('{"schema": 1, "name": "x", "statements": [{"concept": 3}]}', "bad_field"),
+    ],
+)
+def test_a_file_that_is_no_bank_is_the_users_error(tmp_path: Path, content: str, code: str) -> None:
+    path = tmp_path / "bank.json"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        load_bank(path)
+    assert caught.value.code == code and "bank.json" in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_shipped_banks() -> None:
+    with pytest.raises(InputError, match="chest") as caught:
+        load_bank("chset")
+    assert caught.value.code == "unknown_bank"
+    with pytest.raises(InputError) as caught:
+        load_bank("folder/none.json")
+    assert caught.value.code == "missing"
