@@ -18,7 +18,7 @@ MAX_BYTES = 1 << 20
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augment(Section):
@@ -45,7 +45,7 @@ class DataConfig(Section):
     def _schedule(cls, value: int | list[tuple[float, int]]) -> int | list[tuple[float, int]]:
         steps = [(1.0, value)] if isinstance(value, int) else value
         shares = [share for share, _ in steps]
-        if not steps or shares != sorted(shares) or shares[-1] != 1.0 or shares[0] <= 0:
+        if not steps or shares != sorted(set(shares)) or shares[-1] != 1.0 or shares[0] <= 0:
             raise ValueError("shares must rise and end at 1.0, as in [[0.85, 112], [1.0, 224]]")
         if not all(16 <= size <= 2048 for _, size in steps):
             raise ValueError("a side must be between 16 and 2048 pixels")
@@ -91,12 +91,20 @@ class RunConfig(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 3e-4 as a number and refuses aliases, which is how a small file becomes a huge one."""
+    """YAML that reads 3e-4 as a number. Refuses aliases, which make a huge tree of a small file, and a key that stands twice, which loses one."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", self.peek_event().start_mark)
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -114,17 +122,20 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"not readable as plain YAML{line}: {problem}", where, "Only plain values, lists and maps are read.", "yaml") from None
+        raise InputError(
+            f"not readable as plain YAML{line}: {problem}", where, "Only plain values, lists and maps are read.", "yaml"
+        ) from None
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a map."""
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path, "Check the path.", "missing") from None
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', error)})", path, "Check the path.", "missing") from None
     if len(raw) > MAX_BYTES:
-        raise InputError(f"is {len(raw)} bytes long; a config has at most {MAX_BYTES}", path, "Is this the right file?", "too_large")
+        raise InputError(f"is longer than {MAX_BYTES} bytes, the most that a config has", path, "Is this the right file?", "too_large")
     try:
         value = parse_yaml(raw.decode("utf-8"), str(path))
     except UnicodeDecodeError:
@@ -136,7 +147,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def shipped_configs() -> list[str]:
     """Names that `load_config` knows without a file."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("reportseg").joinpath("configs").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("reportseg").joinpath("configs").iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -177,27 +190,35 @@ def dump_config(config: RunConfig) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> InputError:
-    """All of pydantic's findings as one InputError; an unknown key names the nearest legal one."""
-    lines, fix = [], ""
-    for item in error.errors()[:20]:
-        key = ".".join(str(part) for part in item["loc"])
+    """All of pydantic's findings, 20 at most, as one InputError; an unknown key names the nearest legal one."""
+    found = [(item, *_place(item, model)) for item in error.errors()]
+    paths = {key for _, key, _ in found}
+    lines, fixes = [], []
+    for item, key, legal in found:
+        if any(path.startswith(f"{key}.") for path in paths):
+            continue  # "not a bool" of a union says nothing where the map that was meant has its own finding
         if item["type"] == "extra_forbidden":
-            legal = _legal_keys(model, item["loc"][:-1])
             near = difflib.get_close_matches(str(item["loc"][-1]), legal, 1)
             lines.append(f"unknown key {key!r}")
-            fix = f"Did you mean {near[0]!r}?" if near else f"Legal keys here: {', '.join(legal)}."
+            fixes.append(f"Did you mean {near[0]!r}?" if near else f"Legal keys here: {', '.join(legal)}.")
         else:
-            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}" if key else item["msg"])
-    return InputError("; ".join(lines), where, fix, "config")
+            message = "should be a map of keys" if item["type"] == "model_type" else item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message}" if key else message)
+    fix = " ".join(dict.fromkeys(fixes[:20])) or "`reportseg config schema` lists the keys and what each may hold."
+    return InputError("; ".join(lines[:20]), where, fix, "config")
 
 
-def _legal_keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(str(part))
-        inner = getattr(field, "annotation", None)
-        options = [inner, *getattr(inner, "__args__", ())]
-        found = [t for t in options if isinstance(t, type) and issubclass(t, BaseModel)]
-        if not found:
-            return []
-        model = found[0]
-    return list(model.model_fields)
+def _place(item: Any, model: type[BaseModel]) -> tuple[str, list[str]]:
+    """The key of a finding as the file has it, and the keys that are legal beside it."""
+    keys, here, legal = [], [model], list(model.model_fields)
+    for number, part in enumerate(item["loc"]):
+        fields = {name: field for m in here for name, field in m.model_fields.items()}
+        legal = list(fields)
+        unknown = item["type"] == "extra_forbidden" and number == len(item["loc"]) - 1
+        if part in fields or unknown or isinstance(part, int):
+            keys.append(str(part))  # else it is pydantic's name for one member of a union, as "bool" or "Tower"
+        if part in fields:
+            annotation = fields[str(part)].annotation
+            options = [annotation, *getattr(annotation, "__args__", ())]
+            here = [t for t in options if isinstance(t, type) and issubclass(t, BaseModel)]
+    return ".".join(keys), legal

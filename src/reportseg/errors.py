@@ -26,7 +26,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, where: str | PathLike[str] = "", fix: str = "", code: str = "input") -> None:
-        super().__init__(what, str(where), fix)
+        super().__init__(what, str(where), fix, code)  # all four, so that a copy from another process keeps them
         self.what, self.where, self.fix, self.code = what, str(where), fix, code
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def _build(samples: Sequence[Sample], size: int, folder: Path, progress: Callabl
         def read(i: int) -> bool:
             film = prepare_image(read_image(samples[i].image), size)
             images[i] = (film * 255).round().byte().numpy()
-            masks[i] = prepare_mask(read_mask(samples[i].mask), size)
+            masks[i] = prepare_mask(read_mask(cast(Path, samples[i].mask)), size)  # open_cache has seen that there is one
             return bool((film[0] == film[1]).all() and (film[0] == film[2]).all())
 
         gray = True

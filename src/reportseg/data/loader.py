@@ -102,7 +102,8 @@ class Steps(Dataset[RawBatch]):
 def batches(steps: Steps, start: int, device: torch.device, workers: int = 0) -> Iterator[Batch]:
     """Micro-batches from number `start` on. The number of workers changes the speed and nothing else."""
     order = range(start, len(steps))
-    loader = DataLoader(steps, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=4 if workers else None)
+    own = torch.Generator()  # torch would seed the workers from the global stream, and move it
+    loader = DataLoader(steps, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=4 if workers else None, generator=own)
     for raw in loader:
         yield raw.finish(device)
 

@@ -20,7 +20,8 @@ from ..config import Augment
 class Params:
     """One film's augmentation. Angle in degrees (counter-clockwise), shift in shares of the side, zoom above 1 enlarges.
 
-    `sharpness` in [-1, 0.5]: below 0 towards the 3 x 3 mean, above 0 away from it. `noise` is a standard deviation, `noise_seed` its stream.
+    A positive shift moves the film left and up. `sharpness` in [-1, 0.5]: below 0 towards the 3 x 3 mean, above 0 away from it. `noise` is
+    a standard deviation, `noise_seed` its stream.
     """
 
     flip: bool = False
@@ -59,7 +60,7 @@ def draw(config: Augment | None, rng: np.random.Generator, flip_safe: bool) -> P
         gamma=math.exp(1.2 * k * (2 * u[5] - 1)),
         contrast=float(1 + k * (2 * u[6] - 1)),
         brightness=float(0.5 * k * (2 * u[7] - 1)),
-        sharpness=float(k * (5 * u[8] - 10 / 3)) if u[9] < 0.3 else 0.0,
+        sharpness=float(min(0.5, max(-1, k * (5 * u[8] - 10 / 3)))) if u[9] < 0.3 else 0.0,
         noise=float(0.2 * k * u[10]) if u[11] < 0.3 else 0.0,
         noise_seed=seed,
     )
@@ -90,7 +91,10 @@ def warp(source_BCHW: Tensor, params: list[Params], size: int) -> Tensor:
 
 def shade(image_BCHW: Tensor, params: list[Params]) -> Tensor:
     """Gamma, contrast about the film's mean, brightness, sharpness, noise; the result is clipped to [0, 1]."""
-    column = lambda name: torch.tensor([getattr(p, name) for p in params], device=image_BCHW.device).view(-1, 1, 1, 1)  # noqa: E731
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(p, name) for p in params], device=image_BCHW.device).view(-1, 1, 1, 1)
+
     x = image_BCHW.clamp(1e-4, 1) ** column("gamma")
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * column("contrast") + mean + column("brightness")
@@ -107,11 +111,14 @@ def shade(image_BCHW: Tensor, params: list[Params]) -> Tensor:
 
 
 def augment(image_BCHW: Tensor, mask_B1HW: Tensor, params: list[Params], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Image in [0, 1], mask (bool) and the film's own extent (bool), each on a square of `size`, under the same parameters."""
+    """Image in [0, 1], mask (bool) and the film's own extent (bool), each on a square of `size`, under the same parameters.
+
+    A pixel is in the mask where at least half of it was, as in the cache; the mask never leaves the extent, outside of it the image is 0.
+    """
     extent = torch.ones_like(mask_B1HW, dtype=image_BCHW.dtype)
     stack = warp(torch.cat([image_BCHW, mask_B1HW.to(image_BCHW.dtype), extent], dim=1), params, size)
     channels = image_BCHW.shape[1]
-    image, mask, valid = stack[:, :channels], stack[:, channels : channels + 1] > 0.5, stack[:, channels + 1 :] > 0.5
+    image, mask, valid = stack[:, :channels], stack[:, channels : channels + 1] >= 0.5, stack[:, channels + 1 :] >= 0.5
     if any(p != IDENTITY for p in params):
         image = shade(image, params) * valid
     return image, mask, valid

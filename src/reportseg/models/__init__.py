@@ -13,7 +13,6 @@ from torch import nn
 from ..config import RunConfig, explain
 from ..errors import InputError
 from ..knowledge.bank import Bank, load_bank
-from .encoders import train_tokenizer
 from .output import ModelOutput, TextBatch
 from .tgcnet import TGCNet, TGCNetConfig
 from .unet import UNet, UNetConfig
@@ -29,7 +28,7 @@ __all__ = ["MODELS", "ModelOutput", "TextBatch", "bank_of", "build", "count_para
 def model_config(section: Mapping[str, Any], where: str = "model") -> BaseModel:
     """The `model` section of a run's config as the class of its model. Raises InputError that names the nearest legal spelling."""
     name = section.get("name")
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         near = difflib.get_close_matches(str(name), MODELS, 1)
         hint = f"Did you mean {near[0]}?" if near else f"Legal names: {', '.join(MODELS)}."
         raise InputError(f"there is no model called {name!r}", f"{where}.name", hint, "config")
@@ -41,13 +40,26 @@ def model_config(section: Mapping[str, Any], where: str = "model") -> BaseModel:
 
 def resolve(config: RunConfig) -> RunConfig:
     """The config with its `model` section checked and every default written out."""
-    return config.model_copy(update={"model": model_config(config.model, f"{config.name}: model").model_dump()})
+    model = model_config(config.model, f"{config.name}: model")
+    largest = max(size for _, size in config.data.sizes())
+    if getattr(model, "output_stride", 4) == 2 and largest > 128:
+        fix = "Set model.output_stride to 4: above 128 px it costs no Dice and half the decoder's time."
+        raise InputError(
+            f"output_stride 2 is for training at 128 px or less, and data.size_px goes to {largest}", config.name, fix, "config"
+        )
+    return config.model_copy(update={"model": model.model_dump()})
 
 
 def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: Bank | None = None) -> nn.Module:
-    """A model with random weights. Text models need the tokenizer's JSON; `bank` is used where the config switches knowledge on."""
+    """A model with random weights. `bank` is used where the config switches knowledge on.
+
+    Raises InputError for a section that is not valid or names pretrained towers, ValueError for a text model without its tokenizer's JSON.
+    """
     config = model_config(section)
-    return MODELS[str(section["name"])][1](config, tokenizer_json, bank)
+    model = MODELS[str(section["name"])][1]
+    if model.reads_text and tokenizer_json is None:  # type: ignore[attr-defined]
+        raise ValueError(f"{section['name']} reads text and needs a tokenizer")
+    return model(config, tokenizer_json, bank)
 
 
 def bank_of(section: Mapping[str, Any]) -> Bank | None:
@@ -58,9 +70,9 @@ def bank_of(section: Mapping[str, Any]) -> Bank | None:
 
 def count_parameters(section: Mapping[str, Any]) -> dict[str, int]:
     """Parameters {total, trainable, frozen}, counted on the meta device: no memory, no weights, `source` is not resolved."""
-    words = train_tokenizer([]) if MODELS[str(model_config(section).name)][1].reads_text else None  # type: ignore[attr-defined]
+    config, bank = model_config(section), bank_of(section)
     with torch.device("meta"):
-        model = build(section, words, bank_of(section))
+        model = MODELS[str(section["name"])][1](config, None, bank)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"total": total, "trainable": trainable, "frozen": total - trainable}

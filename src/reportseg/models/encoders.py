@@ -43,19 +43,24 @@ class ResidualCNN(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A ViT (Dosovitskiy et al. 2021) with position embeddings that interpolate, tapped at 1/4, 2/4, 3/4 and 4/4 of its depth."""
+    """A ViT (Dosovitskiy et al. 2021) with position embeddings that interpolate, tapped at 1/4, 2/4, 3/4 and 4/4 of its depth.
 
-    def __init__(self, width: int, depth: int, heads: int, patch: int, joint: int) -> None:
+    `joint` None: nothing compares its patches with text, so they are not projected.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, patch: int, joint: int | None) -> None:
         super().__init__()
         self.patch = patch
         self.embed = nn.Conv2d(3, width, patch, patch)
         self.position_1Chw = nn.Parameter(torch.randn(1, width, 14, 14) * 0.02)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
-        self.post_norm = nn.LayerNorm(width)
-        self.projection = nn.Linear(width, joint, bias=False)
+        self.joint = joint
+        if joint is not None:
+            self.post_norm = nn.LayerNorm(width)
+            self.projection = nn.Linear(width, joint, bias=False)
 
     def forward(self, image_B3HW: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Four taps (B, h*w, width), and the last block's value path projected into the joint space, (B, joint, h, w)."""
+        """Four taps (B, h*w, width), and the last block's value path projected into the joint space, (B, joint or 0, h, w)."""
         x = self.embed(image_B3HW)
         size = (x.shape[2], x.shape[3])
         x = (x + resize(self.position_1Chw, size)).flatten(2).transpose(1, 2)
@@ -65,7 +70,7 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             before, x = x, block(x)
             states.append(x)
-        values = self.projection(self.post_norm(self.blocks[-1].value_path(before)))
+        values = x[..., :0] if self.joint is None else self.projection(self.post_norm(self.blocks[-1].value_path(before)))
         return [states[i - 1] for i in taps_at], values.transpose(1, 2).unflatten(2, size)
 
 
@@ -120,6 +125,7 @@ class SentenceTokenizer:
         if text not in self.known:
             if len(self.known) > 50_000:
                 self.known.clear()
+            self.tokenizer.encode_special_tokens = True  # a text that spells "<eos>" holds five characters; set here, for a copy loses it
             self.known[text] = self.tokenizer.encode(normalise(text)).ids
         return self.known[text]
 

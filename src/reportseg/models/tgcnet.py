@@ -11,12 +11,13 @@ Shapes: B batch, H,W pixels, h,w = H/s,W/s for a stride s in 4, 8, 16, 32, L tex
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,11 +25,12 @@ from ..errors import InputError
 from ..knowledge.bank import Bank, union
 from ..losses import area_average, bce_loss, dice_bce_loss
 from ..text import clauses, normalise
-from .encoders import ResidualCNN, SentenceTokenizer, TextTransformer, VisionTransformer
+from .encoders import VOCABULARY, ResidualCNN, SentenceTokenizer, TextTransformer, VisionTransformer, train_tokenizer
 from .layers import CrossAttention, PositionMap, conv_block, pad_to_multiple, resize
 from .output import ModelOutput, TextBatch
 
 STRIDES = (4, 8, 16, 32)
+ATTENDED = (2, 3)  # levels with cross-attention to the text: strides 16 and 32
 SIMILARITY_WEIGHTS = (0.3, 0.2, 0.1, 0.1)
 RAW_WEIGHT = 0.1  # our reading: from scratch nothing else would align the raw similarity
 
@@ -38,19 +40,32 @@ class Strict(BaseModel):
 
 
 class Tower(Strict):
-    source: str = "scratch"
+    source: str = Field("scratch", min_length=1, description="scratch, or the id or path of pretrained weights")
     train: Literal["frozen", "full"] = "full"
     revision: str | None = None
 
+    @model_validator(mode="after")
+    def _nothing_to_freeze(self) -> Tower:
+        if self.source == "scratch" and self.train == "frozen":
+            raise ValueError("random weights cannot be frozen: set train to full, or name pretrained weights in source")
+        return self
+
 
 class Sse(Strict):
-    cnn: bool = True
+    cnn: bool | Tower = Field(
+        True, description="false: ViT alone; true: a CNN branch from random initialisation; {source, train}: as that says"
+    )
+
+    @property
+    def tower(self) -> Tower | None:
+        """Where the CNN branch comes from, None where there is none."""
+        return Tower() if self.cnn is True else self.cnn or None
 
 
 class Date(Strict):
     knowledge: bool = True
     bank: str = "chest"
-    top_k: int = 8
+    top_k: int = Field(8, ge=1, description="statements retrieved for a sentence, at most")
 
 
 class Vlcm(Strict):
@@ -72,7 +87,7 @@ class TGCNetConfig(Strict):
 
 @dataclass(frozen=True)
 class Preset:
-    """Widths of everything; (width, depth, heads) for the two transformers."""
+    """Widths of everything; (width, depth, heads) for the two transformers. `vocabulary` is for counting: a real tokenizer brings its own."""
 
     cnn: tuple[int, int, int, int]
     cnn_depth: int
@@ -82,17 +97,28 @@ class Preset:
     width: int
     patch: int = 16
     max_tokens: int = 77
+    vocabulary: int = VOCABULARY
+
+    @property
+    def stem(self) -> int:
+        """Channels of the CNN branch at stride 2."""
+        return self.cnn[0] // 2 + 8
 
 
 PRESETS = {
     "tiny": Preset(cnn=(16, 24, 32, 48), cnn_depth=1, vision=(32, 4, 2), text=(32, 1, 2), joint=32, width=24),
     "small": Preset(cnn=(48, 96, 176, 256), cnn_depth=2, vision=(128, 4, 4), text=(128, 3, 4), joint=128, width=96),
-    "vit-b-16": Preset(cnn=(64, 128, 256, 512), cnn_depth=2, vision=(768, 12, 12), text=(512, 12, 8), joint=512, width=128),
+    "vit-b-16": Preset(
+        cnn=(64, 128, 256, 512), cnn_depth=2, vision=(768, 12, 12), text=(512, 12, 8), joint=512, width=128, vocabulary=49_408
+    ),
 }
 
 
 class ImageFeatures(NamedTuple):
-    """What `encode_image` keeps: fused maps F_s (B, d, h, w), patch tokens z (B, D, h, w), the stride-2 stem, and the sizes to crop back to."""
+    """What `encode_image` keeps: fused maps F_s (B, d, h, w), patch tokens z (B, D, h, w), the stride-2 stem, and the sizes to crop back to.
+
+    The stem has no channel without a CNN branch, the patches have none without VLCM.
+    """
 
     fused: list[Tensor]
     patches_BDhw: Tensor
@@ -102,14 +128,14 @@ class ImageFeatures(NamedTuple):
 
 
 class SSE(nn.Module):
-    """Semantic-Structural Synergy Encoder: g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = conv3x3(C_s + g_s V_s)."""
+    """Semantic-Structural Synergy Encoder: g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = conv3x3(C_s + g_s V_s); conv3x3(V_s) without a CNN."""
 
-    def __init__(self, vision: nn.Module, cnn: nn.Module, p: Preset, use_cnn: bool) -> None:
+    def __init__(self, vision: nn.Module, cnn: nn.Module | None, p: Preset) -> None:
         super().__init__()
-        self.vision, self.cnn, self.use_cnn = vision, cnn, use_cnn
+        self.vision, self.cnn = vision, cnn
         self.tap_norms = nn.ModuleList(nn.LayerNorm(p.vision[0]) for _ in STRIDES)
         self.tap_projections = nn.ModuleList(nn.Conv2d(p.vision[0], p.width, 1) for _ in STRIDES)
-        if use_cnn:
+        if cnn is not None:
             self.cnn_projections = nn.ModuleList(nn.Conv2d(c, p.width, 1) for c in p.cnn)
             self.gates = nn.ModuleList(nn.Conv2d(2 * p.width, p.width, 1) for _ in STRIDES)
         self.refine = nn.ModuleList(conv_block(p.width, p.width) for _ in STRIDES)
@@ -117,13 +143,13 @@ class SSE(nn.Module):
     def forward(self, image_B3HW: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Fused maps at the four strides, patch tokens in the joint space, the stride-2 stem."""
         taps, patches = self.vision(image_B3HW)
-        stem, *structure = self.cnn(image_B3HW)
-        grid = patches.shape[-2:]
+        stem, *structure = [image_B3HW[:, :0, ::2, ::2]] if self.cnn is None else self.cnn(image_B3HW)
+        grid, (height, width) = patches.shape[-2:], image_B3HW.shape[-2:]
         fused = []
-        for level in range(len(STRIDES)):
+        for level, stride in enumerate(STRIDES):
             tap = self.tap_norms[level](taps[level]).transpose(1, 2).unflatten(2, grid)
-            semantic = resize(self.tap_projections[level](tap), structure[level].shape[-2:])
-            if self.use_cnn:
+            semantic = resize(self.tap_projections[level](tap), (-(-height // stride), -(-width // stride)))
+            if self.cnn is not None:
                 detail = self.cnn_projections[level](structure[level])
                 gate = self.gates[level](torch.cat([detail, semantic], dim=1)).sigmoid()
                 semantic = detail + gate * semantic
@@ -239,28 +265,35 @@ class VLCM(nn.Module):
 
 
 class TGCNet(nn.Module):
-    """SSE and DATE, brought together by VLCM and cross-attention at strides 16 and 32, then a top-down decoder."""
+    """SSE and DATE, brought together by VLCM and cross-attention at strides 16 and 32, then a top-down decoder.
+
+    `tokenizer_json` None only lays the model out, to be counted: its vocabulary is the preset's and no `source` is resolved.
+    """
 
     reads_text = True
 
-    def __init__(self, config: TGCNetConfig, tokenizer_json: str, bank: Bank | None) -> None:
+    def __init__(self, config: TGCNetConfig, tokenizer_json: str | None, bank: Bank | None) -> None:
         super().__init__()
         self.config, p = config, PRESETS[config.preset]
-        vision, cnn, text = build_towers(config, p, tokenizer_json)
-        tokenizer = SentenceTokenizer(tokenizer_json, p.max_tokens)
+        if tokenizer_json is not None:
+            refuse_pretrained(config)
+        vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
+        vision, cnn, text = build_towers(config, p, vocabulary)
+        tokenizer = SentenceTokenizer(tokenizer_json or train_tokenizer([]), p.max_tokens)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         self.patch = p.patch
-        self.sse = SSE(vision, cnn, p, config.sse.cnn)
+        self.sse = SSE(vision, cnn, p)
         self.date = DATE(text, tokenizer, bank if config.date.knowledge else None, p, config.date.top_k)
-        self.positions = nn.ModuleList(PositionMap(p.width) for _ in STRIDES)
+        compared = [config.vlcm.enabled or level in ATTENDED for level in range(len(STRIDES))]
+        self.positions = nn.ModuleList(PositionMap(p.width) if used else nn.Identity() for used in compared)
         if config.vlcm.enabled:
             self.vlcm = VLCM(p)
-        self.attend_norms = nn.ModuleList(nn.LayerNorm(p.width) for _ in range(2))
-        self.attend = nn.ModuleList(CrossAttention(p.width, p.joint, p.width) for _ in range(2))
+        self.attend_norms = nn.ModuleList(nn.LayerNorm(p.width) for _ in ATTENDED)
+        self.attend = nn.ModuleList(CrossAttention(p.width, p.joint, p.width) for _ in ATTENDED)
         self.top_down = nn.ModuleList(conv_block(p.width, p.width) for _ in STRIDES[:-1])
         if config.output_stride == 2:
-            self.sharpen = conv_block(p.width + p.cnn[0] // 2 + 8, p.width // 2)
+            self.sharpen = conv_block(p.width + (0 if cnn is None else p.stem), p.width // 2)
         self.head = nn.Conv2d(p.width // 2 if config.output_stride == 2 else p.width, 1, 1)
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
@@ -277,16 +310,18 @@ class TGCNet(nn.Module):
         fused, patches, stem = self.sse(padded)
         return ImageFeatures(fused, patches, stem, (padded.shape[2], padded.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
 
-    def decode(self, image: ImageFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None) -> ModelOutput:
+    def decode(
+        self, image: ImageFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None
+    ) -> ModelOutput:
         """Answer `text` on encoded films. With a mask, losses too; `valid` leaves pixels out of them."""
-        placed = [f + position((f.shape[2], f.shape[3])) for f, position in zip(image.fused, self.positions, strict=True)]
         guided = list(image.fused)
         units, raw, plain, calibrated = None, None, [], []
         if self.config.vlcm.enabled:
+            placed = [f + position((f.shape[2], f.shape[3])) for f, position in zip(image.fused, self.positions, strict=True)]
             units, raw, plain, calibrated = self.vlcm(placed, image.patches_BDhw, text)
             gamma = self.vlcm.gamma
             guided = [f * (1 + gamma[i] * s.sigmoid()).to(f.dtype) for i, (f, s) in enumerate(zip(guided, calibrated, strict=True))]
-        for i, level in enumerate((2, 3)):
+        for i, level in enumerate(ATTENDED):
             f = guided[level] + self.positions[level]((guided[level].shape[2], guided[level].shape[3]))
             asked = self.attend[i](self.attend_norms[i](f.flatten(2).transpose(1, 2)), text.tokens_BLD, text.mask_BL)
             guided[level] = guided[level] + asked.transpose(1, 2).unflatten(2, (f.shape[2], f.shape[3]))
@@ -331,17 +366,24 @@ class TGCNet(nn.Module):
         return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
 
 
-def build_towers(config: TGCNetConfig, p: Preset, tokenizer_json: str) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Vision tower, CNN branch and text tower, from random initialisation."""
-    for part, tower in (("vision", config.vision), ("text", config.text)):
-        if tower.source == "scratch" and tower.train == "frozen":
-            fix = f"Set model.{part}.train to full, or name pretrained weights in model.{part}.source."
-            raise InputError("a tower with random weights cannot be frozen", f"model.{part}", fix, "frozen_scratch")
-    import json
+def refuse_pretrained(config: TGCNetConfig) -> None:
+    """InputError for a tower that is not trained from random initialisation."""
+    parts = {"model.vision": config.vision, "model.text": config.text, "model.sse.cnn": config.sse.tower}
+    for part, tower in parts.items():
+        if tower is not None and tower.source != "scratch":
+            fix = "Set it to scratch with `train: full`, as in the shipped config tgcnet_qata_small."
+            what = f"pretrained towers come in a later version; {tower.source!r} is not read yet"
+            raise InputError(what, f"{part}.source", fix, "pretrained_later")
 
+
+def build_towers(config: TGCNetConfig, p: Preset, vocabulary: int) -> tuple[nn.Module, nn.Module | None, nn.Module]:
+    """Vision tower, CNN branch and text tower, from random initialisation; what the config freezes takes no gradient."""
     width, depth, heads = p.vision
-    vision = VisionTransformer(width, depth, heads, p.patch, p.joint)
-    cnn = ResidualCNN(p.cnn, p.cnn_depth, stem=p.cnn[0] // 2 + 8)
-    vocabulary = len(json.loads(tokenizer_json)["model"]["vocab"])
+    vision = VisionTransformer(width, depth, heads, p.patch, p.joint if config.vlcm.enabled else None)
+    cnn = ResidualCNN(p.cnn, p.cnn_depth, p.stem) if config.sse.tower is not None else None
     width, depth, heads = p.text
-    return vision, cnn, TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
+    text = TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
+    for module, tower in ((vision, config.vision), (cnn, config.sse.tower), (text, config.text)):
+        if module is not None and tower is not None and tower.train == "frozen":
+            module.requires_grad_(False)
+    return vision, cnn, text

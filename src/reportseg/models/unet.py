@@ -70,7 +70,9 @@ class UNet(nn.Module):
             x = block(torch.cat([skip, lift(x)], dim=1))
         return UNetFeatures(x, (image_B3HW.shape[2], image_B3HW.shape[3]))
 
-    def decode(self, image: UNetFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None) -> ModelOutput:
+    def decode(
+        self, image: UNetFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None
+    ) -> ModelOutput:
         height, width = image.size
         logits = self.head(image.map_BCHW).float()[..., :height, :width]
         losses = {}

@@ -1,0 +1,57 @@
+# Everything runs in one virtual environment, .venv, which is made anew when pyproject.toml or constraints.txt change.
+#   make test PYTHON=python3.12                                                        another interpreter
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"       PyTorch without CUDA, a tenth of the download
+#   make demo UV=                                                                      pip although uv is there
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-all lint format docs docs-check licences wheel bench-help clean
+
+BIN := .venv/bin
+STAMP := .venv/.stamp
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
+
+$(STAMP): pyproject.toml constraints.txt
+	scripts/venv .venv -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/eval/report.html
+	$(BIN)/reportseg demo -o runs/demo
+
+test: $(STAMP) ## the tests, minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint docs-check licences wheel ## all checks: lint, docs, licences, the wheel alone, every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## mend what lint can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## write the generated pages of docs/
+	$(BIN)/python scripts/docs.py
+
+docs-check: $(STAMP) ## generated pages current, links whole, commands real
+	$(BIN)/python scripts/docs.py --check
+
+licences: $(STAMP) ## fail on GPL and AGPL
+	$(BIN)/python scripts/licences.py
+
+wheel: $(STAMP) ## build the wheel, install it alone elsewhere, run the demo from it
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+	scripts/try_wheel dist/*.whl
+
+bench-help: $(STAMP) ## time of reportseg --help
+	$(BIN)/python benchmarks/cli_help.py
+
+clean: ## remove .venv and what was built; runs/ stays
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,201 @@
+"""The plots of a report as inline SVG: no font, script or file from elsewhere. Colours are CSS classes, so the page's theme decides.
+
+Every plot is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers (`title`).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .page import Child, Html, el, join, minus
+
+WIDTH = 420
+ECE_BINS = 15
+SERIES = 12  # line styles that can be told apart: four colours, three dashes
+Row = tuple[str, float, float | None, float | None]  # label, value, lower, upper
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plot's area: data (x0..x1, y0..y1) onto pixels (left..right, bottom..top)."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+    left: float = 52
+    right: float = WIDTH - 10
+    top: float = 12
+    bottom: float = 212
+
+    def x(self, value: float) -> float:
+        return self.left + (value - self.x0) / (self.x1 - self.x0) * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        return self.bottom - (value - self.y0) / (self.y1 - self.y0) * (self.bottom - self.top)
+
+
+def ticks(lo: float, hi: float, n: int = 5) -> list[float]:
+    """About n round numbers within lo..hi, steps of 1, 2 or 5 times a power of ten."""
+    raw = (hi - lo) / max(n, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.8)
+    first = math.ceil(lo / step - 1e-9)
+    return [k * step for k in range(first, math.floor(hi / step + 1e-9) + 1)]
+
+
+def tick_label(value: float, step: float) -> str:
+    """A tick's label: as many decimals as the step needs, thousands as k, millions as M."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if step >= size / 10 and abs(value) >= size:
+            return minus(f"{value / size:.{0 if step >= size else 1}f}") + unit
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return minus(f"{value:.{min(decimals, 6)}f}") if abs(value) > step / 1e3 else "0"
+
+
+def interval_plot(rows: Sequence[Row], title: str, *, differences: bool = False) -> Html:
+    """One line of text per row, its interval drawn below on a common axis; `differences` adds the line at zero and signs."""
+    values = [v for _, value, lo, hi in rows for v in (value, lo, hi) if v is not None] + ([0.0] if differences else [])
+    low, high = min(values), max(values)
+    pad = max(0.08 * (high - low), 0.005)
+    bottom = 44.0 * len(rows) + 2
+    frame = Frame(low - pad, high + pad, 0, 1, left=12, right=WIDTH - 12, top=2, bottom=bottom)
+    parts: list[Child] = [_x_axis(frame, 5)]
+    for i, (label, value, lo, hi) in enumerate(rows):
+        y = 44.0 * i + 18
+        shown = f"{value:+.3f}" if differences else f"{value:.3f}"
+        if lo is not None and hi is not None:
+            shown += f" [{lo:.3f}, {hi:.3f}]"
+        parts += [
+            el("text", _short(label, 24), el("title", label), class_="halo", x=frame.left, y=y),
+            el("text", minus(shown), class_="halo", x=frame.right, y=y, text_anchor="end"),
+        ]
+        if differences:
+            parts.append(el("line", class_="zero", x1=frame.x(0), x2=frame.x(0), y1=y + 6, y2=y + 20))
+        if lo is not None and hi is not None:
+            parts.append(el("line", class_="range c1", x1=frame.x(lo), x2=frame.x(hi), y1=y + 13, y2=y + 13))
+        parts.append(el("circle", class_="dot c1", cx=frame.x(value), cy=y + 13, r=4.5))
+    return _svg(title, bottom + 26, *parts)
+
+
+def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Html:
+    """Curves of (x, y) over one axis, x from 0; `style` gives the classes of each, in order, for the legend."""
+    points = [p for curve in curves.values() for p in curve]
+    ys = [y for _, y in points]
+    low, high = min(ys), max(ys)
+    if low > 0 and low < 0.4 * high:
+        low = 0
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    frame = Frame(0, max(1, *(x for x, _ in points)), low if low == 0 else low - pad, high + pad)
+    parts: list[Child] = [_y_axis(frame), _x_axis(frame, 5, x_label)]
+    for i, (name, curve) in enumerate(curves.items()):
+        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve)
+        parts.append(el("polyline", el("title", name), class_=f"curve {style(i)}", points=path))
+        if len(curve) == 1:
+            parts.append(el("circle", class_=f"dot {style(i)}", cx=frame.x(curve[0][0]), cy=frame.y(curve[0][1]), r=3))
+    return _svg(title, 252, *parts)
+
+
+def style(i: int) -> str:
+    """Class names of the i-th series: colour and dash."""
+    return f"c{i % 4 + 1} d{i // 4 % 3 + 1}"
+
+
+def histogram(values: Sequence[float], title: str, x_label: str, *, lo: float = 0.0, hi: float = 1.0, bins: int = 20) -> Html:
+    """Equal bins of lo..hi as bars, the median marked; bars below zero take the second colour."""
+    counts = _count(values, lo, hi, bins)
+    frame = Frame(lo, hi, 0, max(1, *counts) * 1.14)
+    width = (hi - lo) / bins
+    parts: list[Child] = [_y_axis(frame, whole=True), _x_axis(frame, 5, x_label)]
+    for i, n in enumerate(counts):
+        a, b = lo + i * width, lo + (i + 1) * width
+        if n:
+            top = min(frame.y(n), frame.bottom - 1)
+            says = minus(f"{a:.2f} to {b:.2f}: {n}")
+            colour = "c2" if b < width / 2 else "c1"
+            bar = {"x": frame.x(a) + 0.75, "y": top, "width": frame.x(b) - frame.x(a) - 1.5, "height": frame.bottom - top}
+            parts.append(el("rect", el("title", says), class_=f"bar {colour}", **bar))
+    middle = statistics.median(values)
+    x, left_of_it = frame.x(middle), middle > (lo + hi) / 2
+    parts += [
+        el("line", class_="zero", x1=x, x2=x, y1=frame.top, y2=frame.bottom),
+        el("text", minus(f"median {middle:.3f}"), class_="halo", x=x + (-6 if left_of_it else 6), y=frame.top + 9,
+           text_anchor="end" if left_of_it else "start"),
+    ]  # fmt: skip
+    return _svg(title, 252, *parts)
+
+
+def reliability(bins: Sequence[tuple[float, float, int]], title: str) -> Html:
+    """(mean confidence, observed frequency, pixels) per bin: the points against the diagonal, and below them the pixels, log scale."""
+    filled = [(c, f, n) for c, f, n in bins if n > 0]
+    decades = math.floor(math.log10(min(n for *_, n in filled))), math.floor(math.log10(max(n for *_, n in filled))) + 1
+    frame = Frame(0, 1, 0, 1, bottom=228)
+    strip = Frame(0, 1, *decades, top=258, bottom=306)
+    parts: list[Child] = [
+        _y_axis(frame, label="observed frequency"),
+        _x_axis(frame, 5, named=False),
+        _x_axis(strip, 5, "mean confidence of the bin"),
+        el("text", "pixels in the bin, log scale", class_="tick", x=strip.left, y=strip.top - 8),
+        *(el("text", tick_label(10.0**d, 10.0**d), class_="tick", x=strip.left - 6, y=strip.y(d) + 4, text_anchor="end") for d in decades),
+        el("line", class_="zero", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1)),
+        el("polyline", class_="curve c1 d1", points=" ".join(f"{frame.x(c):.1f},{frame.y(f):.1f}" for c, f, _ in filled)),
+    ]
+    for confidence, frequency, n in filled:
+        says = el("title", f"confidence {confidence:.3f}, observed {frequency:.3f}, {n:,} pixels")
+        parts.append(el("circle", says, class_="dot c1", cx=frame.x(confidence), cy=frame.y(frequency), r=4.0))
+        left = min(int(confidence * ECE_BINS), ECE_BINS - 1) / ECE_BINS
+        x, y, width = strip.x(left) + 0.75, min(strip.y(math.log10(n)), strip.bottom - 2), (strip.right - strip.left) / ECE_BINS - 1.5
+        parts.append(el("rect", says, class_="bar c1", x=x, y=y, width=width, height=strip.bottom - y))
+    return _svg(title, 344, *parts)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _svg(title: str, height: float, *parts: Child) -> Html:
+    return el("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=title)
+
+
+def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Html:
+    marks = ticks(frame.x0, frame.x1, n)
+    step = marks[1] - marks[0] if len(marks) > 1 else frame.x1 - frame.x0
+    parts: list[Child] = []
+    for value in marks:
+        x = frame.x(value)
+        anchor = "end" if x > WIDTH - 16 else "start" if x < 14 else "middle"
+        parts.append(el("line", class_="grid", x1=x, x2=x, y1=frame.top, y2=frame.bottom))
+        if named:
+            parts.append(el("text", tick_label(value, step), class_="tick", x=x, y=frame.bottom + 17, text_anchor=anchor))
+    parts.append(el("line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom))
+    if label:
+        parts.append(el("text", label, class_="tick", x=(frame.left + frame.right) / 2, y=frame.bottom + 35, text_anchor="middle"))
+    return join(*parts)
+
+
+def _y_axis(frame: Frame, *, whole: bool = False, label: str = "") -> Html:
+    marks = [v for v in ticks(frame.y0, frame.y1, 4) if not whole or v == int(v)]
+    step = marks[1] - marks[0] if len(marks) > 1 else frame.y1 - frame.y0
+    parts: list[Child] = []
+    for value in marks:
+        y = frame.y(value)
+        parts += [
+            el("line", class_="grid", x1=frame.left, x2=frame.right, y1=y, y2=y),
+            el("text", tick_label(value, step), class_="tick", x=frame.left - 6, y=y + 4, text_anchor="end"),
+        ]
+    if label:
+        parts.append(el("text", label, class_="halo tick", x=frame.left + 8, y=frame.top + 11))
+    return join(*parts)
+
+
+def _count(values: Sequence[float], lo: float, hi: float, bins: int) -> list[int]:
+    counts = [0] * bins
+    for value in values:
+        counts[min(max(int((value - lo) / (hi - lo) * bins + 1e-9), 0), bins - 1)] += 1
+    return counts
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

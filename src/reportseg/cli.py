@@ -1,0 +1,450 @@
+"""The command line: every command reads its options, calls one function and prints what came of it.
+
+Nothing heavy and nothing of ours is imported at the top, so that `--help` answers at once. stdout carries results, progress goes to stderr.
+Exit codes: 0 all done, 1 our fault, 2 the user's input and nothing done, 3 some cases failed and the rest is done, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")  # before anything that could report home is imported
+
+RESUMES = ("train", "predict")  # commands that have --resume
+
+
+class Commands(TyperGroup):
+    """Turns what a command raises into one line and an exit code, and keeps the arguments as they were typed."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        extra.setdefault("obj", tuple(args))
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            resumes = ctx.invoked_subcommand in RESUMES
+            how = "the same command with --resume goes on from here" if resumes else "the same command starts again"
+            print(f"interrupted: {how}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if os.environ.get("REPORTSEG_DEBUG") == "1":
+                import traceback
+
+                traceback.print_exc()
+            from .console import print_error
+
+            raise typer.Exit(print_error(error, as_json="--json" in ctx.obj)) from None
+
+
+def _list(text: str) -> list[str]:
+    """A comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+Laterality = Literal["patient", "image", "none"]
+Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks, only the result.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+WhoseLeft = Annotated[Laterality | None, typer.Option("--laterality", help="Whose left the texts mean; default: what file or bundle says.")]
+Column = Annotated[str, typer.Option("--text-column", help="Column of the manifest that holds the texts.")]
+With = Annotated[list[str] | None, typer.Option("--with", metavar="BUNDLE", help="Average with this bundle; may be repeated.")]
+Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the config; may be repeated.")]
+
+
+def _typer(help_text: str | None = None, **options: Any) -> typer.Typer:
+    # Plain help: rich's boxes would treble the time of --help, and read brackets as markup.
+    return typer.Typer(help=help_text, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, **options)
+
+
+app = _typer(cls=Commands, no_args_is_help=True, epilog="First steps: reportseg demo")
+data_app = _typer("Import, check and make data sets.")
+config_app = _typer("Show the configs that ship with the program, and all schemas.")
+knowledge_app = _typer("Show the knowledge that TGC-Net reads beside a sentence.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import reportseg
+
+        print(f"reportseg {reportseg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+    """Segment in a medical image what a sentence describes.
+
+    Research use only. Not a medical device: not for diagnosis or treatment.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # a file name that is not valid Unicode must not stop an answer
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@app.command(epilog="Example: reportseg demo -o runs/demo")
+def demo(out: Out = Path("runs/demo"), as_json: Json = False, quiet: Quiet = False) -> None:
+    """Show the whole path on phantom films: minutes on a CPU.
+
+    Draws films and sentences, trains TGC-Net on them, evaluates it and writes a report.
+    """
+    from .console import print_json, progress
+    from .demo import run_demo
+
+    with progress(quiet, "demo") as report:
+        result = run_demo(out, report)
+    if as_json:
+        print_json(result)
+        return
+    print(f"dice_pooled {result['dice_pooled']:.3f}, with shuffled sentences {result['dice_pooled_shuffled']:.3f}")
+    print(f"report: {result['report']}")
+    print(f"next: {result['next']}")
+
+
+# ---------------------------------------------------------------- data
+
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("import", epilog="Example: reportseg data import lvit QaTa-COV19 -o qata")
+def data_import(
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="lvit or folder.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
+    out: Out,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files too, else the manifest refers to them.")] = False,
+    join: Annotated[list[Path] | None, typer.Option("--join", metavar="CSV", help="Add columns by file stem; may be repeated.")] = None,
+    laterality: WhoseLeft = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the data set; default: the folder's.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a manifest for a data set in a known layout.
+
+    The folder -o gets manifest.csv and dataset.json; the films stay where they are unless --copy is given.
+    """
+    from .console import print_json
+    from .data.importers import import_data
+
+    done = import_data(layout, src, out, copy=copy, join=tuple(join or ()), laterality=laterality, name=name)
+    if as_json:
+        print_json({"manifest": done.manifest, "n": done.n, "messages": done.messages})
+        return
+    for message in () if quiet else done.messages:
+        print(message, file=sys.stderr)
+    print(f"{done.manifest}: " + ", ".join(f"{n} {split or 'without a split'}" for split, n in done.n.items()))
+
+
+@data_app.command("verify", epilog="Example: reportseg data verify qata")
+def data_verify(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.csv or its folder.")],
+    text_column: Column = "text",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every row, file, mask and sentence of a manifest.
+
+    All findings at once; exit 2 if one is an error, 0 if there are only warnings.
+    """
+    from dataclasses import asdict
+
+    from .console import print_json
+    from .data.manifest import read_manifest
+    from .data.verify import verify
+
+    found = verify(read_manifest(manifest, text_column=text_column))
+    if as_json:
+        print_json({"errors": len(found.errors), "warnings": len(found.warnings), **asdict(found)})
+    else:
+        for issue in found:
+            print(f"{issue.severity}: {issue}")
+        for line in found.summary:
+            print(line)
+    if found.errors:
+        raise typer.Exit(2)
+
+
+@data_app.command("synth", epilog="Example: reportseg data synth -o phantoms -n 300")
+def data_synth(
+    out: Out,
+    n: Annotated[int, typer.Option("-n", help="Number of films.")],
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same films.")] = 0,
+    size: Annotated[int, typer.Option("--size", help="Side of a film in pixels.")] = 128,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw phantom chest films with masks and sentences.
+
+    The sentences tell side, zone and number of the opacities. Splits keep patients apart.
+    """
+    from .console import print_json, progress
+    from .data.synthetic import synthesise
+
+    with progress(quiet, "drawing") as report:
+        manifest = synthesise(out, n, seed=seed, size=size, progress=report)
+    if as_json:
+        print_json({"manifest": manifest, "n": n})
+    else:
+        print(manifest)
+
+
+# ---------------------------------------------------------------- train, evaluate, predict
+
+
+@app.command(epilog="Example: reportseg train tgcnet_qata_small --data qata -o runs/first -s train.images=20000")
+def train(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG|NAME", help="A YAML file, or a name of `reportseg config list`.")] = None,
+    manifest: Annotated[Path | None, typer.Option("--data", help="manifest.csv or its folder; default: the config's.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (with --seeds RUN-SEED); default: runs/NAME-SEED.")] = None,
+    overrides: Set = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="LIST", help="One run for each seed, as in 0,1,2.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; -o alone is enough.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check config and data, print the plan, train nothing.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model.
+
+    Writes a run folder; the folder `bundle` in it is what evaluate and predict take.
+    """
+    from .config import load_config
+    from .console import print_json, progress, show
+    from .errors import InputError
+
+    if config is None and not (resume and out):
+        raise InputError("no config was named", "", "Give a name of `reportseg config list`, a YAML file, or --resume -o RUN.", "usage")
+    source, changes = config or Path(str(out)) / "config.yaml", overrides or []
+    each = [[f"seed={seed}"] for seed in _list(seeds)] if seeds is not None else [[]]
+    configs = [load_config(source, [*changes, *one]) for one in each]
+    if dry_run:
+        from .info import plan
+
+        show(plan(configs[0], manifest), as_json)
+        return
+    from .train import train as fit
+
+    with progress(quiet, "train") as report:
+        runs = []
+        for one in configs:
+            folder = f"{out}-{one.seed}" if out and seeds is not None else out
+            runs.append(fit(one, manifest=manifest, out=folder, resume=resume, device=device, progress=report))
+    if as_json:
+        print_json({"runs": [{"run": run, "bundle": run / "bundle"} for run in runs]})
+    else:
+        for run in runs:
+            print(run / "bundle")
+
+
+@app.command(epilog="Example: reportseg evaluate runs/first/bundle qata --split val -o runs/first/val")
+def evaluate(
+    ctx: typer.Context,
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle; leave it out with --masks.")],
+    out: Out,
+    manifest: Annotated[str | None, typer.Argument(metavar="MANIFEST", help="manifest.csv or its folder.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Split to score.")] = "test",
+    text_column: Column = "text",
+    controls: Annotated[
+        str | None, typer.Option("--controls", metavar="LIST", help="Of original,empty,shuffled,swapped-side, or none.")
+    ] = None,
+    twin: Annotated[Path | None, typer.Option("--twin", help="Evaluation folder of the text-free twin, to compare.")] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="Score the files ID.png in this folder, made by any program.")] = None,
+    with_: With = None,
+    no_images: Annotated[bool, typer.Option("--no-images", help="Leave films out of the report.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows of the split.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a bundle, or anyone's mask files, on a split.
+
+    Writes metrics.json, cases.csv and report.html. Cases that fail count as empty answers: exit 3.
+    """
+    from .console import print_scores, progress
+    from .errors import InputError
+    from .evaluate import evaluate as score
+    from .schemas import to_json
+
+    if (masks is None) != (manifest is not None):
+        raise InputError("what to score is not clear", "", "Name a bundle and a manifest, or --masks and a manifest alone.", "usage")
+    with progress(quiet, "scoring") as report:
+        metrics = score(
+            bundle if manifest else None,
+            manifest or bundle,
+            split=split,
+            text_column=text_column,
+            controls=None if controls is None else [] if controls == "none" else _list(controls),
+            twin=twin,
+            masks=masks,
+            with_=tuple(with_ or ()),
+            out=out,
+            images=not no_images,
+            limit=limit,
+            overwrite=overwrite,
+            command=shlex.join(["reportseg", *ctx.obj]),
+            progress=report,
+        )
+    if as_json:
+        print(to_json(metrics), end="")
+    else:
+        print_scores(metrics)
+        print(f"report: {out / 'report.html'}")
+    if metrics.counts.failed:
+        raise typer.Exit(3)
+
+
+@app.command(epilog='Example: reportseg predict demo film.png --text "opacity in the left lower zone" -o out')
+def predict(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, a shipped name such as demo, or hf:owner/name.")],
+    out: Out,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Image files, all asked the same --text.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="What to look for.")] = None,
+    jobs: Annotated[Path | None, typer.Option("--jobs", metavar="CSV", help="A manifest without masks: columns image and text.")] = None,
+    laterality: WhoseLeft = None,
+    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="What to write; this version: png.")] = "png",
+    engine: Annotated[Literal["auto", "torch"], typer.Option("--engine", help="What computes.")] = "auto",
+    device: Device = "auto",
+    with_: With = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip the cases that are done.")] = False,
+    overwrite: Overwrite = False,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Largest image in pixels; default 100 million.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a mask for each image and its sentence.
+
+    Cases that fail are listed in failures.csv and the others go on: exit 3, or 2 if nothing could be done.
+    """
+    from dataclasses import replace
+
+    from .console import print_predictions, progress
+    from .data.manifest import read_manifest
+    from .errors import InputError
+    from .limits import DEFAULT
+    from .predict import Segmenter, jobs_from, predict_files
+
+    limits = DEFAULT if max_pixels is None else replace(DEFAULT, pixels=max_pixels)
+    if images and text is not None and jobs is None:
+        cases = jobs_from(images, text, limits)
+    elif jobs is not None and not images and text is None:
+        cases = list(read_manifest(jobs, need_masks=False, limits=limits).samples)
+    else:
+        raise InputError("what to predict is not clear", "", "Name images and --text, or --jobs alone.", "usage")
+    segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), limits=limits)
+    with progress(quiet, "predict") as report:
+        done = predict_files(
+            segmenter, cases, out, formats=_list(formats), laterality=laterality, overwrite=overwrite, resume=resume, progress=report
+        )
+    print_predictions(done, out, as_json)
+    raise typer.Exit(done.exit_code)
+
+
+# ---------------------------------------------------------------- what there is
+
+
+@app.command(epilog="Example: reportseg info tgcnet_qata_small")
+def info(
+    what: Annotated[str | None, typer.Argument(metavar="[BUNDLE|CONFIG]", help="A bundle or a config; default: this installation.")] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show facts about a bundle, a config or this installation.
+
+    A config's parameters are counted without weights and without memory.
+    """
+    from .console import show
+    from .info import about
+
+    show(about(what, overrides or ()), as_json)
+
+
+@app.command(epilog="Example: reportseg models")
+def models(as_json: Json = False, quiet: Quiet = False) -> None:
+    """List the models that a config can name."""
+    from .console import show
+    from .info import known_models
+
+    show(known_models(), as_json)
+
+
+app.add_typer(config_app, name="config")
+
+
+@config_app.command("list", epilog="Example: reportseg config list")
+def config_list(as_json: Json = False, quiet: Quiet = False) -> None:
+    """List the configs that ship with the program."""
+    from .console import show
+    from .info import known_configs
+
+    show(known_configs(), as_json)
+
+
+@config_app.command("show", epilog="Example: reportseg config show tgcnet_qata_small > mine.yaml")
+def config_show(
+    config: Annotated[str, typer.Argument(metavar="CONFIG|NAME", help="A YAML file, or a name of `reportseg config list`.")],
+    overrides: Set = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print a config as a run would use it, every default written out."""
+    from .config import dump_config, load_config
+    from .console import print_json
+    from .models import resolve
+
+    resolved = resolve(load_config(config, overrides or ()))
+    if as_json:
+        print_json(resolved.model_dump(mode="json"))
+    else:
+        print(dump_config(resolved), end="")
+
+
+@config_app.command("schema", epilog="Example: reportseg config schema metrics.json")
+def config_schema(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One schema; default: all, by name.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print the JSON schemas of configs, models and written files."""
+    from .console import print_json
+    from .info import schemas
+
+    print_json(schemas(name))
+
+
+app.add_typer(knowledge_app, name="knowledge")
+
+
+@knowledge_app.command("show", epilog='Example: reportseg knowledge show "bilateral pulmonary infection, upper left lung"')
+def knowledge_show(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence.")],
+    bank: Annotated[str, typer.Option("--bank", help="A shipped bank's name, or a JSON file.")] = "chest",
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="At most so many statements.")] = 8,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the statements that a sentence calls for, and why.
+
+    Best first, each with the words that called for it.
+    """
+    from .console import print_json
+    from .knowledge.bank import load_bank, retrieve
+
+    hits = retrieve(text, load_bank(bank), top_k)
+    if as_json:
+        print_json({"hits": [{"score": hit.score, "why": hit.why, "statement": hit.statement.statement} for hit in hits]})
+        return
+    for hit in hits:
+        print(f"{hit.score:.2f}  {hit.statement.statement}  ({', '.join(hit.why)})")
+    if not hits:
+        print("no statement fits")

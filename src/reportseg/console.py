@@ -1,0 +1,201 @@
+"""What the terminal shows: progress and errors on stderr, facts and scores on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .predict import PredictReport
+    from .schemas import Metrics, Scores
+
+PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
+LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout, ASCII, so that any terminal and any pipe takes it."""
+    print(json.dumps(data, indent=1, default=str))
+
+
+def explain(error: Exception) -> tuple[int, dict[str, str]]:
+    """Exit code, and {code, what, where, fix} for people and programs."""
+    if isinstance(error, InputError):
+        return 2, {"code": error.code, "what": error.what, "where": error.where, "fix": error.fix}
+    if hasattr(error, "format_message"):  # the command line itself cannot be read
+        path = getattr(getattr(error, "ctx", None), "command_path", "reportseg")
+        return 2, {"code": "usage", "what": error.format_message(), "where": "", "fix": f"See `{path} --help`."}
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        where = str(error.filename or "")
+        return 2, {
+            "code": "os",
+            "what": f"the system refused ({reason})",
+            "where": where,
+            "fix": "Check the path, its permissions and the disk.",
+        }
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" in {Path(frame.tb_frame.f_code.co_filename).name}, line {frame.tb_lineno}" if frame else ""
+    # Not the message: it may quote a report, and people paste what they see into bug trackers.
+    fix = "Set REPORTSEG_DEBUG=1 for all of it, and please report it."
+    return 1, {"code": "internal", "what": f"a fault of the program: {type(error).__name__}{place}", "where": "", "fix": fix}
+
+
+def print_error(error: Exception, as_json: bool) -> int:
+    """One line on stderr, or a JSON object on stdout; returns the exit code."""
+    exit_code, facts = explain(error)
+    if as_json:
+        print_json({"error": facts})
+        return exit_code
+    where = f"{facts['where']}: " if facts["where"] else ""
+    line = f"error: {where}{facts['what'].rstrip('.')}. {facts['fix']}"
+    print("".join(c if c.isprintable() else "?" for c in " ".join(line.split())), file=sys.stderr)  # names of files may hold escapes
+    return exit_code
+
+
+def show(facts: Mapping[str, Any], as_json: bool) -> None:
+    """Facts as JSON, or one a line."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+
+
+def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
+    """Nested facts, one a line."""
+    width = max((len(str(key)) for key, value in facts.items() if not isinstance(value, Mapping)), default=0)
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            print(f"{indent}{key}")
+            print_facts(value, indent + "  ")
+        else:
+            print(f"{indent}{key:<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{k} {v}" for item in value for k, v in item.items()) if _rows(value) else ", ".join(map(str, value)) or "none"
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000 else str(value)
+
+
+def _rows(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def print_scores(metrics: Metrics) -> None:
+    """The four overlap scores with their intervals, and each control beside them."""
+    names = ("dice_pooled", "iou_pooled", "dice_mean", "iou_mean")
+
+    def row(label: str, n: int | None, scores: Scores, intervals: Mapping[str, tuple[float, float]]) -> str:
+        cells = []
+        for name in names:
+            value = getattr(scores, name)
+            between = f" [{intervals[name][0]:.3f}, {intervals[name][1]:.3f}]" if name in intervals else ""
+            cells.append(f"{'-' if value is None else f'{value:.4f}'}{between}".ljust(23))
+        return f"{label:<14}{'' if n is None else n:>6}  {''.join(cells)}".rstrip()
+
+    print(f"{'':<14}{'cases':>6}  {''.join(name.ljust(23) for name in names)}".rstrip())
+    print(row(metrics.split, metrics.n_cases, metrics, metrics.ci95))
+    for name, subset in metrics.subsets.items():
+        print(row(name, subset.n_cases, subset, subset.ci95))
+    for name, control in metrics.controls.items():
+        print(row(name, control.n_cases, control, {}))
+
+
+def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:
+    """How a prediction ended; the cases that failed with the paths as the user wrote them."""
+    failures = [{"id": id, "code": e.code, "what": e.what, "where": e.where, "fix": e.fix} for id, e in report.failures]
+    if as_json:
+        print_json({"out": out, "done": report.done, "failed": report.failed, "skipped": report.skipped, "failures": failures})
+        return
+    for _, error in report.failures:
+        print(f"error: {error}", file=sys.stderr)
+    skipped = f", {report.skipped} were there already" if report.skipped else ""
+    failed = f", {report.failed} failed (see failures.csv)" if report.failed else ""
+    print(f"{out}: {report.done} done{skipped}{failed}")
+
+
+@contextmanager
+def progress(quiet: bool, label: str) -> Iterator[Callable[..., None] | None]:
+    """A callable that draws a bar with rate and time left on stderr; None when quiet. Where stderr is no terminal it writes lines.
+
+    It takes (done, total, note="") or one mapping {phase: done, "of": total, "loss": ...}, whose first key names what is counted.
+    """
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    show = _Lines() if not console.is_terminal else _Bar(console)
+    phase, start, first = "", time.monotonic(), 0
+
+    def report(step: int | Mapping[str, Any], total: int = 0, note: str = "") -> None:
+        nonlocal phase, start, first
+        if isinstance(step, Mapping):
+            key, done = next(iter(step.items()))
+            name = PHASES.get(key, key)
+            total, note = step["of"], f"loss {step['loss']:.3f}" if "loss" in step else ""
+        else:
+            name, done = label, step
+        now = time.monotonic()
+        if name != phase or done < first:
+            phase, start, first = name, now, done  # a resumed run begins above 0
+        show(name, done, total, (done - first) / max(now - start, 1e-6), note)
+
+    try:
+        yield report
+    finally:
+        show.close()
+
+
+class _Lines:
+    """For logs: the first step of each phase, one line every half minute, and the last step."""
+
+    def __init__(self) -> None:
+        self.said, self.name = 0.0, ""
+
+    def __call__(self, name: str, done: int, total: int, rate: float, note: str) -> None:
+        now = time.monotonic()
+        if name == self.name and done < total and now - self.said < LINE_SECONDS:
+            return
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        print(f"{name}: {done}/{total}, {rate:.1f}/s{left} {note}".rstrip(), file=sys.stderr, flush=True)
+        self.said, self.name = now, name
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    """For people: one live line."""
+
+    def __init__(self, console: Any) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        fields = (TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[left]}"), TextColumn("{task.fields[note]}"))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *fields)
+        self.bar = Progress(*columns, console=console, transient=True)
+        self.bar.start()
+        self.task, self.name = self.bar.add_task("", total=None, rate="", left="", note=""), ""
+
+    def __call__(self, name: str, done: int, total: int, rate: float, note: str) -> None:
+        if name != self.name:
+            self.bar.reset(self.task, description=name)
+            self.name = name
+        left = f"{(total - done) / rate:.0f} s left" if rate > 0 else ""
+        self.bar.update(self.task, completed=done, total=total or None, rate=f"{rate:.1f}/s", left=left, note=note)
+
+    def close(self) -> None:
+        self.bar.stop()

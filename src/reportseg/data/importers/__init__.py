@@ -1,0 +1,186 @@
+"""Layouts that people have on disk: one function each reads rows; what all of them share is done here once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError
+from ...limits import DEFAULT, Limits, safe_id, unique_ids
+from ...schemas import DatasetFile
+from ...text import has_side
+from ...types import Laterality
+from ..manifest import MANIFEST, near, read_table, samples_of, write_manifest
+from ..splits import compare_frozen, mark_disjoint, split_by_patient
+from .folder import read_folder
+from .found import Found, some
+from .lvit import read_lvit
+
+IMPORTERS: dict[str, Callable[[Path, Laterality | None, Limits], Found]] = {"lvit": read_lvit, "folder": read_folder}
+
+#: Licence and citation of data sets that are known by name.
+KNOWN = {
+    "qata_cov19": (
+        "research use only, not for redistribution",
+        "QaTa-COV19: Degerli et al., OSegNet, ICIP 2022; sentences: Li et al., LViT, IEEE TMI 2023",
+    )
+}
+OWN_SPLIT = "made by reportseg: whole patients, ranked by a hash of the data set's name"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The manifest that was written, its rows per split, and what its owner should know."""
+
+    manifest: Path
+    n: dict[str, int]
+    messages: list[str]
+
+
+def import_data(
+    layout: str,
+    src: str | Path,
+    out: str | Path,
+    *,
+    copy: bool = False,
+    join: Sequence[str | Path] = (),
+    laterality: Laterality | None = None,
+    name: str | None = None,
+    limits: Limits = DEFAULT,
+) -> Imported:
+    """Writes manifest.csv and dataset.json into `out`; they refer to the files of `src`, or with `copy` to copies in `out`.
+
+    `join` names CSV files whose columns are added by the stem of their column image. A source without a split gets one with whole patients.
+    InputError: unknown_layout, laterality_needed, would_overwrite, and those of the layout, of the joined tables and of samples_of.
+    """
+    if layout not in IMPORTERS:
+        fix = f"Layouts: {', '.join(IMPORTERS)}."
+        raise InputError(f"the layout {layout!r} is not known{near(layout, list(IMPORTERS))}", "", fix, "unknown_layout")
+    target = Path(out)
+    found = IMPORTERS[layout](Path(src), laterality, limits)
+    if found.source.resolve() == (target / MANIFEST).resolve():
+        raise InputError("the manifest would be written over the one that is read", target, "Choose another folder.", "would_overwrite")
+    patients_joined = False
+    for path in join:
+        patients_joined |= _join(found, Path(path), limits)
+        if not found.split_source and any(row.get("split") for row in found.rows):
+            found.split_source = f"column split of {Path(path).name}"
+    if found.laterality is None:
+        _need_no_laterality(found)
+    _give_ids(found.rows, found.root)
+    name = name or found.name or safe_id(found.root.resolve().name)
+    licence, citation = KNOWN.get(name, ("", ""))
+    info = DatasetFile(
+        name=name,
+        root="." if copy else _root(found.root, target),
+        laterality=found.laterality or "none",
+        licence=found.licence or licence,
+        citation=found.citation or citation,
+        split_source=found.split_source or OWN_SPLIT,
+    )
+    samples = samples_of(found.rows, found.source, found.root, info)  # all rows are checked before anything is written
+    if found.split_source:
+        if patients_joined:
+            mark_disjoint(found.rows)
+        parts = dict.fromkeys(s.split for s in samples if s.split)
+        found.messages += compare_frozen(name, {part: sorted({s.image.stem for s in samples if s.split == part}) for part in parts})
+    else:
+        split = split_by_patient(samples, name)
+        for row in found.rows:
+            row["split"] = split[row["id"]]
+        found.messages.append(f"the source has no split; {OWN_SPLIT}")
+    if copy:
+        _copy(found, target)
+    return Imported(write_manifest(target, found.rows, info), dict(Counter(row["split"] for row in found.rows)), found.messages)
+
+
+def _join(found: Found, path: Path, limits: Limits) -> bool:
+    """Adds the columns of a table by the stem of its column image, in place; a cell that is filled stays. Whether patients came with it.
+
+    InputError ambiguous_join where the table says two things of one stem.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for row in read_table(path, ("image",), limits):
+        stem = _stem(row.pop("image"))
+        if "subject" in row and "patient" not in row:
+            row["patient"] = row.pop("subject")
+        if table.setdefault(stem, row) != row:
+            raise InputError(f"two different rows stand for {stem}", path, "Leave one row for each film.", "ambiguous_join")
+    columns = list(next(iter(table.values()), {}))
+    unknown, differs = [], Counter[str]()
+    patients = False
+    for row in found.rows:
+        stem = _stem(row["image"])
+        if stem not in table:
+            unknown.append(stem)
+        for column in columns:
+            new, old = table.get(stem, {}).get(column, ""), row.get(column, "")
+            row[column] = old or new
+            differs[column] += bool(old and new and old != new)
+            patients = patients or (column == "patient" and bool(new and not old))
+    if unknown:
+        found.messages.append(f"{path.name}: films without a row in it: {some(unknown)}")
+    strangers = set(table) - {_stem(row["image"]) for row in found.rows}
+    if strangers:
+        found.messages.append(f"{path.name}: rows without a film, left out: {some(sorted(strangers))}")
+    for column, n in differs.items():
+        if n:
+            found.messages.append(f"{path.name}: {column} stays as it was in {n} rows where the joined value differs")
+    return patients
+
+
+def _stem(name: str) -> str:
+    """The stem of a path as it stands in a table, with either kind of slash."""
+    return Path(name.replace("\\", "/")).stem
+
+
+def _need_no_laterality(found: Found) -> None:
+    """InputError laterality_needed where a text names a side and nobody said whose: guessing would mirror half of the answers."""
+    for number, row in enumerate(found.rows, 1):
+        sided = [c for c, cell in row.items() if (c == "text" or c.startswith("text_")) and c != "text_source" and has_side(cell)]
+        if sided and not row.get("laterality"):
+            raise InputError(
+                f"{sided[0]} of row {number} names a side, and nothing says whose left is meant",
+                found.source,
+                "Give --laterality image (left half of the picture), patient (as a radiologist writes), or none.",
+                "laterality_needed",
+            )
+
+
+def _give_ids(rows: list[dict[str, str]], root: Path) -> None:
+    """Fills the column id where it is empty."""
+    for row, made in zip(rows, unique_ids([root / row["image"] for row in rows]), strict=True):
+        row["id"] = row.get("id") or made
+
+
+def _root(root: Path, target: Path) -> str:
+    """The root as dataset.json says it: relative where it lies in the manifest's folder, which can then be moved; else absolute."""
+    source, home = root.resolve(), target.resolve()
+    return os.path.relpath(source, home).replace(os.sep, "/") if source.is_relative_to(home) else str(source)
+
+
+def _copy(found: Found, target: Path) -> None:
+    """Copies every film and mask once, named by the id of its first row, and points the rows to the copies.
+
+    InputError would_overwrite where `target` has such folders already (they may be those of the source), unwritable.
+    """
+    there = [target / folder for folder in ("images", "masks") if (target / folder).exists()]
+    if there:
+        raise InputError("the copies would mix with files that are there", there[0], "Choose a new folder.", "would_overwrite")
+    copies: dict[Path, str] = {}
+    for row in found.rows:
+        for column, folder in (("image", "images"), ("mask", "masks")):
+            file = found.root / row[column]
+            if file not in copies:
+                copies[file] = f"{folder}/{row['id']}{file.suffix.lower()}"
+                try:
+                    (target / folder).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, target / copies[file])
+                except OSError as e:
+                    what = f"the file cannot be copied ({e.strerror})"
+                    raise InputError(what, file, "Check that it can be read, choose another folder, or make room.", "unwritable") from e
+            row[column] = copies[file]

@@ -1,0 +1,48 @@
+"""What every importer hands over, and the files it looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError
+from ...types import Laterality
+
+IMAGES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"])
+
+
+@dataclass
+class Found:
+    """Rows of a manifest; `image` and `mask` are relative to `root`, or absolute. `source` is what they were read from.
+
+    `laterality` is None where the source does not say whose left it means, `split_source` empty where it has no split.
+    """
+
+    rows: list[dict[str, str]]
+    source: Path
+    root: Path
+    laterality: Laterality | None = None
+    name: str = ""
+    split_source: str = ""
+    licence: str = ""
+    citation: str = ""
+    messages: list[str] = field(default_factory=list)
+
+
+def image_files(folder: Path, messages: list[str], prefix: str = "") -> dict[str, Path]:
+    """The image files of a folder by stem (without `prefix`), sorted. Of two files with one stem the first counts, as a message says."""
+    if not folder.is_dir():
+        raise InputError("the folder does not exist", folder, "Check the layout, or name another one.", "missing")
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.suffix.lower() in IMAGES and not file.name.startswith("."):
+            kept = files.setdefault(file.stem.removeprefix(prefix), file)
+            if kept != file:
+                messages.append(f"{folder.name}: {file.name} has the stem of {kept.name} and was left out")
+    return files
+
+
+def some(names: Sequence[str]) -> str:
+    """ "3 (a, b, c)"; at most five names."""
+    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

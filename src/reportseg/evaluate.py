@@ -1,0 +1,330 @@
+"""Scores a bundle, or anybody's mask files, on a split: metrics.json, cases.csv, report.html.
+
+Beside its own sentence each film is asked those of the controls, which tell whether the text is read at all. What the text bought is told
+by the twin, trained with one constant sentence; both comparisons are paired on the same cases.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cases import CASES, FAILURES, read_cases, write_cases, write_failures
+from .data.manifest import Dataset, read_manifest
+from .errors import InputError
+from .metrics import EMPTY_POLICY, TOLERANCE, Calibration, count_policy, summarise
+from .pictures import draw_cases
+from .report import write_report
+from .schemas import (
+    ControlScores,
+    DecisionConfig,
+    IntervalMethod,
+    Metrics,
+    SubsetScores,
+    TrainingFile,
+    Twin,
+    read_json,
+    write_json,
+)
+from .scoring import Column, MaskSource, ModelSource, Result, Scored, Source, hash_cases, score_films
+from .stats import N_BOOT, bootstrap, clusters, paired_bootstrap, paired_bootstrap_mean
+from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
+from .types import CaseScore, Sample
+
+if TYPE_CHECKING:
+    from .predict import Segmenter
+
+METRICS, REPORT = "metrics.json", "report.html"
+CONTROLS = ("original", "empty", "shuffled", "swapped-side")
+PERMUTATIONS = 5  # of the shuffled control
+NAMED = 20  # cases that a warning lists by name
+
+
+def evaluate(
+    bundle: str | os.PathLike[str] | Segmenter | None,
+    manifest: str | Path,
+    *,
+    split: str = "test",
+    text_column: str = "text",
+    controls: Sequence[str] | None = None,
+    twin: str | Path | None = None,
+    masks: str | Path | None = None,
+    with_: Sequence[str | os.PathLike[str]] = (),
+    out: str | Path,
+    images: bool = True,
+    batch: int = 16,
+    limit: int | None = None,
+    n_boot: int = N_BOOT,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Scores `bundle` (or the files `<id>.png` of the folder `masks`) on a split of `manifest`, and writes its files into `out`.
+
+    `controls` None takes those of the bundle's training; a text-free model, and masks, have none. `twin` is the folder of the twin's
+    evaluation on the same cases. `images=False` keeps films and sentences out of the report. InputError before anything is
+    computed: exists, options, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if no
+    case at all can be scored. A case that fails is counted, and listed in failures.csv.
+    """
+    folder = Path(out)
+    if (folder / METRICS).exists() and not overwrite:
+        raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or delete this one.", "exists")
+    dataset = read_manifest(manifest, text_column=text_column)
+    samples = dataset.split(split)[:limit]
+    subject = _subject(bundle, masks, with_, text_column)
+    texts = [CONSTANT if subject.constant else sample.text for sample in samples]
+    plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
+    digest = hash_cases(samples)
+    twin_metrics, twin_cases = (None, None) if twin is None else _read_twin(Path(twin), digest)
+
+    _make(folder)
+
+    spacing = all(sample.spacing_mm for sample in samples)
+    columns: list[Column] = [texts, *(column for columns in plan.values() for column in columns)]
+    result = score_films(subject.source, samples, columns, text_name=subject.text, spacing=spacing, batch=batch, progress=progress)
+    own, rest = [one for one in result.columns[0] if one is not None], iter(result.columns[1:])
+    cases = [one.case for one in own]
+
+    metrics = Metrics(
+        command=command,
+        bundle_sha256=subject.sha256,
+        ensemble=list(subject.ensemble),
+        config_sha256=_config_sha256(subject.training),
+        seed=subject.training.seed if subject.training else 0,
+        cases_sha256=digest,
+        split=split,
+        n_cases=len(cases),
+        n_patients=len({case.patient for case in cases} - {""}),
+        decision=subject.decision,
+        text=subject.text,
+        hd95_unit="mm" if spacing else "px",
+        nsd_tolerance=TOLERANCE,
+        empty_policy=EMPTY_POLICY,
+        counts=count_policy(cases),
+        ci95=bootstrap(cases, n_boot),
+        ci=IntervalMethod(n_boot=n_boot, clusters=len(set(clusters(cases))), without_patient=sum(not case.patient for case in cases)),
+        controls={name: _control(name, texts, own, [next(rest) for _ in columns], n_boot) for name, columns in plan.items()},
+        subsets=_subsets(samples, own, n_boot),
+        twin=_twin(cases, spacing, twin_metrics, twin_cases, n_boot),
+        warnings=_warnings(dataset, samples, subject, result, plan, twin_metrics),
+        images_per_s=(len(samples) - len(result.failures)) / subject.source.seconds if subject.source.seconds else None,
+        **_scores(own),
+    )
+    asked = {sample.id: text for sample, text in zip(samples, texts, strict=True)}
+    (folder / METRICS).unlink(missing_ok=True)  # it is written last: where it lies the evaluation is whole
+    write_cases(folder / CASES, cases)
+    write_failures(folder / FAILURES, result.failures)
+    write_report(
+        folder / REPORT,
+        metrics,
+        cases,
+        training=subject.training,
+        calibration=_merged(own).bins,
+        figures=draw_cases(subject.source, samples, asked, cases) if images else [],
+        twin_cases=twin_cases,
+        texts=asked if images else None,
+    )
+    write_json(folder / METRICS, metrics)
+    return metrics
+
+
+def _make(folder: Path) -> None:
+    """An output that cannot be written shows now, not after an hour."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder cannot be made ({error.strerror})", folder, "Choose another one.", "unwritable") from error
+
+
+# ---------------------------------------------------------------- what is scored
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """`text` is what metrics.json calls the text: the column, or `constant` where the model reads no sentence or was trained with one."""
+
+    source: Source
+    text: str
+    constant: bool = False
+    sha256: str | None = None
+    ensemble: tuple[str, ...] = ()
+    decision: DecisionConfig | None = None
+    training: TrainingFile | None = None
+
+
+def _subject(
+    bundle: str | os.PathLike[str] | Segmenter | None, masks: str | Path | None, with_: Sequence[str | os.PathLike[str]], text_column: str
+) -> _Subject:
+    if masks is not None and bundle is None and not with_:
+        return _Subject(MaskSource(Path(masks)), text_column)
+    if bundle is None or masks is not None:
+        raise InputError("either a bundle or a folder of masks is scored", "--masks", "Give one of the two.", "options")
+    from .bundle import TRAINING
+    from .predict import Segmenter
+
+    segmenter = bundle if not isinstance(bundle, str | os.PathLike) else Segmenter.from_pretrained(bundle, with_=with_)
+    trainings = [read_json(one.path / TRAINING, TrainingFile) for one in segmenter.bundles]
+    reads = [
+        one.model.reads_text and _setting(t, "data", "text") != "constant" for one, t in zip(segmenter.bundles, trainings, strict=True)
+    ]
+    return _Subject(
+        ModelSource(segmenter),
+        text_column if any(reads) else "constant",
+        not any(reads),
+        segmenter.sha256,
+        segmenter.ensemble,
+        segmenter.bundles[0].config.decision,
+        trainings[0],
+    )
+
+
+def _setting(training: TrainingFile | None, section: str, key: str) -> Any:
+    """A value of the configuration that a bundle was trained with; None where it is not recorded."""
+    values = training.config.get(section) if training else None
+    return values.get(key) if isinstance(values, dict) else None
+
+
+def _config_sha256(training: TrainingFile | None) -> str | None:
+    """Equal for the runs of one configuration that differ in the seed only."""
+    if training is None or not training.config:
+        return None
+    values = {key: value for key, value in training.config.items() if key != "seed"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- the controls
+
+
+def _control_names(asked: Sequence[str] | None, subject: _Subject) -> list[str]:
+    for name in asked or ():
+        if name not in CONTROLS:
+            near = difflib.get_close_matches(name, CONTROLS, 1)
+            fix = f"Did you mean {near[0]}?" if near else f"There are {', '.join(CONTROLS)}."
+            raise InputError(f"there is no control {name!r}", "--controls", fix, "control")
+    if subject.constant or isinstance(subject.source, MaskSource):
+        return []
+    trained = _setting(subject.training, "eval", "controls")
+    names = asked if asked is not None else trained if isinstance(trained, list) else CONTROLS
+    return [name for name in CONTROLS if name in names]
+
+
+def control_texts(name: str, texts: Sequence[str]) -> list[Column]:
+    """The sentences of a control, row by row, None for a row that it leaves out; the shuffled control has several such columns."""
+    if name == "empty":
+        return [[""] * len(texts)]
+    if name == "shuffled":
+        donors = [shuffled(texts, seed) for seed in range(PERMUTATIONS)]
+        return [[None if row is None else texts[row] for row in permutation] for permutation in donors]
+    if name == "swapped-side":
+        rows = set(swapped_rows(texts))
+        return [[swap_sides(text) if i in rows else None for i, text in enumerate(texts)]]
+    return [list(texts)]
+
+
+def _control(
+    name: str, texts: Sequence[str], own: Sequence[Scored], columns: Sequence[Sequence[Scored | None]], n_boot: int
+) -> ControlScores:
+    """Scores and paired differences, the mean over the columns; each is compared on the cases that it has."""
+    kept = [[(a, b) for a, b in zip(own, column, strict=True) if b is not None] for column in columns]
+    scores = [_scores([b for _, b in pairs]) for pairs in kept]
+    known = {key: [value for one in scores if (value := one[key]) is not None] for key in scores[0]}
+    empty = sum(not normalise(text) for text in texts)
+    return ControlScores(
+        n_cases=len(kept[0]),
+        n_changed={"original": 0, "empty": len(texts) - empty}.get(name, len(kept[0])),
+        difference=paired_bootstrap_mean([([a.case for a, _ in pairs], [b.case for _, b in pairs]) for pairs in kept], n_boot),
+        **{key: float(np.mean(values)) if values else None for key, values in known.items()},
+    )
+
+
+# ---------------------------------------------------------------- parts of metrics.json
+
+
+def _merged(scored: Sequence[Scored]) -> Calibration:
+    whole = Calibration()
+    for one in scored:
+        whole.merge(one.calibration)
+    return whole
+
+
+def _scores(scored: Sequence[Scored]) -> dict[str, Any]:
+    """The fields of `schemas.Scores`."""
+    calibration = _merged(scored)
+    return {**summarise([one.case for one in scored]), "ece": calibration.ece, "ece_border": calibration.ece_border}
+
+
+def _subsets(samples: Sequence[Sample], own: Sequence[Scored], n_boot: int) -> dict[str, SubsetScores]:
+    members: dict[str, list[Scored]] = {}
+    for sample, one in zip(samples, own, strict=True):
+        for name in sample.subsets:
+            members.setdefault(name, []).append(one)
+    return {
+        name: SubsetScores(n_cases=len(some), ci95=bootstrap([one.case for one in some], n_boot), **_scores(some))
+        for name, some in sorted(members.items())
+    }
+
+
+def _read_twin(folder: Path, digest: str) -> tuple[Metrics, list[CaseScore]]:
+    metrics = read_json(folder / METRICS, Metrics)
+    if metrics.cases_sha256 != digest:
+        what = f"the twin was evaluated on other cases ({metrics.n_cases} of the split {metrics.split!r})"
+        raise InputError(what, folder / METRICS, "Evaluate it on the same split of the same manifest.", "cases_differ")
+    return metrics, read_cases(folder / CASES)
+
+
+def _twin(
+    cases: Sequence[CaseScore], spacing: bool, metrics: Metrics | None, twin_cases: Sequence[CaseScore] | None, n_boot: int
+) -> Twin | None:
+    if metrics is None or twin_cases is None:
+        return None
+    difference = paired_bootstrap(cases, twin_cases, n_boot)
+    if metrics.hd95_unit != ("mm" if spacing else "px"):  # the spacing was added to the manifest in between
+        difference = {name: value for name, value in difference.items() if name not in ("hd95", "nsd")}
+    return Twin(bundle_sha256=metrics.bundle_sha256, difference=difference)
+
+
+def _warnings(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    subject: _Subject,
+    result: Result,
+    plan: Mapping[str, Sequence[Column]],
+    twin: Metrics | None,
+) -> list[str]:
+    """What a reader of the scores must know."""
+    n, split = len(samples), samples[0].split
+    whole = len(dataset.split(split))
+    train = _setting(subject.training, "data", "train") or "train"
+    found = [f"Only the first {n} of the {whole} cases of the split were scored."] if n < whole else []
+    if split == train and subject.training:
+        found.append("This is the split that the bundle was trained on: the scores say nothing about new films.")
+    elif split != train:
+        trained = {sample.patient for sample in dataset.samples if sample.split == train} - {""}
+        shared = [sample.patient for sample in samples if sample.patient in trained]
+        if shared:
+            found.append(
+                f"{len(set(shared))} patients with {len(shared)} of the {n} cases also have films in the split {train}: "
+                "on patients who were never seen expect lower scores."
+            )
+    known = sum(sample.spacing_mm is not None for sample in samples)
+    if 0 < known < n:
+        found.append(f"Only {known} of {n} rows state a pixel spacing, so all distances are in pixels.")
+    if result.off_grid:
+        found.append(f"{result.off_grid} true masks are not on the grid of their films; the predictions were brought to theirs.")
+    if "shuffled" in plan and (left_out := sum(text is None for text in plan["shuffled"][0])):
+        found.append(f"shuffled: {left_out} cases were left out, since over half of the rows have one and the same sentence.")
+    if result.failures:
+        names = [f"{id} ({error.code})" for id, error in result.failures.items()]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        found.append(f"Scored as empty predictions, since they failed: {', '.join(names[:NAMED])}{more}. See {FAILURES}.")
+    if twin is not None and twin.text != "constant":
+        found.append("The twin was not trained with a constant sentence: the difference to it is not what the text bought.")
+    return found

@@ -1,0 +1,212 @@
+"""What `predict` leaves in its folder: the files of each case, `predictions.csv` and `failures.csv`.
+
+A case is done when its `<id>.json` lies there: it is written last. The tables hold names of ours and what was asked, never a path.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .io.png import write_mask, write_overlay, write_probability
+from .limits import atomic_write, csv_cell, safe_id
+from .schemas import CSV_COLUMNS, DecisionConfig, FindingFile, PredictionFile, read_json, write_json
+from .types import Laterality, Prediction, Sample
+
+MASK, PROBABILITY, OVERLAY, ANSWER = ".mask.png", ".prob.png", ".overlay.png", ".json"
+FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY, ANSWER)}
+PREDICTIONS, FAILURES = "predictions.csv", "failures.csv"
+SAVE_SECONDS = 5.0  # between two writings of the tables; a kill in between loses nothing, since --resume reads the answers themselves
+
+Row = Mapping[str, str]
+
+
+class PredictionFolder:
+    """The output of one run, checked before anything is computed.
+
+    `overwrite` replaces what is there; `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
+    InputError: no_jobs, bad_id, duplicate_id, format, options, exists, resume (tables that predict did not write), unwritable.
+    """
+
+    def __init__(
+        self, path: str | Path, jobs: Sequence[Sample], formats: Sequence[str] = ("png",), overwrite: bool = False, resume: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self.suffixes = _suffixes(formats)
+        self.order = {job.id: place for place, job in enumerate(jobs)}
+        if overwrite and resume:
+            raise InputError("--overwrite replaces what is there and --resume keeps it", path, "Choose one of the two.", "options")
+        _check_ids(jobs)
+        self._check_free(replace=overwrite or resume)
+        self.rows: dict[str, Row] = {}
+        self.failures: dict[str, Row] = {}
+        if resume:
+            self.rows = {row["id"]: row for row in _read_table(self.path / PREDICTIONS) if row["id"] not in self.order}
+            self.failures = {row["id"]: row for row in _read_table(self.path / FAILURES) if row["id"] not in self.order}
+        self.saved = 0.0
+
+    def file(self, id: str, suffix: str) -> Path:
+        return self.path / f"{id}{suffix}"
+
+    def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None) -> bool:
+        """Whether the answer to this job lies here complete; its row is then taken over.
+
+        InputError resume where it answers another text, stems from other bundles (hashes), or means another one's left.
+        """
+        if not all(self.file(job.id, suffix).is_file() for suffix in self.suffixes):
+            return False
+        try:
+            stored = read_json(self.file(job.id, ANSWER), PredictionFile)
+        except InputError:
+            return False
+        asked = stored.finding.text if stored.finding else ""
+        other = ""
+        if (stored.bundle_sha256, *stored.ensemble) != tuple(bundles):
+            other = "comes from another bundle"
+        elif asked != job.text:
+            other = "answers another text"
+        elif laterality not in (None, "none", stored.laterality):
+            other = f"was made for sides of the {stored.laterality}"
+        if other:
+            fix = "Choose another folder, or --overwrite."
+            raise InputError(f"the answer that lies here {other}", self.file(job.id, ANSWER), fix, "resume")
+        self.rows[job.id] = _row(stored, job.row)
+        return True
+
+    def write(self, job: Sample, prediction: Prediction, image_HWC: NDArray[np.float32], ensemble: Sequence[str]) -> None:
+        """The files of one answer and its row. InputError unwritable."""
+        answer = prediction_file(prediction, ensemble)
+        _remove(self.file(job.id, ANSWER))
+        write_mask(self.file(job.id, MASK), prediction.mask_HW)
+        write_probability(self.file(job.id, PROBABILITY), prediction.probability_HW)
+        write_overlay(self.file(job.id, OVERLAY), image_HWC, prediction.mask_HW)
+        write_json(self.file(job.id, ANSWER), answer)
+        self.rows[job.id] = _row(answer, job.row)
+
+    def fail(self, job: Sample, error: InputError) -> None:
+        """One line in the table of failures; no mask of an earlier run stays beside it."""
+        for suffix in reversed(self.suffixes):
+            _remove(self.file(job.id, suffix))
+        self.failures[job.id] = {"id": job.id, "code": error.code, "what": csv_cell(error.what), "fix": csv_cell(error.fix)}
+
+    def save(self) -> None:
+        """Both tables, each whole, in the order of the jobs. InputError unwritable."""
+        for name, rows in ((PREDICTIONS, self.rows), (FAILURES, self.failures)):
+            table = io.StringIO()
+            writer = csv.DictWriter(table, CSV_COLUMNS[name], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows[id] for id in sorted(rows, key=lambda id: self.order.get(id, -1)))
+            atomic_write(self.path / name, table.getvalue())
+        self.saved = time.monotonic()
+
+    def save_often(self) -> None:
+        """`save`, if the last time is some seconds ago."""
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
+
+    def _check_free(self, replace: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError("the output is a folder, and this is a file", self.path, "Choose another folder.", "exists")
+        try:
+            there = set(os.listdir(self.path)) if self.path.exists() else set()
+        except OSError as error:
+            raise InputError(f"the folder cannot be read ({error.strerror})", self.path, "Choose another folder.", "unwritable") from error
+        wanted = [PREDICTIONS, FAILURES, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes)]
+        taken = next((name for name in wanted if name in there), None)
+        if taken and not replace:
+            fix = "Choose another folder, --resume to go on with this one, or --overwrite to replace it."
+            raise InputError("the file exists already", self.path / taken, fix, "exists")
+
+
+def prediction_file(prediction: Prediction, ensemble: Sequence[str] = ()) -> PredictionFile:
+    """A prediction as its `<id>.json`. `ensemble` are the hashes of the further bundles."""
+    return PredictionFile(
+        id=prediction.id,
+        bundle_sha256=prediction.bundle_sha256,
+        ensemble=list(ensemble),
+        finding=FindingFile(text=prediction.text),
+        polarity=prediction.polarity,
+        presence="unavailable" if prediction.presence is None else prediction.presence,
+        area_px=prediction.area_px,
+        area_mm2=prediction.area_mm2,
+        side=prediction.side,
+        laterality=prediction.laterality,
+        decision=DecisionConfig.model_validate(dict(prediction.decision)),
+        engine=prediction.engine,
+        warnings=list(prediction.warnings),
+        time_s=prediction.time_s,
+    )
+
+
+def _row(answer: PredictionFile, source_row: int) -> Row:
+    """A line of predictions.csv. `status`: done, or negated where the text denies and the mask is empty for that reason."""
+    presence = answer.presence
+    cells: dict[str, Any] = {
+        "id": answer.id,
+        "row": source_row,
+        "finding": csv_cell(answer.finding.text) if answer.finding else "",
+        "status": "negated" if answer.polarity == "absent" else "done",
+        "mask": f"{answer.id}{MASK}",
+        "presence": presence if isinstance(presence, str) else f"{presence:.6g}",
+        "area_px": answer.area_px,
+        "side": answer.side or "",
+        "warnings": ";".join(answer.warnings),
+    }
+    return {name: str(cells[name]) for name in CSV_COLUMNS[PREDICTIONS]}
+
+
+def _suffixes(formats: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        what = f"the format {unknown[0]!r} is not known" if unknown else "no format was named"
+        raise InputError(what, "--format", f"This version writes {', '.join(FORMATS)}.", "format")
+    return tuple(dict.fromkeys(suffix for name in formats for suffix in FORMATS[name]))
+
+
+def _check_ids(jobs: Sequence[Sample]) -> None:
+    """Ids become names of files."""
+    if not jobs:
+        raise InputError("there is nothing to predict", "", "Name images, or a jobs file with rows.", "no_jobs")
+    for job in jobs:
+        if job.id != safe_id(job.id):
+            fix = "Use A-Z a-z 0-9 . _ - and at most 100 of them."
+            raise InputError(f"row {job.row}: the id {job.id!r} cannot be the name of a file", "", fix, "bad_id")
+    id, count = Counter(job.id for job in jobs).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{count} jobs have the id {id!r}", "", "Give each its own id.", "duplicate_id")
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that an earlier run left; none where there is no table."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise _not_ours(path) from error
+    if tuple(reader.fieldnames or ()) != CSV_COLUMNS[path.name] or any(None in row or None in row.values() for row in rows):
+        raise _not_ours(path)
+    return rows
+
+
+def _not_ours(path: Path) -> InputError:
+    return InputError("this is not a table that predict wrote, so there is nothing to resume", path, "Choose another folder.", "resume")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"the file cannot be replaced ({error.strerror})", path, "Choose another folder.", "unwritable") from error

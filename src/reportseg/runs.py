@@ -1,0 +1,133 @@
+"""What a run starts from: its films, split into train and dev, what their sentences mean, and what is needed to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import RunConfig
+from .data.manifest import Dataset, read_manifest
+from .data.splits import draw_dev, split_sha256
+from .errors import InputError
+from .models import MODELS
+from .schemas import EnvFile
+from .text import CONSTANT, words
+from .types import Laterality, Sample
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The films of a run. `words` are those of the training sentences; `trained_on` and `licence` go into the bundle."""
+
+    train: list[Sample]
+    dev: list[Sample]
+    laterality: Laterality
+    reads_text: bool
+    constant: bool
+    trained_on: list[dict[str, str]]
+    licence: str
+
+    @property
+    def words(self) -> set[str]:
+        return {word for sample in self.train for word in words(self.text_of(sample))}
+
+    def text_of(self, sample: Sample) -> str:
+        """The sentence of a film as this run reads it; the twin reads one for all."""
+        return CONSTANT if self.constant else sample.text
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Read the manifests and set dev aside: 10 % of the films of each data set, whole patients, seeded by its name.
+
+    InputError: no_manifest, those of the manifest, laterality (manifests that disagree about whose left is meant), empty_split.
+    """
+    named = config.data.manifest
+    if not named:
+        raise InputError("no data was given", "data.manifest", "Give --data with a manifest or its folder.", "no_manifest")
+    datasets = [read_manifest(path, text_column=config.data.text_column) for path in ([named] if isinstance(named, str) else named)]
+    train: list[Sample] = []
+    dev: list[Sample] = []
+    sources = []
+    for dataset in datasets:
+        samples = dataset.split(config.data.train)[: config.data.limit]
+        if len(datasets) > 1:
+            samples = [replace(sample, id=f"{dataset.name}__{sample.id}") for sample in samples]
+        chosen = set(draw_dev(samples, dataset.name))
+        kept = [sample for sample in samples if sample.id not in chosen]
+        if not kept:
+            fix = "Give more patients: a tenth of them is set aside as dev."
+            raise InputError(f"no film of the split {config.data.train!r} is left to train on", dataset.path, fix, "empty_split")
+        train += kept
+        dev += [sample for sample in samples if sample.id in chosen]
+        sources.append({"name": dataset.name, "licence": dataset.info.licence, "split_sha256": split_sha256(s.id for s in kept)})
+    return Prepared(
+        train=train,
+        dev=dev,
+        laterality=_laterality(datasets, [*train, *dev]),
+        reads_text=MODELS[config.model["name"]][1].reads_text,  # type: ignore[attr-defined]
+        constant=config.data.text == "constant",
+        trained_on=sources,
+        licence="; ".join(dict.fromkeys(s["licence"] for s in sources if s["licence"])) or "not stated",
+    )
+
+
+def _laterality(datasets: Sequence[Dataset], samples: Sequence[Sample]) -> Laterality:
+    stated = {sample.laterality for sample in samples} - {"none"}
+    if len(stated) > 1:
+        where = ", ".join(str(dataset.path) for dataset in datasets)
+        raise InputError("the films disagree about whose left is meant", where, "Import them with one --laterality.", "laterality")
+    return stated.pop() if stated else "none"
+
+
+def environment(config: RunConfig, prepared: Prepared, device: torch.device) -> EnvFile:
+    """env.json of the run."""
+    return EnvFile(
+        commit=_commit(),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in ("reportseg", "torch", "numpy", "accelerate")}},
+        platform=f"{platform.system()} {platform.machine()}",
+        device=str(device),
+        threads=torch.get_num_threads(),
+        seed=config.seed,
+        split_sha256=split_sha256(sample.id for sample in prepared.train),
+        dev_ids=sorted(sample.id for sample in prepared.dev),
+    )
+
+
+def without_paths(config: RunConfig) -> dict[str, Any]:
+    """The configuration for a bundle: a path tells about the user's disk and is of no use elsewhere."""
+    values = config.model_dump(mode="json")
+    values["data"]["manifest"] = None
+    values["train"]["init"] = None
+    return values
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of the sources, None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607 - git from PATH, as the user has it
+            capture_output=True,
+            text=True,
+            timeout=10,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

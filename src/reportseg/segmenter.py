@@ -1,0 +1,327 @@
+"""A film and a sentence in, a mask on the film's own grid out.
+
+What a sentence asks is settled before a model reads it: whose left it means, whether it denies, which of its words are known. What was
+assumed, or had no effect, is a warning in the answer. Shapes: B films, H,W the native grid of a film.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+
+from .bundle import TRAINING, Bundle, load_bundle
+from .data.loader import prepare_image
+from .decision import Decision, calibrate, decide
+from .engines import TorchEngine, native_logits
+from .errors import InputError
+from .io import image_from_array, image_from_pil, read_image
+from .knowledge.bank import retrieve
+from .limits import DEFAULT, Limits, check_text, safe_id
+from .schemas import TrainingFile, read_json
+from .text import CONSTANT, can_swap, has_side, is_negated, normalise, swap_sides, unknown_sides, words
+from .types import Image, Laterality, Prediction, Side
+
+ENGINES = ("auto", "torch")
+UNKNOWN_WORDS = 0.3  # share of a text's distinct words that training never showed, above which the answer warns
+SIDE_SHARE = 0.1  # a half of the film counts as touched if it holds this share of the mask's area: less is the edge of a midline finding
+BATCH = 8  # films computed together
+
+Source = str | Path | bytes | NDArray[Any] | PIL.Image.Image | Image
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text as it is put to the models: `prompts[i]` goes to bundle i. `laterality` says whose left the answer's side means."""
+
+    text: str
+    prompts: tuple[str, ...]
+    laterality: Laterality
+    denied: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Films that every model of a segmenter has read: each further sentence costs one decode. `features[i]` belongs to bundle i."""
+
+    images: tuple[Image, ...]
+    features: tuple[Any, ...]
+    bundles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One bundle of a segmenter. A twin was trained with one constant sentence and gets no other."""
+
+    bundle: Bundle
+    engine: TorchEngine
+    twin: bool
+
+    @property
+    def reads_text(self) -> bool:
+        return bool(self.engine.model.reads_text) and not self.twin
+
+    def prompt(self, text: str, whose: Laterality) -> str:
+        """The text in the bundle's own convention. InputError side_word where a side word stands in the way."""
+        own = self.bundle.config.text.laterality
+        if not self.reads_text:
+            return CONSTANT if self.twin else ""
+        if "none" in (whose, own) or whose == own:
+            return text
+        if not can_swap(text):
+            what = f"the side word {unknown_sides(text)[0]!r} cannot be turned from the side of the {whose} to that of the {own}"
+            fix = f'Write "left" or "right", or word the text for the {own} and say --laterality {own}.'
+            raise InputError(what, "text", fix, "side_word")
+        return swap_sides(text)
+
+    def warnings(self, prompt: str) -> list[str]:
+        """What of the prompt has no effect on this model."""
+        if not self.reads_text:
+            return []
+        if not normalise(prompt):
+            return ["empty_text"]
+        distinct, bank = set(words(prompt)), self.bundle.bank
+        unknown = len(distinct - self.bundle.words) > UNKNOWN_WORDS * len(distinct)
+        cut = bool(self.engine.model.truncates(prompt))  # type: ignore[operator]
+        return (
+            ["out_of_vocabulary"] * unknown
+            + ["text_truncated"] * cut
+            + ["no_knowledge"] * (bank is not None and not retrieve(prompt, bank))
+        )
+
+
+class Segmenter:
+    """Keeps its models loaded. With several bundles their calibrated probabilities are averaged; the first one's decision rule cuts.
+
+    A source is a path, the bytes of a file, an array (H, W) or (H, W, 3), or a PIL image. `laterality` says whose left a text means; left
+    out, the format's own convention holds (DICOM, NIfTI: the patient's), else the bundle's, and a side word then warns
+    `laterality_assumed`. A model that reads no text, or was trained as a text-free twin, answers from the film alone.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], *, device: str = "auto", limits: Limits = DEFAULT) -> None:
+        self.limits = limits
+        self._members = [_Member(bundle, TorchEngine(bundle.model, device), _is_twin(bundle)) for bundle in bundles]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        ref: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        engine: str = "auto",
+        device: str = "auto",
+        with_: Sequence[str | os.PathLike[str]] = (),
+        limits: Limits = DEFAULT,
+    ) -> Segmenter:
+        """A bundle's folder, a shipped name, or hf:owner/name at `revision`; `with_` names further bundles.
+
+        InputError: those of load_bundle, engine, device.
+        """
+        if engine not in ENGINES:
+            raise InputError(f"there is no engine {engine!r}", "--engine", f"This version has {', '.join(ENGINES)}.", "engine")
+        return cls([load_bundle(ref, revision), *map(load_bundle, with_)], device=device, limits=limits)
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        return tuple(member.bundle for member in self._members)
+
+    @property
+    def laterality(self) -> Laterality:
+        """The convention of the first bundle that has one."""
+        stated: list[Laterality] = [bundle.config.text.laterality for bundle in self.bundles]
+        return next((name for name in stated if name != "none"), "none")
+
+    @property
+    def sha256(self) -> str:
+        return self._members[0].bundle.sha256
+
+    @property
+    def ensemble(self) -> tuple[str, ...]:
+        """Hashes of the further bundles."""
+        return tuple(member.bundle.sha256 for member in self._members[1:])
+
+    @property
+    def decision(self) -> Decision:
+        return self._members[0].bundle.decision
+
+    @property
+    def engine(self) -> str:
+        return self._members[0].engine.name
+
+    # ---- films
+
+    def read(self, source: Source) -> Image:
+        """A film within the limits. InputError: those of read_image, image_from_array and image_from_pil."""
+        if isinstance(source, Image):
+            return source
+        if isinstance(source, np.ndarray):
+            return image_from_array(source)
+        if isinstance(source, PIL.Image.Image):
+            return image_from_pil(source, limits=self.limits)
+        return read_image(source, self.limits)
+
+    def encode_image(self, source: Source) -> Encoded:
+        return self.encode_images([source])
+
+    def encode_images(self, sources: Sequence[Source]) -> Encoded:
+        """Films of any sizes, as one batch."""
+        images = [self.read(source) for source in sources]
+        grids: dict[int, torch.Tensor] = {}
+        for member in self._members:
+            size = member.bundle.config.preprocess.size_px
+            if size not in grids:
+                grids[size] = torch.stack([prepare_image(image, size) for image in images])
+        features = [member.engine.encode_image(grids[member.bundle.config.preprocess.size_px]) for member in self._members]
+        return Encoded(tuple(images), tuple(features), (self.sha256, *self.ensemble))
+
+    # ---- sentences
+
+    def ask(self, text: str, laterality: Laterality | None = None, implied: Laterality | None = None) -> Question:
+        """The text as each bundle reads it. `implied` is the convention of the film's format.
+
+        InputError: those of check_text, laterality (no such word), side_word (a side word that cannot be turned and would have to be).
+        """
+        check_text(text, "text", self.limits)
+        if laterality not in (None, *get_args(Laterality)):
+            legal = ", ".join(get_args(Laterality))
+            raise InputError(f"there is no laterality {laterality!r}", "--laterality", f"Say one of {legal}.", "laterality")
+        whose = laterality or implied or "none"
+        # An answer always has a side that can be looked up on the film, also where nobody has said whose left the text means.
+        named = next(name for name in (whose, self.laterality, "image") if name != "none")
+        reading = [member for member in self._members if member.reads_text]
+        if reading and is_negated(text):
+            return Question(text, (text,) * len(self._members), named, True, ("negated",))
+        prompts = tuple(member.prompt(text, whose) for member in self._members)
+        warnings = ["laterality_assumed"] if reading and whose == "none" and has_side(text) else []
+        for member, prompt in zip(self._members, prompts, strict=True):
+            warnings += member.warnings(prompt)
+        return Question(text, prompts, named, False, tuple(dict.fromkeys(warnings)))
+
+    # ---- answers
+
+    def segment(self, source: Source | Encoded, text: str, *, id: str = "", laterality: Laterality | None = None) -> Prediction:
+        """One film, one sentence."""
+        return self.segment_many(source, [text], id=id, laterality=laterality)[0]
+
+    def segment_many(
+        self, source: Source | Encoded, texts: Sequence[str], *, id: str = "", laterality: Laterality | None = None
+    ) -> list[Prediction]:
+        """One film, read once, many sentences."""
+        started = time.perf_counter()
+        encoded = source if isinstance(source, Encoded) else self.encode_image(source)
+        name = id or ("" if isinstance(source, Encoded) else _name(source))
+        answers = []
+        for text in texts:
+            answers += self.answer(encoded, [self.ask(text, laterality, encoded.images[0].laterality)], [name], started)
+            started = time.perf_counter()
+        return answers
+
+    def segment_batch(
+        self, sources: Sequence[Source], texts: Sequence[str], *, ids: Sequence[str] | None = None, laterality: Laterality | None = None
+    ) -> list[Prediction]:
+        """One sentence a film, computed in batches of 8; the answers are those of `segment`."""
+        names = list(ids) if ids is not None else [_name(source) for source in sources]
+        if not len(sources) == len(texts) == len(names):
+            raise ValueError(f"{len(sources)} films, {len(texts)} texts, {len(names)} ids")
+        answers = []
+        for first in range(0, len(sources), BATCH):
+            started, rows = time.perf_counter(), slice(first, first + BATCH)
+            images = [self.read(source) for source in sources[rows]]
+            questions = [self.ask(text, laterality, image.laterality) for text, image in zip(texts[rows], images, strict=True)]
+            answers += self.answer(self.encode_images(images), questions, names[rows], started)
+        return answers
+
+    def probabilities(self, encoded: Encoded, texts: Sequence[str], *, laterality: Laterality | None = None) -> list[NDArray[np.float32]]:
+        """Calibrated maps (H, W) on the native grid, averaged over the bundles; all zero for a text that wholly denies.
+
+        One film with any number of texts, or as many films as texts.
+        """
+        if len(encoded.images) == 1:
+            implied = encoded.images[0].laterality
+            return [self._maps(encoded, [self.ask(text, laterality, implied)])[0][0] for text in texts]
+        questions = [self.ask(text, laterality, image.laterality) for text, image in zip(texts, encoded.images, strict=True)]
+        return [map_HW for map_HW, _ in self._maps(encoded, questions)]
+
+    def answer(self, encoded: Encoded, questions: Sequence[Question], ids: Sequence[str], started: float | None = None) -> list[Prediction]:
+        """One question a film. The time since `started` is shared out among the answers."""
+        started = time.perf_counter() if started is None else started
+        maps, decision = self._maps(encoded, questions), self.decision
+        masks = [decide(map_HW, decision) & (not question.denied) for (map_HW, _), question in zip(maps, questions, strict=True)]
+        seconds = (time.perf_counter() - started) / len(questions)
+        return [
+            Prediction(
+                id=id,
+                mask_HW=mask,
+                probability_HW=map_HW,
+                geometry=image.geometry,
+                text=question.text,
+                presence=presence,
+                side=side_of(mask, question.laterality),
+                laterality=question.laterality,
+                decision=self.bundles[0].config.decision.model_dump(),
+                engine=self.engine,
+                bundle_sha256=self.sha256,
+                warnings=tuple(dict.fromkeys((*image.warnings, *question.warnings))),
+                time_s=seconds,
+                polarity="absent" if question.denied else "present",
+            )
+            for id, image, question, mask, (map_HW, presence) in zip(ids, encoded.images, questions, masks, maps, strict=True)
+        ]
+
+    def _maps(self, encoded: Encoded, questions: Sequence[Question]) -> list[tuple[NDArray[np.float32], float | None]]:
+        """Per film the averaged probabilities and, where a bundle has the head, the averaged presence."""
+        if encoded.bundles != (self.sha256, *self.ensemble):
+            raise ValueError("these films were encoded by another segmenter")
+        shapes = [image.geometry.shape for image in encoded.images]
+        maps = [np.zeros(shape, np.float32) for shape in shapes]
+        presence: list[list[float]] = [[] for _ in shapes]
+        for place, (member, features) in enumerate(zip(self._members, encoded.features, strict=True)):
+            text = member.engine.encode_text([question.prompts[place] for question in questions])
+            output = member.engine.decode(features, text)
+            temperature = member.bundle.decision.temperature
+            for map_HW, logits in zip(maps, native_logits(output.logits_B1HW, shapes), strict=True):
+                map_HW += calibrate(logits, temperature) / np.float32(len(self._members))
+            if output.presence_B is not None and member.bundle.config.presence:
+                for row, logit in zip(presence, output.presence_B.tolist(), strict=True):
+                    row.append(float(calibrate(logit)))
+        # A denied text has its answer from the words alone, so its map is empty like its mask.
+        return [
+            (np.zeros_like(map_HW), None) if question.denied else (map_HW.clip(0, 1), sum(row) / len(row) if row else None)
+            for map_HW, row, question in zip(maps, presence, questions, strict=True)
+        ]
+
+
+def side_of(mask_HW: NDArray[np.bool_], laterality: Laterality) -> Side | None:
+    """The half of the film that holds the mask, in the convention of `laterality`: the left of the image is the patient's right.
+
+    A half counts from a tenth of the mask's area on, the middle column of an odd width half to each. None for an empty mask.
+    """
+    columns = mask_HW.sum(axis=0, dtype=np.int64)
+    half = len(columns) // 2
+    left, right = int(columns[:half].sum()), int(columns[len(columns) - half :].sum())
+    middle = (int(columns.sum()) - left - right) / 2
+    touched = SIDE_SHARE * columns.sum()
+    if not columns.any():
+        return None
+    if left + middle >= touched and right + middle >= touched:
+        return "bilateral"
+    return "left" if (left > right) == (laterality != "patient") else "right"
+
+
+def _is_twin(bundle: Bundle) -> bool:
+    """Whether the bundle was trained with the constant sentence, as its training.json records."""
+    data = read_json(bundle.path / TRAINING, TrainingFile).config.get("data")
+    return isinstance(data, dict) and data.get("text") == "constant"
+
+
+def _name(source: Source) -> str:
+    return safe_id(Path(source).stem) if isinstance(source, str | Path) else ""

@@ -1,0 +1,433 @@
+"""Training: one run is one folder, and a resumed run ends with the same bytes as one that was never interrupted.
+
+Everything random is a function of (seed, step, index), so a checkpoint holds weights, moments and the weight average and no random state.
+Accelerate brings device and precision. What is selected or fitted uses `dev`, 10 % of the training films that are never trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, optim
+from .bundle import Bundle, load_bundle, save_bundle
+from .config import RunConfig, dump_config, load_config
+from .data.cache import FilmCache, open_cache
+from .data.loader import Batch, Steps, batches, prepare_image
+from .decision import Decision, calibrate, decide, fit
+from .engines import TorchEngine, native_logits, pick_device
+from .errors import InputError
+from .io import read_image, read_mask
+from .knowledge.bank import Bank
+from .limits import atomic_write
+from .models import bank_of, build, resolve
+from .models.encoders import train_tokenizer
+from .runs import Prepared, environment, prepare, without_paths
+from .schemas import MAX_CURVE_POINTS, TrainingFile, write_json
+from .types import Sample
+
+CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
+DEV_READINGS = 12  # times that dev is scored during a run
+SAFETY = 1.25  # `train.minutes` fixes the number of images from the measured rate; only a run this much slower is cut
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class State:
+    """What a run has reached."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    truncated: bool = False
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    config: RunConfig,
+    *,
+    manifest: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Train one model and write its run folder (default `runs/NAME-SEED`); returns the folder, whose `bundle/` is the result.
+
+    With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0.
+    InputError: exists, config (a resume with other settings), diverged (with the step and the ids of the batch), and those of the data.
+    """
+    config = resolve(config)
+    if manifest is not None:
+        config = _with(config, "data", manifest=str(manifest))
+    folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
+    if resume and (folder / CONFIG).exists():
+        config = _stored_config(config, folder)
+        if (folder / BUNDLE / "config.json").exists():
+            return folder
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError("the run folder exists", folder, "Give --resume to go on with it, or another folder with -o.", "exists")
+    prepared = prepare(config)
+    run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None))
+    run.start(resume)
+    run.fit()
+    return run.finish()
+
+
+class Run:
+    """One training run. `start`, `fit`, `finish`, in this order."""
+
+    def __init__(self, config: RunConfig, prepared: Prepared, folder: Path, device: torch.device, progress: Progress) -> None:
+        self.config, self.prepared, self.folder, self.device, self.progress = config, prepared, folder, device, progress
+        self.parent: Bundle | None = None
+        self.state = State()
+
+    # ---------------------------------------------------------------- start
+
+    def start(self, resume: bool) -> None:
+        """Films, words, model and optimiser; on a resume the newest complete checkpoint."""
+        from accelerate import Accelerator
+
+        config, prepared = self.config, self.prepared
+        side = max(size for _, size in config.data.sizes())
+        self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
+        self.tokenizer, self.bank = self._words()
+        torch.manual_seed(config.seed)
+        self.model = build(config.model, self.tokenizer, self.bank).to(self.device)
+        if self.parent is not None:
+            self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
+        if config.train.precision == "auto":
+            config = _with(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")
+        mixed = "bf16" if config.train.precision == "bf16" else "no"
+        self.accelerator = Accelerator(mixed_precision=mixed, cpu=self.device.type == "cpu")
+        self.optimiser = optim.adamw(self.model, config.train)
+        if config.train.minutes is not None and not (self.folder / CONFIG).exists():
+            config = _with(config, "train", images=self._images_in(config.train.minutes))
+        self.config = config
+        self.average = optim.Average(self.model, config.train.ema, config.steps())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.folder / CONFIG, dump_config(config))
+        write_json(self.folder / ENV, environment(config, prepared, self.device))
+        found = checkpoint.load(self.folder / CHECKPOINTS) if resume else None
+        if found is not None:
+            self._restore(*found)
+        self._rewrite_log()
+
+    def _words(self) -> tuple[str | None, Bank | None]:
+        """Tokenizer and knowledge: those of the parent bundle, else a tokenizer trained on the sentences and the bank."""
+        if self.config.train.init:
+            self.parent = load_bundle(self.config.train.init)
+            check_parent(self.parent, self.config, self.prepared)
+            return self.parent.tokenizer_json, self.parent.bank
+        bank = bank_of(self.config.model)
+        if not self.prepared.reads_text:
+            return None, None
+        sentences = [sample.text for sample in self.prepared.train]
+        return train_tokenizer([*sentences, *(bank.texts() if bank else [])]), bank
+
+    def _images_in(self, minutes: float) -> int:
+        """How many images this machine trains on in so many minutes: each size is measured and weighted by its share."""
+        data, batch = self.config.data, self.config.train.batch
+        seconds, before = 0.0, 0.0
+        kept = {name: value.clone() for name, value in self.model.state_dict().items()}
+        for share, size in data.sizes():
+            trial = _with(self.config, "data", size_px=size)
+            stream = self._micro_batches(_with(trial, "train", images=batch * 40), 0)
+            seconds += (share - before) * optim.seconds_per_step(lambda s=stream: self._step([next(s)], 0.0), self.device) / batch  # type: ignore[misc]
+            before = share
+        self.model.load_state_dict(kept)
+        self.optimiser = optim.adamw(self.model, self.config.train)
+        return max(batch, int(60 * minutes * 0.9 / seconds))  # a tenth is for dev, checkpoints and the decision
+
+    def _restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimiser": {}}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        self.model.load_state_dict(parts["model"], strict=True)
+        self.average.state = {name: value.to(self.device) for name, value in parts["ema"].items()}
+        optim.load_optimiser_state(self.optimiser, self.model, parts["optimiser"])
+        self.state.step, self.state.seconds, self.state.best = meta["step"], meta["seconds"], meta["best"]
+        self.state.truncated = meta["truncated"]
+
+    def _rewrite_log(self) -> None:
+        """The log as it was at the step that training goes on from; a line that a kill cut short is dropped."""
+        path = self.folder / LOG
+        lines = path.read_text().splitlines() if path.exists() else []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["step"] <= self.state.step:
+                self.state.log.append(row)
+        atomic_write(path, "".join(json.dumps(row) + "\n" for row in self.state.log))
+
+    # ---------------------------------------------------------------- fit
+
+    def fit(self) -> None:
+        """The loop over optimiser steps."""
+        config, state = self.config, self.state
+        steps, accumulate = config.steps(), config.train.accumulate
+        read_at = {math.ceil(steps * i / DEV_READINGS) for i in range(1, DEV_READINGS + 1)}
+        log_every = max(1, steps // MAX_CURVE_POINTS)
+        stream = self._micro_batches(config, state.step * accumulate)
+        clock = saved = time.monotonic()
+        before, since, seen_since = state.seconds, clock, 0
+        sums: dict[str, float] = {}
+        while state.step < steps and not state.truncated:
+            group = list(islice(stream, accumulate))
+            terms, norm = self._step(group, optim.learning_rate(state.step, steps, config.train))
+            state.step += 1
+            self.average.update(self.model, state.step)
+            seen_since += sum(len(batch.ids) for batch in group)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / log_every
+            now = time.monotonic()
+            state.seconds = before + now - clock
+            images = min(state.step * accumulate * config.train.batch, config.train.images)
+            rate = seen_since / max(1e-9, now - since)
+            left = (config.train.images - images) / max(1e-9, rate)
+            self.progress({"images": images, "of": config.train.images, "images_per_s": rate, "left_s": left, "loss": terms["total"]})
+            if state.step % log_every == 0:
+                self._log(images=images, lr=optim.learning_rate(state.step - 1, steps, config.train), norm=norm, images_per_s=rate, **sums)
+                sums, since, seen_since = {}, now, 0
+            if config.train.minutes is not None and state.seconds > SAFETY * 60 * config.train.minutes:
+                state.truncated = True
+            if state.step in read_at or state.truncated:
+                self._read_dev(images)
+                since, seen_since = time.monotonic(), 0
+            if state.step == steps or state.truncated or now - saved > 60 * config.train.checkpoint_minutes:
+                state.seconds = before + time.monotonic() - clock
+                self._save()
+                saved = time.monotonic()
+
+    def _micro_batches(self, config: RunConfig, start: int) -> Iterator[Batch]:
+        films = FilmCache(self.films.images_NCHW[: len(self.prepared.train)], self.films.masks_NHW[: len(self.prepared.train)])
+        return batches(Steps(self.prepared.train, films, config), start, self.device, config.train.workers)
+
+    def _step(self, group: Sequence[Batch], rate: float) -> tuple[dict[str, float], float]:
+        """One optimiser step over `group`; the loss terms and the gradient's norm before clipping."""
+        self.model.train()
+        images = sum(len(batch.ids) for batch in group)
+        terms: dict[str, float] = {"total": 0.0}
+        for batch in group:
+            with self.accelerator.autocast():
+                output = self.model(batch.image_B3HW, batch.texts, batch.mask_B1HW, batch.valid_BHW[:, None])
+            share = len(batch.ids) / images
+            loss = share * torch.stack(list(output.losses.values())).sum()
+            self.accelerator.backward(loss)
+            for name, value in output.losses.items():
+                terms[name] = terms.get(name, 0.0) + share * float(value.detach())
+            terms["total"] += float(loss.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip))
+        if not (math.isfinite(norm) and math.isfinite(terms["total"])):
+            self._diverged(group)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return terms, norm
+
+    def _diverged(self, group: Sequence[Batch]) -> None:
+        path = checkpoint.path_of(self.folder / CHECKPOINTS, checkpoint.LAST)
+        ids = ", ".join(id for batch in group for id in batch.ids)
+        kept = f"The last good checkpoint is {path}." if path.exists() else "No checkpoint had been written."
+        raise InputError(
+            f"training diverged at step {self.state.step}: loss or gradient is not finite. Films of this batch: {ids}",
+            self.folder,
+            f"{kept} Start anew with a lower train.lr, or look at these films with `reportseg data verify`.",
+            "diverged",
+        )
+
+    def _read_dev(self, images: int) -> None:
+        """Score the weight average on dev at 0.5, on the training grid; keep it where it is the best so far."""
+        if not self.prepared.dev:
+            return
+        with self._averaged() as engine:
+            scores = dev_scores(engine, self.prepared, self.films, self.config)
+        self._log(images=images, **{f"dev_{name}": value for name, value in scores.items()})
+        reached = scores["dice_mean"] + scores["dice_pooled"]
+        if reached > self.state.best:
+            self.state.best = reached
+            tensors = {f"ema/{name}": value for name, value in self.average.state.items()}
+            checkpoint.save(self.folder / CHECKPOINTS, tensors, {"step": self.state.step}, checkpoint.BEST)
+
+    def _averaged(self) -> _Averaged:
+        return _Averaged(self.model, self.average.state, str(self.device), self.config)
+
+    def _log(self, **values: Any) -> None:
+        row = {"step": self.state.step, **{k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}}
+        self.state.log.append(row)
+        with open(self.folder / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _save(self) -> None:
+        state = self.state
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"ema/{name}": value for name, value in self.average.state.items()}
+        tensors |= {f"optimiser/{name}": value for name, value in optim.optimiser_state(self.optimiser, self.model).items()}
+        meta = {"step": state.step, "seconds": state.seconds, "best": state.best, "truncated": state.truncated}
+        checkpoint.save(self.folder / CHECKPOINTS, tensors, meta)
+
+    # ---------------------------------------------------------------- finish
+
+    def finish(self) -> Path:
+        """The best weight average, as fp16 reads back, gets its decision rule from dev and becomes the bundle."""
+        best = checkpoint.load(self.folder / CHECKPOINTS, checkpoint.BEST)
+        weights = self.average.state if best is None else {k.removeprefix("ema/"): v for k, v in best[0].items()}
+        stored = {name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in weights.items()}
+        self.model.load_state_dict(stored, strict=True)
+        decision, scores = self._decision()
+        prepared, config = self.prepared, self.config
+        fields = {
+            "preprocess": {
+                "size_px": max(size for _, size in config.data.sizes()),
+                "mean": [round(float(v), 6) for v in self.model.mean.flatten()],
+                "std": [round(float(v), 6) for v in self.model.std.flatten()],
+            },
+            "text": {"laterality": prepared.laterality, "max_tokens": getattr(self.model, "max_tokens", 77)},
+            "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature},
+            "trained_on": prepared.trained_on,
+            "parent": self.parent.sha256 if self.parent else None,
+            "licence": prepared.licence,
+        }
+        training = TrainingFile(
+            images=min(self.state.step * config.train.batch * config.train.accumulate, config.train.images),
+            steps=self.state.step,
+            seconds=round(self.state.seconds, 1),
+            seed=config.seed,
+            device=self.device.type,
+            precision="bf16" if config.train.precision == "bf16" else "fp32",
+            truncated=self.state.truncated,
+            config=without_paths(config),
+            dev=scores,
+            curves=curves(self.state.log),
+        )
+        save_bundle(self.folder / BUNDLE, self.model, config.model, self.tokenizer, self.bank, fields, training, prepared.words)
+        return self.folder
+
+    def _decision(self) -> tuple[Decision, dict[str, float | None]]:
+        """Temperature and cut fitted on dev, on each film's own grid, and the scores of the result there."""
+        dev = self.prepared.dev
+        if not dev:
+            return Decision(), {}
+        engine, size = TorchEngine(self.model, str(self.device)), max(size for _, size in self.config.data.sizes())
+        logits: list[Any] = []
+        masks: list[Any] = []
+        for i in range(0, len(dev), 16):
+            part = dev[i : i + 16]
+            masks += [read_mask(sample.mask) for sample in part if sample.mask is not None]
+            films = torch.stack([prepare_image(read_image(sample.image), size) for sample in part])
+            output = engine.run(films, [self.prepared.text_of(sample) for sample in part])
+            logits += [row.astype(np.float16) for row in native_logits(output.logits_B1HW, [m.shape for m in masks[i:]])]
+            self.progress({"deciding": min(i + 16, len(dev)), "of": len(dev)})
+        decision, figures = fit(logits, masks)
+        counts = [_overlap(decide(calibrate(x, decision.temperature), decision), m) for x, m in zip(logits, masks, strict=True)]
+        scores: dict[str, float | None] = dict(_dice(counts))
+        return decision, scores | {"n_films": float(len(dev)), "nll": figures["nll"], "nll_raw": figures["nll_raw"]}
+
+
+class _Averaged:
+    """The model with the weight average in it, for the time of a `with`."""
+
+    def __init__(self, model: nn.Module, average: Mapping[str, Tensor], device: str, config: RunConfig) -> None:
+        self.model, self.average, self.device, self.config = model, average, device, config
+
+    def __enter__(self) -> TorchEngine:
+        self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        return TorchEngine(self.model, self.device, "bf16" if self.config.train.precision == "bf16" else "fp32")
+
+    def __exit__(self, *_: object) -> None:
+        self.model.load_state_dict(self.kept)
+
+
+def dev_scores(engine: TorchEngine, prepared: Prepared, films: FilmCache, config: RunConfig) -> dict[str, float]:
+    """dice_mean and dice_pooled on dev at 0.5, on the cached grid, and the AUROC of each similarity map, mean over films."""
+    first, counts, areas = len(prepared.train), [], []
+    for i in range(0, len(prepared.dev), 32):
+        part = prepared.dev[i : i + 32]
+        rows = slice(first + i, first + i + len(part))
+        image = torch.from_numpy(np.array(films.images_NCHW[rows])).float().div(255).expand(-1, 3, -1, -1)
+        mask = torch.from_numpy(np.array(films.masks_NHW[rows]))[:, None].bool()
+        output = engine.decode(engine.encode_image(image), engine.encode_text([prepared.text_of(s) for s in part]), mask.to(engine.device))
+        answer = (output.logits_B1HW > 0).cpu()
+        counts += [_overlap(a.numpy(), m.numpy()) for a, m in zip(answer, mask, strict=True)]
+        areas.append({name: separation(values, mask) for name, values in output.maps.items()})
+    maps = {name: float(np.nanmean(np.concatenate([a[name] for a in areas]))) for name in (areas[0] if areas else {})}
+    return _dice(counts) | {f"auroc_{name}": value for name, value in maps.items()}
+
+
+def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """AUROC of a similarity map against the cells that are at least half inside the mask, for each film; NaN where one side is empty."""
+    from scipy.stats import rankdata
+
+    from .losses import area_average
+
+    inside = (area_average(mask_B1HW, (map_B1hw.shape[2], map_B1hw.shape[3])) >= 0.5).flatten(1).cpu().numpy()
+    ranks = rankdata(map_B1hw.float().flatten(1).cpu().numpy(), axis=1)
+    positive = inside.sum(1).astype(float)
+    negative = inside.shape[1] - positive
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area: np.ndarray[Any, np.dtype[np.float64]] = ((ranks * inside).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
+    return area
+
+
+def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
+    """A bundle to start from has the same model, and its sentences mean the same side."""
+    if dict(parent.config.model) != dict(config.model):
+        keys = [k for k in config.model if config.model[k] != parent.config.model.get(k)]
+        fix = f"Set the model section to that of the bundle; it differs in {', '.join(keys) or 'its keys'}."
+        raise InputError("the bundle to start from holds another model", config.train.init or "", fix, "init")
+    whose = {parent.config.text.laterality, prepared.laterality} - {"none"}
+    if len(whose) > 1:
+        what = f"the bundle means the {parent.config.text.laterality}'s left, the manifest the {prepared.laterality}'s"
+        raise InputError(what, config.train.init or "", "Import the data again with the other --laterality.", "laterality")
+
+
+def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Name to (images seen, value), each thinned to what a bundle may hold."""
+    names = {name for row in log for name in row} - {"step", "images"}
+    found = {name: [(row["images"], row[name]) for row in log if name in row and math.isfinite(row[name])] for name in sorted(names)}
+    return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
+
+
+def _overlap(answer: Any, truth: Any) -> tuple[int, int]:
+    """(2 tp, 2 tp + fp + fn)."""
+    return 2 * int((answer & truth).sum()), int(answer.sum()) + int(truth.sum())
+
+
+def _dice(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
+    top, bottom = np.array(counts, dtype=np.float64).reshape(-1, 2).T
+    mean = np.where(bottom > 0, top / np.maximum(bottom, 1), 1.0).mean() if len(counts) else 0.0
+    return {"dice_mean": float(mean), "dice_pooled": float(top.sum() / bottom.sum()) if bottom.sum() else 1.0}
+
+
+def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
+
+
+def _stored_config(config: RunConfig, folder: Path) -> RunConfig:
+    """The config that the run began with. What was repeated on the command line must agree, but for what the run itself fixed."""
+    stored = resolve(load_config(folder / CONFIG))
+    free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest"}}
+    differs = []
+    for section in ("data", "model", "train", "eval"):
+        one, two = config.model_dump(mode="json")[section], stored.model_dump(mode="json")[section]
+        differs += [f"{section}.{key}" for key in two if one.get(key) != two[key] and key not in free.get(section, ())]
+    if differs or config.seed != stored.seed:
+        keys = ", ".join(differs or ["seed"])
+        raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on with it, or choose -o anew.", "config")
+    return stored

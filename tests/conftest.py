@@ -1,0 +1,28 @@
+"""What all tests share. Real data is used only where REPORTSEG_DATA names it; with REPORTSEG_REQUIRE=data its absence is a failure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's cache of films."""
+    monkeypatch.setenv("REPORTSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data sets, or a skip."""
+    root = os.environ.get("REPORTSEG_DATA", "")
+    if root and Path(root).is_dir():
+        return Path(root)
+    if "data" in os.environ.get("REPORTSEG_REQUIRE", ""):
+        pytest.fail("REPORTSEG_REQUIRE=data is set and REPORTSEG_DATA names no folder")
+    pytest.skip("needs REPORTSEG_DATA")

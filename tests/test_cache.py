@@ -1,0 +1,214 @@
+"""The cache of films: decoded once, told apart by content, gray where all is gray, and clear about the file that fails."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from reportseg.data import cache
+from reportseg.data.cache import cache_root, open_cache, prepare_mask
+from reportseg.errors import InputError
+from reportseg.io.png import write_mask
+from reportseg.types import Sample
+
+RNG = np.random.default_rng(0)
+GRAY = RNG.integers(0, 256, (3, 16, 16), np.uint8)
+MASKS = RNG.random((3, 16, 16)) < 0.4
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("REPORTSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[Path]:
+    """Every file that is decoded, in order of time."""
+    seen: list[Path] = []
+    for name in ("read_image", "read_mask"):
+        real = getattr(cache, name)
+        monkeypatch.setattr(cache, name, lambda path, real=real: seen.append(path) or real(path))
+    return seen
+
+
+def films(folder: Path, images=GRAY, masks=MASKS) -> list[Sample]:
+    samples = []
+    for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        PIL.Image.fromarray(image).save(folder / f"{i}.png")
+        write_mask(folder / f"{i}_mask.png", mask)
+        samples.append(Sample(id=str(i), image=folder / f"{i}.png", mask=folder / f"{i}_mask.png", text="left lung"))
+    return samples
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(p.name for p in root.iterdir())
+
+
+def test_row_i_is_sample_i(tmp_path):
+    samples = films(tmp_path)
+    found = open_cache(samples, 16)
+    assert found.images_NCHW.shape == (3, 1, 16, 16) and found.masks_NHW.shape == (3, 16, 16)
+    assert found.images_NCHW.dtype == found.masks_NHW.dtype == np.uint8
+    np.testing.assert_array_equal(found.images_NCHW[:, 0], GRAY)
+    np.testing.assert_array_equal(found.masks_NHW, MASKS)
+    turned = open_cache(samples[::-1], 16)
+    np.testing.assert_array_equal(turned.images_NCHW[:, 0], GRAY[::-1])
+
+
+def test_it_is_mapped_not_loaded_and_cannot_be_written(tmp_path):
+    found = open_cache(films(tmp_path), 16)
+    assert isinstance(found.images_NCHW, np.memmap) and isinstance(found.masks_NHW, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        found.images_NCHW[0] = 0
+
+
+def test_no_file_is_decoded_twice(tmp_path, reads):
+    samples = films(tmp_path)
+    open_cache(samples, 16)
+    assert sorted(reads) == sorted(p for s in samples for p in (s.image, s.mask))
+    again = open_cache(samples, 16)
+    assert len(reads) == 6
+    np.testing.assert_array_equal(again.images_NCHW[:, 0], GRAY)
+
+
+def test_a_changed_file_makes_a_new_cache(tmp_path, root, reads):
+    samples = films(tmp_path)
+    open_cache(samples, 16)
+    PIL.Image.fromarray(255 - GRAY[1]).save(samples[1].image)
+    os.utime(samples[1].image, ns=(1, 1))  # a clock too coarse to see the change is no excuse
+    found = open_cache(samples, 16)
+    np.testing.assert_array_equal(found.images_NCHW[1, 0], 255 - GRAY[1])
+    write_mask(samples[2].mask, ~MASKS[2])
+    os.utime(samples[2].mask, ns=(1, 1))
+    np.testing.assert_array_equal(open_cache(samples, 16).masks_NHW[2], ~MASKS[2])
+    assert len(folders(root)) == 3 and len(reads) == 18
+
+
+def test_another_size_or_choice_of_films_is_another_cache(tmp_path, root):
+    samples = films(tmp_path)
+    assert open_cache(samples, 16).images_NCHW.shape[2:] == (16, 16)
+    assert open_cache(samples, 8).images_NCHW.shape[2:] == (8, 8)
+    assert len(open_cache(samples[:2], 16).images_NCHW) == 2
+    assert len(folders(root)) == 3
+
+
+def test_sentences_do_not_matter_to_it(tmp_path, root, reads):
+    samples = films(tmp_path)
+    open_cache(samples, 16)
+    open_cache([Sample(id=f"x{s.id}", image=s.image, mask=s.mask, text="right lung") for s in samples], 16)
+    assert len(folders(root)) == 1 and len(reads) == 6
+
+
+def test_one_colour_film_makes_all_of_them_colour(tmp_path):
+    rgb = RNG.integers(0, 256, (16, 16, 3), np.uint8)
+    found = open_cache(films(tmp_path, [GRAY[0], rgb], MASKS[:2]), 16)
+    assert found.images_NCHW.shape == (2, 3, 16, 16)
+    np.testing.assert_array_equal(found.images_NCHW[0], np.stack([GRAY[0]] * 3))
+    np.testing.assert_array_equal(found.images_NCHW[1], rgb.transpose(2, 0, 1))
+
+
+def test_gray_stored_as_rgb_takes_a_third_of_the_room(tmp_path):
+    found = open_cache(films(tmp_path, [np.stack([g] * 3, 2) for g in GRAY]), 16)
+    assert found.images_NCHW.shape == (3, 1, 16, 16)
+    np.testing.assert_array_equal(found.images_NCHW[:, 0], GRAY)
+
+
+def test_films_of_any_shape_meet_one_square(tmp_path):
+    wide, tall = np.repeat(GRAY[0], 2, 1), np.repeat(GRAY[1], 3, 0)
+    found = open_cache(films(tmp_path, [wide, tall], [np.repeat(MASKS[0], 2, 1), np.repeat(MASKS[1], 3, 0)]), 16)
+    assert found.images_NCHW.shape == (2, 1, 16, 16)
+    np.testing.assert_array_equal(found.masks_NHW, MASKS[:2])
+
+
+def test_a_mask_pixel_is_inside_where_at_least_half_of_it_was():
+    mask = np.zeros((4, 4), bool)
+    mask[0:2, 0] = True  # half of the first
+    mask[3, 3] = True  # a quarter of the last
+    np.testing.assert_array_equal(prepare_mask(mask, 2), [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(prepare_mask(mask, 8), np.kron(mask, np.ones((2, 2))))
+    np.testing.assert_array_equal(prepare_mask(mask, 4), mask)
+
+
+def test_progress_counts_every_film(tmp_path):
+    calls: list[tuple[int, int]] = []
+    samples = films(tmp_path)
+    open_cache(samples, 16, lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    open_cache(samples, 16, lambda done, total: calls.append((done, total)))
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_file_that_cannot_be_decoded_is_named_and_nothing_is_kept(tmp_path, root, kind):
+    samples = films(tmp_path)
+    broken = getattr(samples[1], kind)
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(InputError) as caught:
+        open_cache(samples, 16)
+    assert caught.value.where == str(broken) and caught.value.fix
+    assert folders(root) == []
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_file_that_is_gone_is_named(tmp_path, kind):
+    samples = films(tmp_path)
+    getattr(samples[2], kind).unlink()
+    with pytest.raises(InputError) as caught:
+        open_cache(samples, 16)
+    assert caught.value.code == "missing" and caught.value.where == str(getattr(samples[2], kind))
+
+
+def test_a_film_without_a_mask_cannot_train(tmp_path):
+    samples = films(tmp_path)
+    with pytest.raises(InputError, match="mask") as caught:
+        open_cache([Sample(id="0", image=samples[0].image, mask=None, text="")], 16)
+    assert caught.value.code == "missing_mask" and caught.value.where == str(samples[0].image)
+
+
+def test_a_cache_that_was_not_finished_is_built_again(tmp_path, root, reads):
+    samples = films(tmp_path)
+    open_cache(samples, 16)
+    (root / folders(root)[0] / "done.json").unlink()
+    found = open_cache(samples, 16)
+    np.testing.assert_array_equal(found.images_NCHW[:, 0], GRAY)
+    assert len(reads) == 12 and len(folders(root)) == 1
+
+
+def test_of_two_runs_that_build_at_once_one_is_kept(tmp_path, root):
+    samples = films(tmp_path)
+
+    def other_run(done, total):
+        if done == 1:
+            open_cache(samples, 16)
+
+    found = open_cache(samples, 16, other_run)
+    np.testing.assert_array_equal(found.images_NCHW[:, 0], GRAY)
+    assert len(folders(root)) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_only_the_user_can_read_it(tmp_path, root):
+    open_cache(films(tmp_path), 16)
+    for folder in (root, root / folders(root)[0]):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_where_it_lies(monkeypatch, tmp_path):
+    assert cache_root() == tmp_path / "cache"
+    monkeypatch.delenv("REPORTSEG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "reportseg"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == Path.home() / ".cache" / "reportseg"
+
+
+def test_names_of_films_do_not_show_in_it(tmp_path, root):
+    (tmp_path / "Doe_John").mkdir()
+    open_cache(films(tmp_path / "Doe_John"), 16)
+    assert not any("Doe" in p.name or b"Doe" in p.read_bytes() for p in root.rglob("*") if p.is_file())

@@ -1,0 +1,409 @@
+"""Many films into one folder: which files, tables and exit codes; what stays, what goes on and what is never overwritten."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from reportseg import predict as module
+from reportseg import predictions
+from reportseg.data.manifest import read_manifest
+from reportseg.errors import InputError
+from reportseg.io import read_image, read_mask
+from reportseg.predict import Segmenter, jobs_from, predict_files
+from reportseg.schemas import CSV_COLUMNS, PredictionFile, read_json
+from reportseg.types import INTENDED_USE
+from tiny import LEFT, RIGHT, film, write_bundle
+
+KINDS = ("mask.png", "prob.png", "overlay.png", "json")
+GRAY = (film(24, 30)[:, :, 0] * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    return Segmenter.from_pretrained(write_bundle(tmp_path_factory.mktemp("bundle") / "b"), device="cpu")
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Five small films, a.png to e.png."""
+    (tmp_path / "films").mkdir()
+    paths = [tmp_path / "films" / f"{name}.png" for name in "abcde"]
+    for seed, path in enumerate(paths):
+        PIL.Image.fromarray((film(8, 8, seed=seed)[:, :, 0] * 255).astype(np.uint8)).save(path)
+    return paths
+
+
+def rows(folder: Path, name: str = "predictions.csv") -> list[dict[str, str]]:
+    with open(folder / name, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        found = list(reader)
+    assert tuple(reader.fieldnames) == CSV_COLUMNS[name]
+    return found
+
+
+def ids(folder: Path, name: str = "predictions.csv") -> list[str]:
+    return [row["id"] for row in rows(folder, name)]
+
+
+def refused(code: str, *args, **options) -> str:
+    with pytest.raises(InputError) as caught:
+        predict_files(*args, **options)
+    assert caught.value.code == code, str(caught.value)
+    assert caught.value.fix
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+SAVED = {
+    "gray.png": PIL.Image.fromarray(GRAY),
+    "rgb.png": PIL.Image.fromarray(GRAY).convert("RGB"),
+    "rgba.png": PIL.Image.fromarray(GRAY).convert("RGBA"),
+    "palette.png": PIL.Image.fromarray(GRAY).convert("P"),
+    "deep.png": PIL.Image.fromarray(GRAY.astype(np.uint16) * 257),
+    "onebit.png": PIL.Image.fromarray(GRAY).convert("1"),
+    "photo.jpg": PIL.Image.fromarray(GRAY),
+    "gray.tiff": PIL.Image.fromarray(GRAY),
+    "deep.tif": PIL.Image.fromarray(GRAY.astype(np.uint16) * 257),
+}
+
+
+def test_every_kind_of_film_gets_its_four_files(tmp_path, segmenter):
+    for name, image in SAVED.items():
+        image.save(tmp_path / name)
+    (tmp_path / "png_in_truth.jpg").write_bytes((tmp_path / "gray.png").read_bytes())
+    (tmp_path / "noextension").write_bytes((tmp_path / "photo.jpg").read_bytes())
+    paths = [tmp_path / name for name in [*SAVED, "png_in_truth.jpg", "noextension"]]
+    report = predict_files(segmenter, jobs_from(paths, LEFT), tmp_path / "out")
+    assert (report.done, report.failed, report.skipped, report.exit_code, report.failures) == (11, 0, 0, 0, ())
+    assert not rows(tmp_path / "out", "failures.csv")
+    for job in jobs_from(paths, LEFT):
+        mask, prob, overlay, answer = (tmp_path / "out" / f"{job.id}.{kind}" for kind in KINDS)
+        expected = segmenter.segment(job.image, LEFT)
+        with PIL.Image.open(mask) as image:
+            assert (image.mode, image.size) == ("L", (30, 24))
+            assert set(np.unique(image)) <= {0, 255}
+        with PIL.Image.open(prob) as image:
+            assert image.mode == "I;16"
+            assert image.size == (30, 24)
+            assert np.abs(np.asarray(image) / 65535 - expected.probability_HW).max() < 1e-4
+        with PIL.Image.open(overlay) as image:
+            assert (image.mode, image.size) == ("RGB", (30, 24))
+        assert read_json(answer, PredictionFile).area_px == (read_mask(mask)).sum()
+    same = [
+        (tmp_path / "out" / f"{id}.mask.png").read_bytes() for id in (f"{tmp_path.name}__gray", "rgb", "rgba", "png_in_truth", "onebit")
+    ]
+    assert len(set(same[:4])) == 1, "the same film under another format is the same film"
+    assert same[4] != same[0]
+
+
+def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmenter, films):
+    predict_files(segmenter, jobs_from(films[:1], LEFT), tmp_path / "out", laterality="patient")
+    answer, expected = json.loads((tmp_path / "out" / "a.json").read_text()), segmenter.segment(films[0], LEFT, laterality="patient")
+    assert 0 < answer["time_s"] < 60
+    assert answer | {"time_s": 0} == {
+        "schema": 1,
+        "id": "a",
+        "bundle_sha256": segmenter.sha256,
+        "ensemble": [],
+        "finding": {"text": LEFT, "span": None, "zone": None, "label": None},
+        "polarity": "present",
+        "presence": "unavailable",
+        "area_px": expected.area_px,
+        "area_mm2": None,
+        "side": expected.side,
+        "laterality": "patient",
+        "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.3},
+        "engine": "torch-cpu",
+        "warnings": [],
+        "time_s": 0,
+        "intended_use": INTENDED_USE,
+    }
+
+
+def test_the_table_has_one_row_a_case(tmp_path, segmenter, films):
+    predict_files(segmenter, jobs_from(films[:1], LEFT), tmp_path / "out")
+    area = int(read_mask(tmp_path / "out" / "a.mask.png").sum())
+    assert rows(tmp_path / "out") == [
+        {
+            "id": "a",
+            "row": "1",
+            "finding": LEFT,
+            "status": "done",
+            "mask": "a.mask.png",
+            "presence": "unavailable",
+            "area_px": str(area),
+            "side": segmenter.segment(films[0], LEFT).side,
+            "warnings": "laterality_assumed",
+        }
+    ]
+
+
+def test_a_denial_is_an_answer(tmp_path, segmenter, films):
+    report = predict_files(segmenter, jobs_from(films[:1], "No pneumothorax."), tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert report.exit_code == 0
+    assert (row["status"], row["area_px"], row["side"], row["warnings"]) == ("negated", "0", "", "negated")
+    assert not read_mask(tmp_path / "out" / "a.mask.png").any()
+    assert read_json(tmp_path / "out" / "a.json", PredictionFile).polarity == "absent"
+
+
+def test_the_answers_do_not_depend_on_the_batch(tmp_path, segmenter, films):
+    for batch in (1, 8):
+        predict_files(segmenter, jobs_from(films, LEFT), tmp_path / str(batch), batch=batch)
+    for id in "abcde":
+        one, eight = (np.asarray(PIL.Image.open(tmp_path / n / f"{id}.prob.png"), np.int64) for n in "18")
+        assert np.abs(one - eight).max() <= 1  # of 65535
+
+
+def test_a_film_too_large_to_wait_is_answered_alone(tmp_path, segmenter, films, monkeypatch):
+    PIL.Image.fromarray(GRAY).resize((60, 60)).save(films[2])
+    monkeypatch.setattr(module, "HELD_VALUES", 4 * 64)
+    sizes, real = [], segmenter.encode_images
+    monkeypatch.setattr(segmenter, "encode_images", lambda images: sizes.append(len(images)) or real(images))
+    assert predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out").done == 5
+    assert sizes == [3, 2]
+
+
+def test_one_film_may_have_many_sentences_and_same_names_stay_apart(tmp_path, segmenter, films):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.png").write_bytes(films[0].read_bytes())
+    jobs = jobs_from([films[0], tmp_path / "more" / "a.png", films[0]], LEFT)
+    assert [(job.id, job.row) for job in jobs] == [("films__a", 1), ("more__a", 2), ("films__a-2", 3)]
+    assert predict_files(segmenter, jobs, tmp_path / "out").done == 3
+    assert ids(tmp_path / "out") == ["films__a", "more__a", "films__a-2"]
+
+
+def test_a_jobs_file_brings_texts_sides_and_spacing(tmp_path, segmenter, films):
+    table = (
+        "image,text,laterality,spacing_mm\n"
+        + f"films/a.png,{RIGHT.replace(',', '')},patient,0.5 0.5\nfilms/b.png,{LEFT.replace(',', '')},,\n"
+    )
+    (tmp_path / "jobs.csv").write_text(table)
+    jobs = read_manifest(tmp_path / "jobs.csv", need_masks=False).samples
+    predict_files(segmenter, jobs, tmp_path / "out")
+    a, b = (read_json(tmp_path / "out" / f"{id}.json", PredictionFile) for id in "ab")
+    assert (a.laterality, a.warnings, b.laterality, b.warnings) == ("patient", [], "image", ["laterality_assumed"])
+    assert a.area_mm2 == a.area_px * 0.25
+    assert b.area_mm2 is None
+    assert [row["row"] for row in rows(tmp_path / "out")] == ["1", "2"]
+    predict_files(segmenter, jobs, tmp_path / "image", laterality="image")
+    assert read_json(tmp_path / "image" / "a.json", PredictionFile).laterality == "image", "the option goes before the column"
+
+
+def test_an_ensemble_lists_every_hash(tmp_path, films):
+    write_bundle(tmp_path / "b"), write_bundle(tmp_path / "c", seed=1)
+    both = Segmenter.from_pretrained(tmp_path / "b", with_=[tmp_path / "c"])
+    predict_files(both, jobs_from(films[:1], LEFT), tmp_path / "out")
+    stored = read_json(tmp_path / "out" / "a.json", PredictionFile)
+    assert [stored.bundle_sha256, *stored.ensemble] == [bundle.sha256 for bundle in both.bundles]
+
+
+def test_progress_counts_every_job_to_the_end(tmp_path, segmenter, films):
+    films[1].write_bytes(b"not a film")
+    seen = []
+    predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out", batch=2, progress=lambda *count: seen.append(count))
+    assert seen[-1] == (5, 5)
+    assert seen == sorted(seen)
+    assert {total for _, total in seen} == {5}
+
+
+# ---------------------------------------------------------------- what fails
+
+
+def test_one_bad_file_among_a_hundred_leaves_ninety_nine_masks_and_one_line(tmp_path, segmenter):
+    (tmp_path / "films").mkdir()
+    paths = [tmp_path / "films" / f"{i:03}.png" for i in range(100)]
+    for i, path in enumerate(paths):
+        PIL.Image.fromarray(np.full((8, 8), i, np.uint8)).save(path)
+    paths[41].write_bytes(paths[41].read_bytes()[:50])
+    report = predict_files(segmenter, jobs_from(paths, LEFT), tmp_path / "out")
+    assert (report.done, report.failed, report.exit_code) == (99, 1, 3)
+    assert len(list((tmp_path / "out").glob("*.mask.png"))) == len(rows(tmp_path / "out")) == 99
+    (line,) = rows(tmp_path / "out", "failures.csv")
+    assert line["id"] == "041"
+    assert line["code"] == "truncated"
+    assert "ends before" in line["what"]
+    assert line["fix"]
+    assert ids(tmp_path / "out") == [f"{i:03}" for i in range(100) if i != 41]
+
+
+def test_a_missing_film_and_a_text_that_cannot_be_turned_fail_alone(tmp_path, segmenter, films):
+    films[0].unlink()
+    jobs = jobs_from(films, "mass in the lt lung")
+    report = predict_files(segmenter, jobs[:2], tmp_path / "out")
+    assert report.exit_code == 3
+    assert [(id, e.code) for id, e in report.failures] == [("a", "missing")]
+    report = predict_files(segmenter, jobs[:2], tmp_path / "none", laterality="patient")
+    assert report.exit_code == 2, "nothing could be done"
+    assert [row["code"] for row in rows(tmp_path / "none", "failures.csv")] == ["missing", "side_word"]
+    assert str(films[0]) in str(report.failures[0][1]), "on the user's own terminal his path may appear"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"formats": ["png", "nifti"]}, "format"),
+        ({"formats": []}, "format"),
+        ({"laterality": "doctor"}, "laterality"),
+        ({"overwrite": True, "resume": True}, "options"),
+    ],
+)
+def test_an_option_that_cannot_be_met_is_said_before_anything_is_done(tmp_path, segmenter, films, options, code):
+    message = refused(code, segmenter, jobs_from(films, LEFT), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    assert code != "format" or "This version writes png" in message
+
+
+def test_nothing_to_do_and_ids_twice(tmp_path, segmenter, films):
+    refused("no_jobs", segmenter, [], tmp_path / "out")
+    assert "'a'" in refused("duplicate_id", segmenter, jobs_from(films[:1], LEFT) * 2, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- what is there already
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["a.mask.png", "e.json", "predictions.csv", "failures.csv"])
+def test_a_file_that_exists_is_not_touched(tmp_path, segmenter, films, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert name in refused("exists", segmenter, jobs_from(films, LEFT), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_other_files_in_the_folder_do_not_matter(tmp_path, segmenter, films):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out").done == 5
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_overwrite_answers_anew_and_leaves_no_old_mask_beside_a_failure(tmp_path, segmenter, films):
+    out = tmp_path / "out"
+    predict_files(segmenter, jobs_from(films, LEFT), out)
+    films[1].write_bytes(b"damaged since")
+    report = predict_files(segmenter, jobs_from(films[:3], "No effusion."), out, overwrite=True)
+    assert (report.done, report.failed, report.skipped) == (2, 1, 0)
+    assert ids(out) == ["a", "c"]
+    assert ids(out, "failures.csv") == ["b"]
+    assert not list(out.glob("b.*"))
+    assert not read_mask(out / "a.mask.png").any()
+
+
+def test_resume_skips_what_is_done_and_adds_the_rest(tmp_path, segmenter, films):
+    out = tmp_path / "out"
+    bad = films[3].read_bytes()
+    films[3].write_bytes(b"damaged")
+    predict_files(segmenter, jobs_from(films[:4], LEFT), out)
+    first = rows(out)
+    before = snapshot(out)
+    films[3].write_bytes(bad)
+    (out / "b.json").unlink()  # as if killed while it was written
+    (out / "c.prob.png").unlink()
+    report = predict_files(segmenter, jobs_from(films, LEFT), out, resume=True)
+    assert (report.done, report.failed, report.skipped, report.exit_code) == (4, 0, 1, 0)
+    assert all(snapshot(out)[f"a.{kind}"] == before[f"a.{kind}"] for kind in KINDS)
+    assert ids(out) == list("abcde")
+    assert rows(out)[:3] == first
+    assert not rows(out, "failures.csv")
+    assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True).skipped == 5
+
+
+def test_resume_with_other_films_adds_to_the_tables(tmp_path, segmenter, films):
+    out = tmp_path / "out"
+    films[0].write_bytes(b"damaged")
+    predict_files(segmenter, jobs_from(films[:2], LEFT), out)
+    report = predict_files(segmenter, jobs_from(films[2:], RIGHT), out, resume=True)
+    assert (report.done, report.skipped) == (3, 0)
+    assert ids(out) == list("bcde")
+    assert ids(out, "failures.csv") == ["a"]
+    assert [row["finding"] for row in rows(out)] == [LEFT, RIGHT, RIGHT, RIGHT]
+
+
+def test_resume_with_no_folder_begins(tmp_path, segmenter, films):
+    assert predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out", resume=True).done == 5
+
+
+def test_resume_never_mixes_bundles_texts_or_sides(tmp_path, segmenter, films):
+    out, other = tmp_path / "out", Segmenter.from_pretrained(write_bundle(tmp_path / "b", threshold=0.4))
+    predict_files(segmenter, jobs_from(films[:2], LEFT), out, laterality="image")
+    assert "another bundle" in refused("resume", other, jobs_from(films, LEFT), out, resume=True)
+    assert "another text" in refused("resume", segmenter, jobs_from(films, RIGHT), out, resume=True)
+    assert "sides of the image" in refused("resume", segmenter, jobs_from(films, LEFT), out, resume=True, laterality="patient")
+    assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True, laterality="image").skipped == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"name,age\nJane,40\n", b"\xff\xfe", b"id,row,finding,status,mask,presence,area_px,side,warnings\na,1\n"]
+)
+def test_resume_takes_no_table_for_its_own_that_is_not(tmp_path, segmenter, films, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.csv").write_bytes(content)
+    refused("resume", segmenter, jobs_from(films, LEFT), tmp_path / "out", resume=True)
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == content
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_loses_nothing_that_was_done(tmp_path, segmenter, films, monkeypatch, error):
+    real, out = predictions.write_overlay, tmp_path / "out"
+
+    def stop_at_d(path, *args):
+        if path.name == "d.overlay.png":
+            raise error
+        real(path, *args)
+
+    monkeypatch.setattr(predictions, "write_overlay", stop_at_d)
+    with pytest.raises(error):
+        predict_files(segmenter, jobs_from(films, LEFT), out, batch=2)
+    assert ids(out) == list("abc")
+    assert not (out / "d.json").exists()
+    monkeypatch.undo()
+    (out / "predictions.csv").unlink()  # as after a kill before the table was written
+    report = predict_files(segmenter, jobs_from(films, LEFT), out, batch=2, resume=True)
+    assert (report.done, report.skipped) == (2, 3)
+    assert ids(out) == list("abcde")
+
+
+def test_the_tables_grow_while_the_work_goes_on(tmp_path, segmenter, films, monkeypatch):
+    monkeypatch.setattr(predictions, "SAVE_SECONDS", 0)
+    seen = []
+    predict_files(
+        segmenter, jobs_from(films, LEFT), tmp_path / "out", batch=2, progress=lambda *_: seen.append(len(rows(tmp_path / "out")))
+    )
+    assert seen == [0, 2, 2, 4, 4, 4]
+
+
+def test_a_full_disk_stops_cleanly_and_a_resume_goes_on(tmp_path, segmenter, films, monkeypatch):
+    real, out = predictions.write_mask, tmp_path / "out"
+
+    def full(path, mask):
+        if path.name == "c.mask.png":
+            raise InputError("the file cannot be written (No space left on device)", path, "Make room.", "unwritable")
+        real(path, mask)
+
+    monkeypatch.setattr(predictions, "write_mask", full)
+    assert "No space left" in refused("unwritable", segmenter, jobs_from(films, LEFT), out)
+    assert ids(out) == ["a", "b"]
+    assert not rows(out, "failures.csv")
+    assert not list(out.glob(".part-*"))
+    monkeypatch.undo()
+    assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True).skipped == 2
+
+
+def test_an_output_that_is_a_file_or_lies_under_one(tmp_path, segmenter, films):
+    refused("exists", segmenter, jobs_from(films, LEFT), films[0])
+    refused("unwritable", segmenter, jobs_from(films, LEFT), films[0] / "out")
+    assert read_image(films[0]).geometry.shape == (8, 8)

@@ -1,0 +1,331 @@
+"""A film and a sentence in, a mask out: on the film's own grid, for whoever's left is meant, with a warning for all that was assumed."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reportseg.bundle import load_bundle
+from reportseg.decision import calibrate, decide
+from reportseg.engines import TorchEngine, native_logits
+from reportseg.errors import WARNINGS, InputError
+from reportseg.segmenter import Segmenter, side_of
+from reportseg.text import CONSTANT, swap_sides
+from tiny import LEFT, RIGHT, UNET, film, write_bundle
+
+EVERY_TEXT = "Bilateral pulmonary infection, two infected areas, lower lung."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bundles")
+    write_bundle(root / "image")
+    write_bundle(root / "patient", laterality="patient", seed=1, size_px=48, temperature=0.8)
+    write_bundle(root / "none", laterality="none")
+    write_bundle(root / "unet", UNET, laterality="none")
+    write_bundle(root / "twin", text="constant")
+    write_bundle(root / "adaptive", rule="expected_dice")
+    return root
+
+
+@pytest.fixture(scope="module")
+def segmenter(folder):
+    return Segmenter.from_pretrained(folder / "image", device="cpu")
+
+
+def same(a, b, atol=0.0):
+    assert np.allclose(a.probability_HW, b.probability_HW, rtol=0, atol=atol)
+    if atol == 0:
+        assert (a.mask_HW == b.mask_HW).all()
+
+
+# ---------------------------------------------------------------- the answer
+
+
+def test_an_answer_is_the_models_logits_resized_calibrated_and_cut(folder, segmenter):
+    answer = segmenter.segment(film(), LEFT, id="a", laterality="image")
+    bundle = load_bundle(folder / "image")
+    image = torch.nn.functional.interpolate(
+        torch.from_numpy(film()).permute(2, 0, 1)[None], (32, 32), mode="bilinear", antialias=True, align_corners=False
+    ).expand(-1, 3, -1, -1)
+    output = TorchEngine(bundle.model, "cpu").run(image, [LEFT])
+    expected = calibrate(native_logits(output.logits_B1HW, [(40, 48)])[0], 1.3)
+    assert np.allclose(answer.probability_HW, expected, atol=1e-6)
+    assert (answer.mask_HW == (answer.probability_HW >= 0.5)).all()
+    assert 0 < answer.area_px < 40 * 48
+    assert answer.mask_HW.shape == answer.geometry.shape == (40, 48)
+    assert (answer.id, answer.text, answer.polarity, answer.laterality) == ("a", LEFT, "present", "image")
+    assert answer.engine == "torch-cpu"
+    assert answer.bundle_sha256 == bundle.sha256 == segmenter.sha256
+    assert answer.decision == {"rule": "fixed", "threshold": 0.5, "temperature": 1.3}
+    assert answer.presence is None
+    assert answer.warnings == ()
+    assert answer.time_s > 0
+    assert answer.area_mm2 is None
+
+
+def test_the_bundles_own_rule_cuts(folder):
+    answer = Segmenter.from_pretrained(folder / "adaptive").segment(film(), LEFT)
+    assert answer.decision["rule"] == "expected_dice"
+    assert (answer.mask_HW == decide(answer.probability_HW, load_bundle(folder / "adaptive").decision)).all()
+
+
+def test_a_path_bytes_an_array_and_a_pil_image_are_the_same_film(tmp_path, segmenter):
+    pixels = (film()[:, :, 0] * 255).astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "Jane Doe.png")
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    sources = [tmp_path / "Jane Doe.png", str(tmp_path / "Jane Doe.png"), buffer.getvalue(), pixels, PIL.Image.fromarray(pixels)]
+    answers = [segmenter.segment(source, LEFT) for source in sources]
+    for answer in answers[1:]:
+        same(answers[0], answer)
+    assert [answer.id for answer in answers] == ["Jane-Doe", "Jane-Doe", "", "", ""]
+
+
+def test_gray_and_its_rgb_copy_are_the_same_film(segmenter):
+    same(segmenter.segment(film()[:, :, 0], LEFT), segmenter.segment(film().repeat(3, axis=2), LEFT))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (33, 31), (200, 90)])
+def test_any_size_is_answered_on_its_own_grid(segmenter, shape):
+    answer = segmenter.segment(film(*shape), LEFT)
+    assert answer.mask_HW.shape == answer.probability_HW.shape == shape
+    assert answer.mask_HW.dtype == bool
+    assert answer.probability_HW.dtype == np.float32
+    assert 0 <= answer.probability_HW.min() <= answer.probability_HW.max() <= 1
+
+
+def test_batch_one_and_batch_eight_agree(segmenter):
+    films = [film(30 + i, 50 - i, 1 + 2 * (i % 2), seed=i) for i in range(11)]
+    texts = [LEFT, RIGHT, "", "no effusion", EVERY_TEXT, "عتامة في الرئة", "x", LEFT, RIGHT, EVERY_TEXT, LEFT]
+    together = segmenter.segment_batch(films, texts, ids=[str(i) for i in range(11)])
+    assert [answer.id for answer in together] == [str(i) for i in range(11)]
+    for answer, source, text in zip(together, films, texts, strict=True):
+        alone = segmenter.segment(source, text)
+        same(answer, alone, atol=1e-5)
+        assert answer.warnings == alone.warnings
+        assert answer.polarity == alone.polarity
+
+
+def test_a_film_is_encoded_once_for_many_sentences(segmenter, monkeypatch):
+    texts, calls = [LEFT, RIGHT, ""], []
+    apart = [segmenter.segment(film(), text) for text in texts]
+    model = segmenter.bundles[0].model
+    monkeypatch.setattr(model, "encode_image", lambda x, real=model.encode_image: calls.append(1) or real(x))
+    for one, other in zip(apart, segmenter.segment_many(film(), texts), strict=True):
+        same(one, other)
+    encoded = segmenter.encode_image(film())
+    for one, text, map_HW in zip(apart, texts, segmenter.probabilities(encoded, texts), strict=True):
+        same(one, segmenter.segment(encoded, text))
+        assert (map_HW == one.probability_HW).all()
+    assert len(calls) == 2
+
+
+def test_probabilities_of_many_encoded_films_take_one_text_each(segmenter):
+    films, texts = [film(20, 30), film(40, 40, seed=1)], [LEFT, "no effusion"]
+    maps = segmenter.probabilities(segmenter.encode_images(films), texts)
+    assert [m.shape for m in maps] == [(20, 30), (40, 40)]
+    assert not maps[1].any()
+    assert np.allclose(maps[0], segmenter.segment(films[0], LEFT).probability_HW, atol=1e-5)
+    with pytest.raises(ValueError):
+        segmenter.probabilities(segmenter.encode_images(films), [LEFT] * 3)
+
+
+def test_what_another_segmenter_encoded_is_refused(folder, segmenter):
+    with pytest.raises(ValueError, match="another segmenter"):
+        Segmenter.from_pretrained(folder / "twin").segment(segmenter.encode_image(film()), LEFT)
+
+
+# ---------------------------------------------------------------- whose left
+
+
+@pytest.mark.parametrize("name", ["image", "patient"])
+def test_the_patients_left_is_the_images_right(folder, name):
+    segmenter = Segmenter.from_pretrained(folder / name)
+    assert segmenter.laterality == name
+    for text in (LEFT, RIGHT, "opacity in the RUL and the lingula", EVERY_TEXT):
+        patient, image = (
+            segmenter.segment(film(), text, laterality="patient"),
+            segmenter.segment(film(), swap_sides(text), laterality="image"),
+        )
+        same(patient, image)
+        assert (patient.laterality, image.laterality) == ("patient", "image")
+        other = {"left": "right", "right": "left"}
+        assert patient.side == other.get(image.side, image.side)
+
+
+def test_the_text_is_read_in_the_bundles_convention(segmenter):
+    assert segmenter.ask(LEFT, "image").prompts == (LEFT,)
+    assert segmenter.ask(LEFT, "patient").prompts == (RIGHT,)
+    assert segmenter.ask(LEFT).prompts == (LEFT,)
+    assert segmenter.ask(LEFT, None, "patient").prompts == (RIGHT,), "a DICOM film implies the patient's side"
+    assert segmenter.ask(LEFT, "image", "patient").prompts == (LEFT,), "the caller's word goes before the format's"
+    assert segmenter.ask(LEFT, "patient").text == LEFT
+
+
+def test_where_nobody_says_whose_left_a_side_word_warns(folder, segmenter):
+    assert segmenter.segment(film(), LEFT).warnings == ("laterality_assumed",)
+    assert segmenter.segment(film(), LEFT).laterality == "image"
+    assert "laterality_assumed" in segmenter.ask("opacity in the lt lung").warnings
+    assert segmenter.ask(LEFT, "none").warnings == ("laterality_assumed",)
+    for text, whose in [(LEFT, "image"), (LEFT, "patient"), (EVERY_TEXT, None)]:
+        assert segmenter.ask(text, whose).warnings == ()
+    assert Segmenter.from_pretrained(folder / "patient").segment(film(), LEFT).laterality == "patient"
+
+
+def test_a_bundle_without_sides_gets_the_text_as_it_is_and_names_the_images_side(folder):
+    segmenter = Segmenter.from_pretrained(folder / "none")
+    assert segmenter.ask(LEFT, "patient").prompts == (LEFT,)
+    assert segmenter.ask("opacity in the lt lung", "patient").prompts == ("opacity in the lt lung",)
+    assert segmenter.ask(LEFT).laterality == "image"
+    assert "laterality_assumed" in segmenter.ask(LEFT).warnings
+
+
+@pytest.mark.parametrize(("text", "word"), [("opacity in the lt lung", "lt"), ("Trübung links", "links"), ("mass at 3 o'clock", "o'clock")])
+def test_a_side_word_that_cannot_be_turned_is_an_error_only_where_it_must_be(segmenter, text, word):
+    with pytest.raises(InputError, match=word) as caught:
+        segmenter.segment(film(), text, laterality="patient")
+    assert caught.value.code == "side_word"
+    assert "--laterality image" in caught.value.fix
+    assert segmenter.segment(film(), text, laterality="image").area_px >= 0
+    assert segmenter.ask("no mass at 3 o'clock", "patient").denied, "what is denied needs no side"
+
+
+def test_a_laterality_that_does_not_exist(segmenter):
+    with pytest.raises(InputError, match="patient, image, none"):
+        segmenter.ask(LEFT, "doctor")
+
+
+def mask_of(*columns: int, width: int = 10) -> np.ndarray:
+    mask = np.zeros((4, width), bool)
+    mask[:, list(columns)] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "side"),
+    [
+        (mask_of(0, 1), "left"),
+        (mask_of(8), "right"),
+        (mask_of(0, 9), "bilateral"),
+        (mask_of(), None),
+        (mask_of(4, 5), "bilateral"),
+        (mask_of(2, width=5), "bilateral"),  # the middle column belongs to both
+        (mask_of(0, width=1), "bilateral"),
+        (mask_of(*range(10), 10, width=20), "left"),  # 1 of 11 columns lies right: under a tenth
+        (mask_of(*range(9), 10, width=20), "bilateral"),  # 1 of 10
+    ],
+)
+def test_a_half_counts_from_a_tenth_of_the_area_on(mask, side):
+    assert side_of(mask, "image") == side
+    assert side_of(mask[:, ::-1], "patient") == side, "seen from the patient the film is mirrored"
+    assert side_of(mask, "none") == side
+
+
+@given(st.integers(1, 9), st.integers(0, 2**20))
+def test_a_mirrored_mask_lies_on_the_other_side(width, seed):
+    mask = np.random.default_rng(seed).random((3, width)) < 0.3
+    assert side_of(mask, "image") == side_of(mask[:, ::-1], "patient")
+
+
+# ---------------------------------------------------------------- what the text may be
+
+
+def test_a_denial_has_an_empty_mask(segmenter):
+    answer = segmenter.segment(film(), "No pleural effusion in the left lung.", laterality="patient")
+    assert not answer.mask_HW.any()
+    assert not answer.probability_HW.any()
+    assert (answer.polarity, answer.warnings, answer.side, answer.area_px) == ("absent", ("negated",), None, 0)
+    assert segmenter.segment(film(), "No effusion, but infected area in the lung.").polarity == "present"
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("", "empty_text"),
+        (" \n\u200b", "empty_text"),
+        ("le poumon gauche est infecté", "out_of_vocabulary"),
+        (", ".join([EVERY_TEXT] * 12), "text_truncated"),
+        ("one two", "no_knowledge"),
+    ],
+)
+def test_what_has_no_effect_is_a_warning(segmenter, text, warning):
+    assert warning in segmenter.segment(film(), text, laterality="image").warnings
+    assert warning in WARNINGS
+    assert warning not in segmenter.ask(EVERY_TEXT).warnings
+
+
+def test_out_of_vocabulary_begins_above_three_words_in_ten(segmenter):
+    known = "one two infected area areas lower lung"
+    assert "out_of_vocabulary" not in segmenter.ask(f"{known} x y z").warnings
+    assert "out_of_vocabulary" in segmenter.ask(f"{known} x y z q").warnings
+    assert "out_of_vocabulary" not in segmenter.ask(f"{known} x x x x x x").warnings, "each word counts once"
+
+
+def test_the_converted_text_is_what_the_warnings_are_about(tmp_path, monkeypatch):
+    segmenter = Segmenter.from_pretrained(write_bundle(tmp_path / "b"))
+    object.__setattr__(segmenter.bundles[0], "words", frozenset({"lingula"}))
+    assert "out_of_vocabulary" not in segmenter.ask("RML", "patient").warnings
+    assert "out_of_vocabulary" in segmenter.ask("RML", "image").warnings
+
+
+@pytest.mark.parametrize(("name", "prompt"), [("unet", ""), ("twin", CONSTANT)])
+def test_a_model_without_text_answers_from_the_film_alone(folder, name, prompt):
+    segmenter = Segmenter.from_pretrained(folder / name)
+    answers = [
+        segmenter.segment(film(), text, laterality="patient") for text in (LEFT, "", "no effusion", "opacity in the lt lung", "x y z")
+    ]
+    for answer in answers:
+        same(answers[0], answer)
+        assert answer.warnings == ()
+        assert answer.polarity == "present"
+    assert segmenter.ask(LEFT).prompts == (prompt,)
+    assert segmenter.ask(LEFT).warnings == ()
+
+
+def test_the_films_warnings_come_along(segmenter):
+    rgba = np.full((8, 8, 4), 200, np.uint8)
+    assert segmenter.segment(rgba, LEFT).warnings == ("alpha_dropped", "laterality_assumed")
+
+
+# ---------------------------------------------------------------- several bundles
+
+
+def test_an_ensemble_is_the_mean_of_calibrated_probabilities_each_in_its_own_convention(folder):
+    first, second = (Segmenter.from_pretrained(folder / name) for name in ("image", "patient"))
+    both = Segmenter.from_pretrained(folder / "image", with_=[folder / "patient"])
+    assert both.ensemble == (second.sha256,)
+    assert both.sha256 == first.sha256
+    assert len(both.bundles) == 2
+    assert both.ask(LEFT, "patient").prompts == (RIGHT, LEFT)
+    answer = both.segment(film(), LEFT, laterality="patient")
+    parts = [s.segment(film(), LEFT, laterality="patient").probability_HW for s in (first, second)]
+    assert np.allclose(answer.probability_HW, np.mean(parts, axis=0), atol=1e-6)
+    assert (answer.mask_HW == (answer.probability_HW >= first.decision.threshold)).all()
+    assert answer.decision == first.segment(film(), LEFT).decision
+
+
+def test_an_ensemble_takes_the_convention_of_the_first_bundle_that_has_one(folder):
+    mixed = Segmenter.from_pretrained(folder / "unet", with_=[folder / "patient"])
+    assert mixed.laterality == "patient"
+    assert mixed.ask(LEFT, "image").prompts == ("", RIGHT)
+    assert mixed.ask("no effusion").denied
+    assert mixed.segment(film(), "").warnings == ("empty_text",)
+
+
+def test_a_bundle_averaged_with_itself_changes_nothing(folder, segmenter):
+    double = Segmenter.from_pretrained(folder / "image", with_=[folder / "image"])
+    same(double.segment(film(), LEFT), segmenter.segment(film(), LEFT), atol=1e-6)
+
+
+def test_engines_and_devices_that_are_not_there(folder):
+    with pytest.raises(InputError, match="auto, torch"):
+        Segmenter.from_pretrained(folder / "image", engine="abacus")
+    with pytest.raises(InputError, match="not available"):
+        Segmenter.from_pretrained(folder / "image", device="abacus")

@@ -1,0 +1,218 @@
+"""Intervals and tests that respect patients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from reportseg.errors import InputError
+from reportseg.metrics import summarise
+from reportseg.stats import align, bootstrap, clusters, holm, paired_bootstrap, paired_bootstrap_mean, wilcoxon_patients
+from reportseg.types import CaseScore
+
+
+def case(id, patient="", tp=50, fp=10, fn=10, presence=None, present=True):
+    union = tp + fp + fn
+    dice = 2 * tp / (union + tp) if union else 1.0
+    return CaseScore(
+        id, patient, "text", tp, fp, fn, dice, tp / union if union else 1.0, float(fp), 1 / (1 + fn), presence, present, area_px=tp + fp
+    )
+
+
+def cohort(n_patients=60, films=3, seed=0, shift=0):
+    """Films of one patient resemble one another; `shift` true pixels more are found in every film."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for p in range(n_patients):
+        level = rng.integers(100, 900)
+        for f in range(films):
+            tp = int(np.clip(level + rng.integers(-30, 30) + shift, 1, 1000))
+            cases.append(case(f"{p}-{f}", f"p{p}", tp, int(rng.integers(20, 200)), 1000 - tp))
+    return cases
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[name] == pytest.approx(b[name]) for name in a)
+
+
+# ---------------------------------------------------------------- bootstrap
+
+
+def test_an_interval_surrounds_its_score():
+    cases = cohort()
+    scores, intervals = summarise(cases), bootstrap(cases)
+    assert set(intervals) == {name for name, value in scores.items() if value is not None}
+    for name, (low, high) in intervals.items():
+        assert low < scores[name] < high, name
+
+
+def test_the_same_seed_gives_the_same_interval_in_any_order_of_the_cases():
+    cases = cohort()
+    assert same(bootstrap(cases, 200, seed=1), bootstrap(cases[::-1], 200, seed=1))
+    assert bootstrap(cases, 200, seed=1) != bootstrap(cases, 200, seed=2)
+
+
+def test_whole_patients_are_drawn():
+    """Ten copies of each film tell nothing new when they are of the same patient."""
+    one = [case(f"{p}", f"p{p}", tp=100 + p) for p in range(30)]
+    ten = [replace(c, id=f"{c.id}-{i}") for c in one for i in range(10)]
+    free = [replace(c, patient="") for c in ten]
+    width = {name: b - a for name, (a, b) in ((k, bootstrap(v)["dice_mean"]) for k, v in {"1": one, "10": ten, "free": free}.items())}
+    assert width["10"] == pytest.approx(width["1"])
+    assert width["free"] < width["1"] / 2.5  # the square root of ten is 3.2
+
+
+def test_the_width_is_that_of_the_mean_of_patients():
+    values = np.random.default_rng(0).integers(100, 900, 400)
+    low, high = bootstrap([case(str(i), f"p{i}", tp=int(v)) for i, v in enumerate(values)])["dice_mean"]
+    dice = 2 * values / (2 * values + 20)
+    assert high - low == pytest.approx(2 * 1.96 * dice.std() / 20, rel=0.1)
+
+
+def test_pooled_scores_are_made_anew_from_summed_counts():
+    """Three patients have 27 equally likely draws; the lowest and the highest have a share of 1/27 each, more than 2.5 %."""
+    cases = [case("a", "p", 900, 10, 20), case("b", "q", 5, 50, 40), case("c", "r", 0, 300, 10)]
+    pooled = []
+    for draw in np.ndindex(3, 3, 3):
+        tp, fp, fn = (sum(getattr(cases[i], k) for i in draw) for k in ("tp", "fp", "fn"))
+        pooled.append(2 * tp / (2 * tp + fp + fn))
+    assert bootstrap(cases)["dice_pooled"] == pytest.approx((min(pooled), max(pooled)))
+
+
+def test_films_without_a_patient_are_their_own_clusters():
+    assert clusters([case("a", "p"), case("b", "p"), case("c"), case("p")]) == ["patient p", "patient p", "film c", "film p"]
+
+
+def test_the_formulas_are_those_of_the_metrics():
+    """With one cluster each draw is the whole set, so the interval is the score itself."""
+    rng = np.random.default_rng(4)
+    cases = [
+        case(
+            str(i),
+            "p",
+            *(int(v) for v in (rng.integers(0, 90, 3) * (i % 3 > 0))),
+            presence=float(rng.integers(0, 5)) / 5,
+            present=i % 4 > 0,
+        )
+        for i in range(40)
+    ]
+    scores, intervals = summarise(cases), bootstrap(cases, n_boot=3)
+    assert set(intervals) == set(scores)
+    for name, value in scores.items():
+        assert intervals[name] == pytest.approx((value, value)), name
+
+
+def test_only_empty_pairs_have_a_pooled_dice_of_one():
+    assert bootstrap([case("a", tp=0, fp=0, fn=0, present=False)], n_boot=5)["dice_pooled"] == (1.0, 1.0)
+
+
+def test_draws_that_hold_no_absent_target_are_left_out():
+    cases = [case("a", presence=0.9), case("b", presence=0.2, present=False, tp=0, fp=0, fn=0)]
+    intervals = bootstrap(cases, n_boot=50)
+    assert intervals["absent_correct"] == (1.0, 1.0)
+    assert intervals["presence_auroc"] == (1.0, 1.0)
+
+
+def test_no_cases_no_intervals():
+    assert bootstrap([]) == {}
+
+
+def test_large_sets_are_drawn_in_portions(monkeypatch):
+    whole = bootstrap(cohort(), 100)
+    monkeypatch.setattr("reportseg.stats._CELLS", 1000)
+    assert same(bootstrap(cohort(), 100), whole)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals():
+    a, b = cohort(shift=10), cohort()
+    value, low, high = paired_bootstrap(a, b)["dice_mean"]
+    assert value == pytest.approx(summarise(a)["dice_mean"] - summarise(b)["dice_mean"])
+    assert 0 < low < value < high
+    alone = bootstrap(a)["dice_mean"]
+    assert high - low < (alone[1] - alone[0]) / 5
+
+
+def test_both_arms_get_the_same_draws():
+    """Against itself every draw differs by nothing."""
+    assert set(paired_bootstrap(cohort(), cohort()).values()) == {(0.0, 0.0, 0.0)}
+
+
+def test_pairs_are_matched_by_id_and_turning_them_turns_the_sign():
+    a, b = cohort(shift=5), cohort()
+    forth, back = paired_bootstrap(a, b[::-1], 300), paired_bootstrap(b, a, 300)
+    assert same(forth, paired_bootstrap(a, b, 300))
+    for name, (value, low, high) in forth.items():
+        assert back[name] == pytest.approx((-value, -high, -low)), name
+
+
+def test_different_cases_cannot_be_paired():
+    a = cohort()
+    for b in (a[1:], [*a[1:], replace(a[0], id="x")], []):
+        with pytest.raises(InputError, match="not on the same cases") as caught:
+            paired_bootstrap(a, b)
+        assert caught.value.code == "cases_differ"
+
+
+def test_a_case_given_twice_cannot_be_paired():
+    a = cohort(2)
+    with pytest.raises(InputError, match="cases"):
+        align(a, [*a[:-1], a[0], a[-1]])
+
+
+def test_a_score_that_one_arm_lacks_has_no_difference():
+    a = [case("a", presence=0.9), case("b", presence=0.1, present=False)]
+    b = [replace(c, presence=None) for c in a]
+    assert "presence_auroc" not in paired_bootstrap(a, b, 20)
+
+
+def test_the_mean_of_several_pairs():
+    a, b, c = cohort(shift=30), cohort(), cohort(seed=3)
+    both = paired_bootstrap_mean([(a, b), (a, c)], 200)
+    alone = [paired_bootstrap(a, other, 5)["dice_pooled"][0] for other in (b, c)]
+    assert both["dice_pooled"][0] == pytest.approx(sum(alone) / 2)
+    assert same(paired_bootstrap_mean([(a, b), (a, b)], 200), paired_bootstrap(a, b, 200))
+
+
+def test_pairs_may_cover_different_cases():
+    a, b = cohort(shift=30), cohort()
+    value, low, high = paired_bootstrap_mean([(a[3:], b[3:]), (a[:-3], b[:-3])], 200)["dice_mean"]
+    assert 0 < low < value < high
+    assert paired_bootstrap_mean([(a, b), ([], [])], 200) == paired_bootstrap(a, b, 200)
+    assert paired_bootstrap_mean([]) == {}
+
+
+# ---------------------------------------------------------------- tests
+
+
+def test_wilcoxon_is_made_on_patient_means():
+    a, b = cohort(shift=10), cohort()
+    p = wilcoxon_patients(a, b)
+    assert p < 1e-6
+    # ten copies of each film are no new evidence
+    more_a, more_b = ([replace(c, id=f"{c.id}/{i}") for c in arm for i in range(10)] for arm in (a, b))
+    assert wilcoxon_patients(more_a, more_b) == pytest.approx(p)
+    assert wilcoxon_patients(b, a[::-1]) == pytest.approx(p)
+    assert wilcoxon_patients(a, b, "iou") < 1e-6
+
+
+def test_wilcoxon_against_a_hand_count():
+    """Five patients, all better: the exact two-sided p is 2 / 2^5."""
+    a = [case(str(i), f"p{i}", tp=60 + i) for i in range(5)]
+    b = [case(str(i), f"p{i}", tp=50 - 3 * i) for i in range(5)]
+    assert wilcoxon_patients(a, b) == pytest.approx(2 / 32)
+
+
+def test_no_difference_is_no_evidence():
+    assert wilcoxon_patients(cohort(), cohort()) == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
