@@ -1,6 +1,6 @@
 # Everything runs in one virtual environment, .venv, which is made anew when pyproject.toml or constraints.txt change.
 #   make test PYTHON=python3.12                                                        another interpreter
-#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"       PyTorch without CUDA, a tenth of the download
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"       PyTorch without CUDA
 #   make demo UV=                                                                      pip although uv is there
 
 .DEFAULT_GOAL := help

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import PIL.Image
 import pytest
-import tiny
 
+import tiny
 from reportseg.cases import read_cases, write_cases
 from reportseg.data.manifest import read_manifest, write_manifest
 from reportseg.errors import InputError
@@ -218,7 +218,7 @@ def test_distances_are_in_mm_only_where_every_row_has_a_spacing(painter, tmp_pat
     px = run(painter, make_data(tmp_path / "px", [rows[0], (RIGHT, "right", {})]), tmp_path / "b")
     assert (mm.hd95_unit, px.hd95_unit) == ("mm", "px")
     assert mm.hd95 == pytest.approx(px.hd95 / 2)
-    assert any("1 of 2 rows" in warning for warning in px.warnings)
+    assert any("in 1 of 2 rows only" in warning for warning in px.warnings)
 
 
 def test_a_prediction_is_brought_to_the_grid_of_the_true_mask(painter, tmp_path):
@@ -226,7 +226,7 @@ def test_a_prediction_is_brought_to_the_grid_of_the_true_mask(painter, tmp_path)
     PIL.Image.open(tmp_path / "data" / "mask0.png").resize((64, 48), 0).save(tmp_path / "data" / "mask0.png")
     metrics = run(painter, manifest, tmp_path / "eval")
     assert read_cases(tmp_path / "eval")[0].area_px == 48 * 32
-    assert any("1 true masks are not on the grid" in warning for warning in metrics.warnings)
+    assert any("another grid than their film: 1 of 2" in warning for warning in metrics.warnings)
 
 
 def test_the_conventions_of_the_rows_reach_the_segmenter(painter, tmp_path):
@@ -281,7 +281,7 @@ def test_rows_that_no_permutation_can_serve_are_left_out_and_counted(painter, tm
     rows = [(LEFT, "left", {})] * 5 + [(RIGHT, "right", {})] * 2
     metrics = run(painter, make_data(tmp_path / "data", rows), tmp_path / "eval", controls=["shuffled"])
     assert (metrics.controls["shuffled"].n_cases, metrics.controls["shuffled"].n_changed) == (4, 4)
-    assert any("3 cases were left out" in warning for warning in metrics.warnings)
+    assert any("leaves out 3 of 7 cases" in warning for warning in metrics.warnings)
 
 
 def test_a_single_sentence_cannot_be_shuffled(painter, tmp_path):
@@ -339,8 +339,8 @@ def test_patients_of_the_training_split_are_a_warning_in_metrics_and_report(pain
         (LEFT, "left", {"patient": p, "split": s}) for p, s in (("a", "train"), ("a", "test"), ("a", "test"), ("b", "test"), ("", "test"))
     ]
     metrics = run(painter, make_data(tmp_path / "data", rows), tmp_path / "eval")
-    (warning,) = [w for w in metrics.warnings if "also have films in the split train" in w]
-    assert warning.startswith("1 patients with 2 of the 4 cases")
+    (warning,) = [w for w in metrics.warnings if w.startswith("Patients shared with the split train")]
+    assert "1, with 2 of the 4 cases" in warning
     assert warning in (tmp_path / "eval" / "report.html").read_text()
     assert (metrics.n_patients, metrics.ci.clusters, metrics.ci.without_patient) == (2, 3, 1)
 

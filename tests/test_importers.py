@@ -246,7 +246,7 @@ def test_a_sheet_with_entities_is_refused(tmp_path, entities):
 
 def test_a_sheet_whose_cells_lie_far_apart_is_not_filled_up(tmp_path):
     file = sheet(tmp_path / "s.xlsx", [("a", LEFT)])
-    far = b"".join(b'<row r="%d"><c r="XFD%d"><v>1</v></c></row>' % (n, n) for n in range(10, 100_000, 10))
+    far = b"".join(b'<row r="%d"><c r="XFD%d"><v>1</v></c></row>' % (n, n) for n in range(10, 10_000, 10))
     rewritten(file, lambda xml: xml.replace(b"</sheetData>", far + b'<row r="999999999999"><c r="A1"><v>1</v></c></row></sheetData>'))
     assert read_sheet(file) == [("a", LEFT)]
 
@@ -307,6 +307,15 @@ def test_copy_copies_a_film_once_for_all_of_its_rows(tmp_path):
     assert [s.id for s in samples] == ["a", "a-2"]
     assert samples[0].image == samples[1].image
     assert sorted(p.name for p in (tmp_path / "o").rglob("*.png")) == ["a.png", "a.png"]
+
+
+def test_an_id_of_the_source_cannot_lead_a_copy_out_of_its_folder(tmp_path):
+    source = films(tmp_path / "x", "a", "b")
+    rows = ("images/a.png,masks/a.png,t,../../gone", "images/b.png,masks/b.png,t,")
+    table(source / "texts.csv", "image,mask,text,id", *rows)
+    dataset = read_manifest(import_data("folder", source, tmp_path / "o", copy=True).manifest)
+    assert [s.id for s in dataset.samples] == ["..-..-gone", "b"]
+    assert sorted(p.name for p in (tmp_path / "o/images").iterdir()) == ["..-..-gone.png", "b.png"]
 
 
 def test_copy_never_mixes_with_files_that_are_there(tmp_path):

@@ -65,7 +65,7 @@ class Fixed(nn.Module):
 
 
 def test_sse_gates_the_vit_into_the_cnn():
-    """g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = conv3x3(C_s + g_s V_s), V_s a tap through its own norm and 1x1, resized to the size of C_s."""
+    """g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = conv3x3(C_s + g_s V_s), V_s a tap through its own norm and 1x1, of the size of C_s."""
     torch.manual_seed(0)
     size, grid = (40, 56), (3, 4)
     taps = [torch.randn(1, 12, TINY.vision[0]) for _ in STRIDES]
@@ -79,7 +79,7 @@ def test_sse_gates_the_vit_into_the_cnn():
         v = F.interpolate(v, detail.shape[-2:], mode="bilinear", align_corners=False)
         c = sse.cnn_projections[i](detail)
         gate = torch.sigmoid(F.conv2d(torch.cat([c, v], 1), sse.gates[i].weight, sse.gates[i].bias))
-        assert gate.shape == c.shape and ((0 < gate) & (gate < 1)).all()
+        assert gate.shape == c.shape and ((gate > 0) & (gate < 1)).all()
         assert torch.allclose(fused[i], sse.refine[i](c + gate * v), atol=1e-6)
         assert sse.refine[i][0].kernel_size == (3, 3) and sse.gates[i].kernel_size == (1, 1)
 
@@ -236,7 +236,7 @@ def awake_vlcm(seed=0):
 
 
 def test_vlcm_follows_its_formulas_place_by_place():
-    """a = softmax over real units, q = sum a_p t_p, r = sum a_p cos(z, t_p), u = alpha cos(W F, q) + beta, S = u + kappa r + conv([W F ; u ; r])."""
+    """a = softmax of real units, q = sum a_p t_p, r = sum a_p cos(z, t_p), u = alpha cos(W F, q) + beta, S = u + kappa r + conv([W F ; u ; r])."""
     module, (placed, patches), text = awake_vlcm(), vlcm_inputs(), unit_text()
     units, raw, plain, calibrated = module(placed, patches, text)
     cos = lambda a, b: F.cosine_similarity(a, b, dim=0)  # noqa: E731
@@ -386,7 +386,7 @@ def test_similarities_are_trained_against_the_area_averaged_mask():
     assert SIMILARITY_WEIGHTS == (0.3, 0.2, 0.1, 0.1)
     for stride, weight in zip(STRIDES, SIMILARITY_WEIGHTS, strict=True):
         target = F.avg_pool2d(mask.float(), stride)
-        assert 0 < target.min() + target.max() and (target % 1 > 0).any()  # shares, not a mask
+        assert target.min() + target.max() > 0 and (target % 1 > 0).any()  # shares, not a mask
         dice, bce = loss_by_hand(output.maps[f"S{stride}"], target, torch.ones_like(target))
         assert torch.allclose(output.losses[f"similarity_{stride}"], weight * (dice + bce), atol=1e-5)
     dice, bce = loss_by_hand(output.logits_B1HW, mask.float(), torch.ones_like(output.logits_B1HW))

@@ -14,7 +14,6 @@ from .page import Child, Html, el, join, minus
 
 WIDTH = 420
 ECE_BINS = 15
-SERIES = 12  # line styles that can be told apart: four colours, three dashes
 Row = tuple[str, float, float | None, float | None]  # label, value, lower, upper
 
 

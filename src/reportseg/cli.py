@@ -34,7 +34,7 @@ class Commands(TyperGroup):
             raise
         except KeyboardInterrupt:
             resumes = ctx.invoked_subcommand in RESUMES
-            how = "the same command with --resume goes on from here" if resumes else "the same command starts again"
+            how = "the same command with --resume goes on" if resumes else "the same command starts again"
             print(f"interrupted: {how}", file=sys.stderr)
             raise typer.Exit(130) from None
         except Exception as error:
@@ -205,7 +205,7 @@ def data_synth(
 def train(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG|NAME", help="A YAML file, or a name of `reportseg config list`.")] = None,
     manifest: Annotated[Path | None, typer.Option("--data", help="manifest.csv or its folder; default: the config's.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (with --seeds RUN-SEED); default: runs/NAME-SEED.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder, with --seeds their parent; default: runs/NAME-SEED.")] = None,
     overrides: Set = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="LIST", help="One run for each seed, as in 0,1,2.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; -o alone is enough.")] = False,
@@ -225,20 +225,20 @@ def train(
     if config is None and not (resume and out):
         raise InputError("no config was named", "", "Give a name of `reportseg config list`, a YAML file, or --resume -o RUN.", "usage")
     source, changes = config or Path(str(out)) / "config.yaml", overrides or []
-    each = [[f"seed={seed}"] for seed in _list(seeds)] if seeds is not None else [[]]
-    configs = [load_config(source, [*changes, *one]) for one in each]
-    if dry_run:
-        from .info import plan
-
-        show(plan(configs[0], manifest), as_json)
-        return
+    run_config = load_config(source, changes)
+    numbers = None if seeds is None else [load_config(source, [*changes, f"seed={seed}"]).seed for seed in _list(seeds)]
+    from .train import dry_run as plan
     from .train import train as fit
+    from .train import train_seeds
 
+    if dry_run:
+        show(plan(run_config, manifest=manifest), as_json)
+        return
     with progress(quiet, "train") as report:
-        runs = []
-        for one in configs:
-            folder = f"{out}-{one.seed}" if out and seeds is not None else out
-            runs.append(fit(one, manifest=manifest, out=folder, resume=resume, device=device, progress=report))
+        if not numbers:
+            runs = [fit(run_config, manifest=manifest, out=out, resume=resume, device=device, progress=report)]
+        else:
+            runs = train_seeds(run_config, numbers, out=out, manifest=manifest, resume=resume, device=device, progress=report)
     if as_json:
         print_json({"runs": [{"run": run, "bundle": run / "bundle"} for run in runs]})
     else:

@@ -22,22 +22,24 @@ class Section(BaseModel):
 
 
 class Augment(Section):
-    flip: bool = Field(True, description="mirror half of the films that are flip_safe, and the side words with them")
-    rotate_deg: float = Field(20, ge=0, le=180, description="largest rotation, degrees")
-    scale: float = Field(0.3, ge=0, lt=1, description="zoom between 1 - scale and 1 / (1 - scale), log-uniform")
-    shift: float = Field(0.08, ge=0, le=0.5, description="largest shift, as a share of the side")
-    intensity: float = Field(0.3, ge=0, lt=1, description="strength of gamma, contrast, brightness, sharpness and noise")
+    flip: bool = Field(default=True, description="mirror half of the films that are flip_safe, and the side words with them")
+    rotate_deg: float = Field(default=20, ge=0, le=180, description="largest rotation, degrees")
+    scale: float = Field(default=0.3, ge=0, lt=1, description="zoom between 1 - scale and 1 / (1 - scale), log-uniform")
+    shift: float = Field(default=0.08, ge=0, le=0.5, description="largest shift, as a share of the side")
+    intensity: float = Field(default=0.3, ge=0, lt=1, description="strength of gamma, contrast, brightness, sharpness and noise")
 
 
 class DataConfig(Section):
-    manifest: str | list[str] | None = Field(None, description="manifest.csv or its folder; `--data` overrides")
-    train: str = Field("train", description="the split to train on; 10 % of it, whole patients, becomes dev")
-    size_px: int | list[tuple[float, int]] = Field(224, description="side of the square in pixels, or [[share of images seen, side], ...]")
+    manifest: str | list[str] | None = Field(default=None, description="manifest.csv or its folder; `--data` overrides")
+    train: str = Field(default="train", description="the split to train on; 10 % of it, whole patients, becomes dev")
+    size_px: int | list[tuple[float, int]] = Field(
+        default=224, description="side of the square in pixels, or [[share of images seen, side], ...]"
+    )
     text_column: str = "text"
-    text: Literal["as_written", "constant"] = Field("as_written", description="constant: the text-free twin")
-    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of films trained with an empty text")
-    negatives: float = Field(0, ge=0, le=0, description="share of absent prompts; only 0 in this version")
-    limit: int | None = Field(None, ge=1, description="use only the first films of the split, for a trial")
+    text: Literal["as_written", "constant"] = Field(default="as_written", description="constant: the text-free twin")
+    text_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of films trained with an empty text")
+    negatives: float = Field(default=0, ge=0, le=0, description="share of absent prompts; only 0 in this version")
+    limit: int | None = Field(default=None, ge=1, description="use only the first films of the split, for a trial")
     augment: Augment | None = Augment()
 
     @field_validator("size_px")
@@ -57,19 +59,21 @@ class DataConfig(Section):
 
 
 class TrainSection(Section):
-    images: int = Field(110_000, ge=1, description="films seen in all, counted with repetition")
-    batch: int = Field(32, ge=1)
-    accumulate: int = Field(1, ge=1, description="batches summed before each step")
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the weight average; its horizon is kept under 10 % of the run")
+    images: int = Field(default=110_000, ge=1, description="films seen in all, counted with repetition")
+    batch: int = Field(default=32, ge=1)
+    accumulate: int = Field(default=1, ge=1, description="batches summed before each step")
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    ema: float = Field(default=0.998, ge=0, lt=1, description="decay of the weight average; its horizon is kept under 10 % of the run")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    init: str | None = Field(None, description="a bundle to start from")
-    checkpoint_minutes: float = Field(5, gt=0)
-    minutes: float | None = Field(None, gt=0, description="measure the rate and fix `images` so that training takes about this long")
-    workers: int = Field(0, ge=0, le=64, description="loader processes; the batches are the same for any number")
+    init: str | None = Field(default=None, description="a bundle to start from")
+    checkpoint_minutes: float = Field(default=5, gt=0)
+    minutes: float | None = Field(
+        default=None, gt=0, description="measure the rate and fix `images` so that training takes about this long"
+    )
+    workers: int = Field(default=0, ge=0, le=64, description="loader processes; the batches are the same for any number")
 
 
 class EvalSection(Section):
@@ -78,7 +82,7 @@ class EvalSection(Section):
 
 class RunConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     data: DataConfig = DataConfig()
     model: dict[str, Any] = Field(description="validated by the class of the model it names")
     train: TrainSection = TrainSection()
@@ -91,7 +95,7 @@ class RunConfig(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 3e-4 as a number. Refuses aliases, which make a huge tree of a small file, and a key that stands twice, which loses one."""
+    """YAML that reads 3e-4 as a number. Refuses aliases, which make a small file huge, and a key that stands twice, which loses one."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):

@@ -57,9 +57,13 @@ def print_error(error: Exception, as_json: bool) -> int:
         print_json({"error": facts})
         return exit_code
     where = f"{facts['where']}: " if facts["where"] else ""
-    line = f"error: {where}{facts['what'].rstrip('.')}. {facts['fix']}"
-    print("".join(c if c.isprintable() else "?" for c in " ".join(line.split())), file=sys.stderr)  # names of files may hold escapes
+    print_line(f"error: {where}{facts['what'].rstrip('.')}. {facts['fix']}")
     return exit_code
+
+
+def print_line(text: str) -> None:
+    """One line on stderr. What does not print becomes "?": the name of a file may hold what moves a terminal's cursor."""
+    print("".join(c if c.isprintable() else "?" for c in " ".join(text.split())), file=sys.stderr)
 
 
 def show(facts: Mapping[str, Any], as_json: bool) -> None:
@@ -120,7 +124,7 @@ def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:
         print_json({"out": out, "done": report.done, "failed": report.failed, "skipped": report.skipped, "failures": failures})
         return
     for _, error in report.failures:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}")
     skipped = f", {report.skipped} were there already" if report.skipped else ""
     failed = f", {report.failed} failed (see failures.csv)" if report.failed else ""
     print(f"{out}: {report.done} done{skipped}{failed}")

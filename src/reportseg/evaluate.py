@@ -311,16 +311,18 @@ def _warnings(
         shared = [sample.patient for sample in samples if sample.patient in trained]
         if shared:
             found.append(
-                f"{len(set(shared))} patients with {len(shared)} of the {n} cases also have films in the split {train}: "
+                f"Patients shared with the split {train}: {len(set(shared))}, with {len(shared)} of the {n} cases; "
                 "on patients who were never seen expect lower scores."
             )
     known = sum(sample.spacing_mm is not None for sample in samples)
     if 0 < known < n:
-        found.append(f"Only {known} of {n} rows state a pixel spacing, so all distances are in pixels.")
+        found.append(f"A pixel spacing is stated in {known} of {n} rows only, so all distances are in pixels.")
     if result.off_grid:
-        found.append(f"{result.off_grid} true masks are not on the grid of their films; the predictions were brought to theirs.")
+        found.append(f"True masks on another grid than their film: {result.off_grid} of {n}; the predictions were brought to the masks'.")
     if "shuffled" in plan and (left_out := sum(text is None for text in plan["shuffled"][0])):
-        found.append(f"shuffled: {left_out} cases were left out, since over half of the rows have one and the same sentence.")
+        found.append(
+            f"The shuffled control leaves out {left_out} of {n} cases, since over half of the rows have one and the same sentence."
+        )
     if result.failures:
         names = [f"{id} ({error.code})" for id, error in result.failures.items()]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

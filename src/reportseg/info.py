@@ -1,4 +1,4 @@
-"""Facts about what is here: this installation, its models and configs, a bundle, a config, the plan of a run."""
+"""Facts about what is here: this installation, its models and configs, a bundle, a config."""
 
 from __future__ import annotations
 
@@ -108,27 +108,6 @@ def config_facts(config: RunConfig) -> dict[str, Any]:
         "size_px": [size for _, size in resolved.data.sizes()],
         "text": resolved.data.text,
     }
-
-
-def plan(config: RunConfig, manifest: Path | None = None) -> dict[str, Any]:
-    """What `train` would do: the config's facts and the films of train and dev. InputError as `train` raises it; nothing is written."""
-    from .data.splits import split_sha256
-    from .models import resolve
-    from .runs import prepare
-
-    resolved = resolve(config)
-    if manifest is not None:
-        resolved = resolved.model_copy(update={"data": resolved.data.model_copy(update={"manifest": str(manifest)})})
-    prepared = prepare(resolved)
-    films = {
-        "train": len(prepared.train),
-        "dev": len(prepared.dev),
-        "epochs": round(resolved.train.images / len(prepared.train), 1),
-        "sentences": len({prepared.text_of(sample) for sample in prepared.train}),
-        "laterality": prepared.laterality,
-        "split_sha256": split_sha256(sample.id for sample in prepared.train),
-    }
-    return {**config_facts(resolved), "kind": "plan", "films": films, "config": resolved.model_dump(mode="json")}
 
 
 def known_models() -> dict[str, Any]:

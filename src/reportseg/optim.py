@@ -31,7 +31,7 @@ def learning_rate(step: int, steps: int, train: TrainSection) -> float:
 
 
 class Average:
-    """Exponential moving average of weights and buffers, fp32. Decay after step t: min(d, (1 + t) / (10 + t)), horizon <= 10 % of the run."""
+    """Exponential moving average of weights and buffers: decay min(d, (1 + t) / (10 + t)) after step t, horizon <= 10 % of the run."""
 
     def __init__(self, model: nn.Module, decay: float, steps: int) -> None:
         self.decay = min(decay, max(0.0, 1 - 10 / max(1, steps)))

@@ -288,6 +288,7 @@ def _twin(metrics: Metrics, cases: Sequence[CaseScore], twin_cases: Sequence[Cas
         el("p", "Compared with ", twin_name, ", trained alike but with one constant sentence. ", el("strong", _verdict(differences))),
         table(heads, rows, "This model and its text-free twin", text={"Score"}),
         side_by_side(plots + _gains(cases, twin_cases)),
+        el("p", "What such a gain is worth depends on ", el("a", "where the sentence comes from", href="#caveat"), ".", class_="small"),
     )
 
 

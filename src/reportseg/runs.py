@@ -17,7 +17,7 @@ from .config import RunConfig
 from .data.manifest import Dataset, read_manifest
 from .data.splits import draw_dev, split_sha256
 from .errors import InputError
-from .models import MODELS
+from .models import MODELS, count_parameters
 from .schemas import EnvFile
 from .text import CONSTANT, words
 from .types import Laterality, Sample
@@ -85,6 +85,22 @@ def _laterality(datasets: Sequence[Dataset], samples: Sequence[Sample]) -> Later
         where = ", ".join(str(dataset.path) for dataset in datasets)
         raise InputError("the films disagree about whose left is meant", where, "Import them with one --laterality.", "laterality")
     return stated.pop() if stated else "none"
+
+
+def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """What `train --dry-run` prints: counts of films and parameters, the steps and the sizes they run at."""
+    return {
+        "name": config.name,
+        "train_films": len(prepared.train),
+        "dev_films": len(prepared.dev),
+        "sentences": len({prepared.text_of(sample) for sample in prepared.train}),
+        "laterality": prepared.laterality,
+        "params": count_parameters(config.model),
+        "images": config.train.images,
+        "steps": config.steps(),
+        "passes": round(config.train.images / len(prepared.train), 2),
+        "sizes": [[share, size] for share, size in config.data.sizes()],
+    }
 
 
 def environment(config: RunConfig, prepared: Prepared, device: torch.device) -> EnvFile:

@@ -15,26 +15,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import checkpoint, optim
 from .bundle import Bundle, load_bundle, save_bundle
 from .config import RunConfig, dump_config, load_config
 from .data.cache import FilmCache, open_cache
-from .data.loader import Batch, Steps, batches, prepare_image
-from .decision import Decision, calibrate, decide, fit
-from .engines import TorchEngine, native_logits, pick_device
+from .data.loader import Batch, Steps, batches
+from .dev import averaged, fit_decision, score_dev
+from .engines import TorchEngine, pick_device
 from .errors import InputError
-from .io import read_image, read_mask
 from .knowledge.bank import Bank
 from .limits import atomic_write
 from .models import bank_of, build, resolve
 from .models.encoders import train_tokenizer
-from .runs import Prepared, environment, prepare, without_paths
+from .runs import Prepared, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, TrainingFile, write_json
-from .types import Sample
 
 CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -83,6 +80,20 @@ def train(
     run.start(resume)
     run.fit()
     return run.finish()
+
+
+def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | None = None, **options: Any) -> list[Path]:
+    """One run for each seed, in `NAME-SEED` under `out` (default `runs/`); options as for `train`."""
+    parent = Path(out) if out is not None else Path("runs")
+    return [train(config.model_copy(update={"seed": seed}), out=parent / f"{config.name}-{seed}", **options) for seed in seeds]
+
+
+def dry_run(config: RunConfig, *, manifest: str | Path | None = None) -> dict[str, Any]:
+    """Reads config and manifest as `train` does, and says what it would do (runs.plan)."""
+    config = resolve(config)
+    if manifest is not None:
+        config = _with(config, "data", manifest=str(manifest))
+    return plan(config, prepare(config))
 
 
 class Run:
@@ -255,17 +266,18 @@ class Run:
         """Score the weight average on dev at 0.5, on the training grid; keep it where it is the best so far."""
         if not self.prepared.dev:
             return
-        with self._averaged() as engine:
-            scores = dev_scores(engine, self.prepared, self.films, self.config)
+        first, prepared = len(self.prepared.train), self.prepared
+        films = FilmCache(self.films.images_NCHW[first:], self.films.masks_NHW[first:])
+        with averaged(self.model, self.average.state):
+            engine = TorchEngine(self.model, str(self.device), "bf16" if self.config.train.precision == "bf16" else "fp32")
+            size = next((size for end, size in self.config.data.sizes() if images <= end * self.config.train.images), films.images_NCHW.shape[-1])
+            scores = score_dev(engine, prepared.dev, films, size, prepared.text_of)
         self._log(images=images, **{f"dev_{name}": value for name, value in scores.items()})
         reached = scores["dice_mean"] + scores["dice_pooled"]
-        if reached > self.state.best:
+        if reached >= self.state.best:
             self.state.best = reached
             tensors = {f"ema/{name}": value for name, value in self.average.state.items()}
             checkpoint.save(self.folder / CHECKPOINTS, tensors, {"step": self.state.step}, checkpoint.BEST)
-
-    def _averaged(self) -> _Averaged:
-        return _Averaged(self.model, self.average.state, str(self.device), self.config)
 
     def _log(self, **values: Any) -> None:
         row = {"step": self.state.step, **{k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}}
@@ -289,11 +301,15 @@ class Run:
         weights = self.average.state if best is None else {k.removeprefix("ema/"): v for k, v in best[0].items()}
         stored = {name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in weights.items()}
         self.model.load_state_dict(stored, strict=True)
-        decision, scores = self._decision()
         prepared, config = self.prepared, self.config
+        side = max(size for _, size in config.data.sizes())
+        engine = TorchEngine(self.model, str(self.device))
+        decision, scores = fit_decision(
+            engine, prepared.dev, side, prepared.text_of, lambda n, of: self.progress({"deciding": n, "of": of})
+        )
         fields = {
             "preprocess": {
-                "size_px": max(size for _, size in config.data.sizes()),
+                "size_px": side,
                 "mean": [round(float(v), 6) for v in self.model.mean.flatten()],
                 "std": [round(float(v), 6) for v in self.model.std.flatten()],
             },
@@ -318,72 +334,6 @@ class Run:
         save_bundle(self.folder / BUNDLE, self.model, config.model, self.tokenizer, self.bank, fields, training, prepared.words)
         return self.folder
 
-    def _decision(self) -> tuple[Decision, dict[str, float | None]]:
-        """Temperature and cut fitted on dev, on each film's own grid, and the scores of the result there."""
-        dev = self.prepared.dev
-        if not dev:
-            return Decision(), {}
-        engine, size = TorchEngine(self.model, str(self.device)), max(size for _, size in self.config.data.sizes())
-        logits: list[Any] = []
-        masks: list[Any] = []
-        for i in range(0, len(dev), 16):
-            part = dev[i : i + 16]
-            masks += [read_mask(sample.mask) for sample in part if sample.mask is not None]
-            films = torch.stack([prepare_image(read_image(sample.image), size) for sample in part])
-            output = engine.run(films, [self.prepared.text_of(sample) for sample in part])
-            logits += [row.astype(np.float16) for row in native_logits(output.logits_B1HW, [m.shape for m in masks[i:]])]
-            self.progress({"deciding": min(i + 16, len(dev)), "of": len(dev)})
-        decision, figures = fit(logits, masks)
-        counts = [_overlap(decide(calibrate(x, decision.temperature), decision), m) for x, m in zip(logits, masks, strict=True)]
-        scores: dict[str, float | None] = dict(_dice(counts))
-        return decision, scores | {"n_films": float(len(dev)), "nll": figures["nll"], "nll_raw": figures["nll_raw"]}
-
-
-class _Averaged:
-    """The model with the weight average in it, for the time of a `with`."""
-
-    def __init__(self, model: nn.Module, average: Mapping[str, Tensor], device: str, config: RunConfig) -> None:
-        self.model, self.average, self.device, self.config = model, average, device, config
-
-    def __enter__(self) -> TorchEngine:
-        self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average)
-        return TorchEngine(self.model, self.device, "bf16" if self.config.train.precision == "bf16" else "fp32")
-
-    def __exit__(self, *_: object) -> None:
-        self.model.load_state_dict(self.kept)
-
-
-def dev_scores(engine: TorchEngine, prepared: Prepared, films: FilmCache, config: RunConfig) -> dict[str, float]:
-    """dice_mean and dice_pooled on dev at 0.5, on the cached grid, and the AUROC of each similarity map, mean over films."""
-    first, counts, areas = len(prepared.train), [], []
-    for i in range(0, len(prepared.dev), 32):
-        part = prepared.dev[i : i + 32]
-        rows = slice(first + i, first + i + len(part))
-        image = torch.from_numpy(np.array(films.images_NCHW[rows])).float().div(255).expand(-1, 3, -1, -1)
-        mask = torch.from_numpy(np.array(films.masks_NHW[rows]))[:, None].bool()
-        output = engine.decode(engine.encode_image(image), engine.encode_text([prepared.text_of(s) for s in part]), mask.to(engine.device))
-        answer = (output.logits_B1HW > 0).cpu()
-        counts += [_overlap(a.numpy(), m.numpy()) for a, m in zip(answer, mask, strict=True)]
-        areas.append({name: separation(values, mask) for name, values in output.maps.items()})
-    maps = {name: float(np.nanmean(np.concatenate([a[name] for a in areas]))) for name in (areas[0] if areas else {})}
-    return _dice(counts) | {f"auroc_{name}": value for name, value in maps.items()}
-
-
-def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """AUROC of a similarity map against the cells that are at least half inside the mask, for each film; NaN where one side is empty."""
-    from scipy.stats import rankdata
-
-    from .losses import area_average
-
-    inside = (area_average(mask_B1HW, (map_B1hw.shape[2], map_B1hw.shape[3])) >= 0.5).flatten(1).cpu().numpy()
-    ranks = rankdata(map_B1hw.float().flatten(1).cpu().numpy(), axis=1)
-    positive = inside.sum(1).astype(float)
-    negative = inside.shape[1] - positive
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area: np.ndarray[Any, np.dtype[np.float64]] = ((ranks * inside).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
-    return area
-
 
 def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
     """A bundle to start from has the same model, and its sentences mean the same side."""
@@ -404,17 +354,6 @@ def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]
     return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
 
 
-def _overlap(answer: Any, truth: Any) -> tuple[int, int]:
-    """(2 tp, 2 tp + fp + fn)."""
-    return 2 * int((answer & truth).sum()), int(answer.sum()) + int(truth.sum())
-
-
-def _dice(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
-    top, bottom = np.array(counts, dtype=np.float64).reshape(-1, 2).T
-    mean = np.where(bottom > 0, top / np.maximum(bottom, 1), 1.0).mean() if len(counts) else 0.0
-    return {"dice_mean": float(mean), "dice_pooled": float(top.sum() / bottom.sum()) if bottom.sum() else 1.0}
-
-
 def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
     return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
 
@@ -429,5 +368,7 @@ def _stored_config(config: RunConfig, folder: Path) -> RunConfig:
         differs += [f"{section}.{key}" for key in two if one.get(key) != two[key] and key not in free.get(section, ())]
     if differs or config.seed != stored.seed:
         keys = ", ".join(differs or ["seed"])
-        raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on with it, or choose -o anew.", "config")
+        raise InputError(
+            f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config"
+        )
     return stored

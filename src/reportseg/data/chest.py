@@ -189,7 +189,12 @@ def opacity(area: Area, body: Body, grid: Grid, rng: np.random.Generator) -> tup
     heap: Map = np.zeros_like(x)
     for x0, y0, width in zip(places.tolist(), heights.tolist(), widths.tolist(), strict=True):
         heap += np.exp(((x - x0) ** 2 + (y - y0) ** 2) * (-0.5 / width**2))
-    cloud = (1 - np.exp(-1.2 * heap)) * grid.lungs[side] * _step(grid.y - low, 0.08) * _step(high - grid.y, 0.08)
+    cloud = (1 - np.exp(-1.3 * heap)) * grid.lungs[side]
+    ragged = grid.y + 0.04 * _cloud(rng, 9, size)
+    if low > lines[0]:
+        cloud *= _step(ragged - low - 0.04, 0.08)
+    if high < lines[3]:
+        cloud *= _step(high - 0.04 - ragged, 0.08)
     cloud, mask = _largest(cloud)
     return cloud * (0.85 + 0.3 * _cloud(rng, 14, size) + 0.15 * _cloud(rng, 40, size)), mask
 

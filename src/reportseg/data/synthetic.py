@@ -199,7 +199,7 @@ def describe(areas: Sequence[Area], rng: np.random.Generator) -> str:
         return f"{extent} pulmonary infection, {count.lower()} infected area{'s' * many}, {_listed(places)}."
     if style == 1:
         places = [_zone_of(a, "{side} {levels} zone{s}", "all {side} lung") for a in areas]
-        return f"{count} opacities, {_listed(places)}." if many else f"{places[0].capitalize()} opacity."
+        return f"{count} opacities, {_listed(places)}." if many else f"{places[0].capitalize().removesuffix('s')} opacity."
     if style == 2:
         places = [_zone_of(a, "the {levels} zone{s} of the {side} lung", "all of the {side} lung") for a in areas]
         return f"{count + ' opacities' if many else 'Opacity'} in {_listed(places)}."

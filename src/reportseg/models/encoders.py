@@ -93,7 +93,8 @@ class TextTransformer(nn.Module):
             x = block(x, mask_BL)
         last = mask_BL.sum(1) - 1
         eos = x[torch.arange(len(x), device=x.device), last]
-        return self.projection(self.norm(eos))
+        out: Tensor = self.projection(self.norm(eos))
+        return out
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> str:

@@ -62,7 +62,8 @@ class CrossAttention(nn.Module):
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731 - (B, N, C) -> (B, heads, N, C / heads)
         key, value = self.key_value(context_BLD).chunk(2, dim=-1)
         mixed = F.scaled_dot_product_attention(split(self.query(x_BNC)), split(key), split(value), attn_mask=mask_BL[:, None, None])
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
 
 
 class TransformerBlock(nn.Module):
@@ -83,12 +84,14 @@ class TransformerBlock(nn.Module):
         attention_mask = None if mask_BN is None else mask_BN[:, None, None]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
         x_BNC = x_BNC + self.attention_out(mixed.transpose(1, 2).flatten(2))
-        return x_BNC + self.mlp(self.norm_mlp(x_BNC))
+        out: Tensor = x_BNC + self.mlp(self.norm_mlp(x_BNC))
+        return out
 
     def value_path(self, x_BNC: Tensor) -> Tensor:
         """The block with attention replaced by its own values: each token keeps to its place (Zhou et al. 2022, MaskCLIP)."""
         value = self.query_key_value(self.norm_attention(x_BNC)).chunk(3, dim=-1)[2]
-        return self.attention_out(value)
+        out: Tensor = self.attention_out(value)
+        return out
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

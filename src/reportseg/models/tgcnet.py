@@ -40,7 +40,7 @@ class Strict(BaseModel):
 
 
 class Tower(Strict):
-    source: str = Field("scratch", min_length=1, description="scratch, or the id or path of pretrained weights")
+    source: str = Field(default="scratch", min_length=1, description="scratch, or the id or path of pretrained weights")
     train: Literal["frozen", "full"] = "full"
     revision: str | None = None
 
@@ -53,7 +53,7 @@ class Tower(Strict):
 
 class Sse(Strict):
     cnn: bool | Tower = Field(
-        True, description="false: ViT alone; true: a CNN branch from random initialisation; {source, train}: as that says"
+        default=True, description="false: ViT alone; true: with a CNN branch, from scratch; {source, train}: as that says"
     )
 
     @property
@@ -65,7 +65,7 @@ class Sse(Strict):
 class Date(Strict):
     knowledge: bool = True
     bank: str = "chest"
-    top_k: int = Field(8, ge=1, description="statements retrieved for a sentence, at most")
+    top_k: int = Field(default=8, ge=1, description="statements retrieved for a sentence, at most")
 
 
 class Vlcm(Strict):
@@ -87,7 +87,7 @@ class TGCNetConfig(Strict):
 
 @dataclass(frozen=True)
 class Preset:
-    """Widths of everything; (width, depth, heads) for the two transformers. `vocabulary` is for counting: a real tokenizer brings its own."""
+    """Widths of everything; (width, depth, heads) for the two transformers. `vocabulary` is for counting: a tokenizer brings its own."""
 
     cnn: tuple[int, int, int, int]
     cnn_depth: int
@@ -115,7 +115,7 @@ PRESETS = {
 
 
 class ImageFeatures(NamedTuple):
-    """What `encode_image` keeps: fused maps F_s (B, d, h, w), patch tokens z (B, D, h, w), the stride-2 stem, and the sizes to crop back to.
+    """What `encode_image` keeps: fused maps F_s (B, d, h, w), patch tokens z (B, D, h, w), the stride-2 stem, the sizes to crop back to.
 
     The stem has no channel without a CNN branch, the patches have none without VLCM.
     """
@@ -174,7 +174,8 @@ class DATE(nn.Module):
     def encode(self, texts: Sequence[str]) -> Tensor:
         """End-of-sentence vectors (N, D)."""
         ids, mask = self.tokenizer(texts, self.null_D.device)
-        return self.tower(ids, mask)
+        encoded: Tensor = self.tower(ids, mask)
+        return encoded
 
     def forward(self, texts: Sequence[str]) -> TextBatch:
         """Units of each sentence: a learnt null that is never masked, the whole sentence, its clauses (when more than one)."""
@@ -241,8 +242,8 @@ class VLCM(nn.Module):
         self.calibrate = nn.ModuleList()
         for _ in STRIDES:
             last = nn.Conv2d(32, 1, 3, padding=1)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
             self.calibrate.append(nn.Sequential(nn.Conv2d(p.joint + 2, 32, 1), nn.ReLU(inplace=True), last))
 
     def forward(self, placed: list[Tensor], patches_BDhw: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
@@ -271,6 +272,8 @@ class TGCNet(nn.Module):
     """
 
     reads_text = True
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: TGCNetConfig, tokenizer_json: str | None, bank: Bank | None) -> None:
         super().__init__()
@@ -298,7 +301,8 @@ class TGCNet(nn.Module):
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
         """Sentences to units and their knowledge, in the joint space."""
-        return self.date(list(texts))
+        encoded: TextBatch = self.date(list(texts))
+        return encoded
 
     def truncates(self, text: str) -> bool:
         """Whether some words of `text` are past what the tower reads."""

@@ -23,7 +23,7 @@ class UNetConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["unet"] = "unet"
-    width: int = Field(64, ge=4, le=256, description="channels of the first level; each level below doubles them")
+    width: int = Field(default=64, ge=4, le=256, description="channels of the first level; each level below doubles them")
 
 
 class UNetFeatures(NamedTuple):
@@ -37,6 +37,8 @@ class UNet(nn.Module):
     """Five levels of two convolutions, skips by concatenation, transposed convolutions on the way up."""
 
     reads_text = False
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: UNetConfig, tokenizer_json: str | None = None, bank: Bank | None = None) -> None:
         super().__init__()

@@ -152,9 +152,9 @@ def _need_no_laterality(found: Found) -> None:
 
 
 def _give_ids(rows: list[dict[str, str]], root: Path) -> None:
-    """Fills the column id where it is empty."""
+    """Fills the column id where it is empty; an id of the source becomes a name for files."""
     for row, made in zip(rows, unique_ids([root / row["image"] for row in rows]), strict=True):
-        row["id"] = row.get("id") or made
+        row["id"] = safe_id(row["id"]) if row.get("id") else made
 
 
 def _root(root: Path, target: Path) -> str:

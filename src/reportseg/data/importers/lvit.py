@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,14 @@ def read_sheet(path: Path, limits: Limits = DEFAULT) -> list[tuple[str, str]]:
 
     _check_archive(path, limits)
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        page = book.worksheets[0]
-        page.reset_dimensions()  # the size that the file states may be wrong
-        grid = page.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS, values_only=True)
-        lines = (line for line in grid if any(value is not None for value in line))
-        header = [_cell(value).strip().lower() for value in next(lines, ())]
-        columns = [header.index(name.lower()) for name in HEADER if name.lower() in header]
-        rows = [tuple(_cell(line[i]) for i in columns) for line in lines]
-        book.close()
+        with closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book:
+            page = book.worksheets[0]
+            page.reset_dimensions()  # the size that the file states may be wrong
+            grid = page.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS, values_only=True)
+            lines = (line for line in grid if line.count(None) < len(line))
+            header = [_cell(value).strip().lower() for value in next(lines, ())]
+            columns = [header.index(name.lower()) for name in HEADER if name.lower() in header]
+            rows = [tuple(_cell(line[i]) for i in columns) for line in lines]
     except Exception as e:  # openpyxl raises whatever the zip and XML readers under it raise
         raise InputError(f"the sheet cannot be read ({type(e).__name__})", path, "Open it and save it again as .xlsx.", "bad_sheet") from e
     for name in HEADER:

@@ -1,0 +1,98 @@
+"""What the held-out tenth of the training films is for: to choose weights while a run goes on, and to fit the decision at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data.cache import FilmCache
+from .data.loader import prepare_image
+from .decision import Decision, calibrate, decide, fit
+from .engines import TorchEngine, native_logits
+from .io import read_image, read_mask
+from .losses import area_average
+from .types import Sample
+
+TextOf = Callable[[Sample], str]
+
+
+@contextmanager
+def averaged(model: nn.Module, average: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model with its weight average in it, for the time of a `with`."""
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(average)
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)
+
+
+def score_dev(engine: TorchEngine, dev: Sequence[Sample], films: FilmCache, size: int, text_of: TextOf) -> dict[str, float]:
+    """dice_mean and dice_pooled at 0.5 on the cached grid from films of `size` pixels, the size that the run has reached, and the AUROC of
+    each similarity map, mean over films.
+    """
+    counts: list[tuple[int, int]] = []
+    areas: dict[str, list[NDArray[np.float64]]] = {}
+    for i in range(0, len(dev), 32):
+        image = torch.from_numpy(np.array(films.images_NCHW[i : i + 32])).float().div(255)
+        image = F.adaptive_avg_pool2d(image, size).expand(-1, 3, -1, -1)
+        mask = torch.from_numpy(np.array(films.masks_NHW[i : i + 32]))[:, None].bool()
+        texts = [text_of(sample) for sample in dev[i : i + 32]]
+        target = area_average(mask, (size, size)).to(engine.device) >= 0.5
+        output = engine.decode(engine.encode_image(image), engine.encode_text(texts), target)
+        answer = (F.interpolate(output.logits_B1HW, mask.shape[2:], mode="bilinear", align_corners=False) > 0).cpu()
+        counts += [_overlap(a.numpy(), m.numpy()) for a, m in zip(answer, mask, strict=True)]
+        for name, values in output.maps.items():
+            areas.setdefault(name, []).append(separation(values, mask.to(values.device)))
+    return _dice(counts) | {f"auroc_{name}": float(np.nanmean(np.concatenate(parts))) for name, parts in areas.items()}
+
+
+def fit_decision(
+    engine: TorchEngine, dev: Sequence[Sample], side: int, text_of: TextOf, progress: Callable[[int, int], None]
+) -> tuple[Decision, dict[str, float | None]]:
+    """Temperature and cut, fitted on each film's own grid, and the scores that the result reaches there; 0.5 where there is no dev."""
+    logits: list[NDArray[np.float16]] = []
+    masks: list[NDArray[np.bool_]] = []
+    for i in range(0, len(dev), 16):
+        part = dev[i : i + 16]
+        masks += [read_mask(sample.mask) for sample in part if sample.mask is not None]
+        films = torch.stack([prepare_image(read_image(sample.image), side) for sample in part])
+        output = engine.run(films, [text_of(sample) for sample in part])
+        logits += [row.astype(np.float16) for row in native_logits(output.logits_B1HW, [m.shape for m in masks[i:]])]
+        progress(min(i + 16, len(dev)), len(dev))
+    if not dev:
+        return Decision(), {}
+    decision, figures = fit(logits, masks)
+    counts = [_overlap(decide(calibrate(x, decision.temperature), decision), m) for x, m in zip(logits, masks, strict=True)]
+    return decision, {**_dice(counts), "n_films": float(len(dev)), "nll": figures["nll"], "nll_raw": figures["nll_raw"]}
+
+
+def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> NDArray[np.float64]:
+    """AUROC of a similarity map against the cells that are at least half inside the mask, for each film; NaN where one side is empty."""
+    from scipy.stats import rankdata
+
+    inside = (area_average(mask_B1HW, (map_B1hw.shape[2], map_B1hw.shape[3])) >= 0.5).flatten(1).cpu().numpy()
+    ranks = rankdata(map_B1hw.float().flatten(1).cpu().numpy(), axis=1)
+    positive = inside.sum(1).astype(float)
+    negative = inside.shape[1] - positive
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area: NDArray[np.float64] = ((ranks * inside).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
+    return area
+
+
+def _overlap(answer: Any, truth: Any) -> tuple[int, int]:
+    """(2 tp, 2 tp + fp + fn)."""
+    return 2 * int((answer & truth).sum()), int(answer.sum()) + int(truth.sum())
+
+
+def _dice(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
+    top, bottom = np.array(counts, dtype=np.float64).reshape(-1, 2).T
+    mean = np.where(bottom > 0, top / np.maximum(bottom, 1), 1.0).mean() if len(counts) else 0.0
+    return {"dice_mean": float(mean), "dice_pooled": float(top.sum() / bottom.sum()) if bottom.sum() else 1.0}

@@ -1,0 +1,290 @@
+"""What a run promises: it resumes exactly, keeps dev apart, says why it stopped, and its bundle is what dev chose."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reportseg import checkpoint
+from reportseg.bundle import load_bundle
+from reportseg.config import load_config, parse_config
+from reportseg.data.manifest import write_manifest
+from reportseg.errors import InputError
+from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
+from reportseg.text import CONSTANT
+
+training = import_module("reportseg.train")  # `reportseg.train` is the function
+SIDES = ("left", "right")
+
+
+def make_films(folder, n=24, laterality="image", name="made-up"):
+    """Films of 32 px with a bright patch on the side that the sentence names; two films a patient."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(n):
+        side = SIDES[i % 2]
+        mask = np.zeros((32, 32), bool)
+        x = 4 if side == "left" else 20
+        mask[8 + i % 5 : 18 + i % 5, x : x + 8] = True
+        Image.fromarray((rng.uniform(60, 100, (32, 32)) + 80 * mask).astype(np.uint8)).save(folder / f"f{i}.png")
+        Image.fromarray(mask).save(folder / f"m{i}.png")
+        text = f"Unilateral infection, one infected area, upper {side} lung."
+        rows.append({"image": f"f{i}.png", "mask": f"m{i}.png", "text": text, "split": "train", "patient": f"p{i // 2}", "flip_safe": "1"})
+    return write_manifest(folder, rows, DatasetFile(name=name, laterality=laterality, licence="CC0-1.0"))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    return make_films(tmp_path_factory.mktemp("films"))
+
+
+def config(model=None, data=None, **train):
+    values = {
+        "name": "t",
+        "model": model or {"name": "unet", "width": 4},
+        "data": {"size_px": [[0.5, 16], [1.0, 32]], **(data or {})},
+        "train": {"images": 96, "batch": 8, "precision": "fp32", "ema": 0.9, **train},
+    }
+    return parse_config(values, "test")
+
+
+def weights(run):
+    return (run / "bundle" / "model.safetensors").read_bytes()
+
+
+def log(run):
+    drop = ("images_per_s",)
+    return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+class Interrupt(Exception):
+    pass
+
+
+def interrupt_after(images):
+    def progress(said):
+        if said.get("images", 0) >= images:
+            raise Interrupt
+
+    return progress
+
+
+def test_a_run_leaves_its_folder(tmp_path, films):
+    run = training.train(config(), manifest=films, out=tmp_path / "r")
+    assert {p.name for p in run.iterdir()} == {"config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"}
+    env = read_json(run / "env.json", EnvFile)
+    assert 1 <= len(env.dev_ids) <= 6 and env.seed == 0 and env.threads == torch.get_num_threads()
+    bundle = load_bundle(run / "bundle")
+    facts = read_json(run / "bundle" / "training.json", TrainingFile)
+    assert facts.images == 96 and facts.steps == 12 and not facts.truncated and facts.config["data"]["manifest"] is None
+    assert {"total", "lr", "dev_dice_mean", "dev_dice_pooled"} <= set(facts.curves)
+    assert bundle.config.text.laterality == "image" and bundle.config.licence == "CC0-1.0"
+    assert bundle.config.trained_on[0].split_sha256 == env.split_sha256
+    assert all(row["images"] % 8 == 0 and row["step"] * 8 == row["images"] for row in log(run))
+
+
+def test_dev_is_never_trained_on_and_keeps_patients_whole(tmp_path, films, monkeypatch):
+    seen = set()
+    step = training.Run._step
+    monkeypatch.setattr(training.Run, "_step", lambda self, group, rate: [seen.update(b.ids) for b in group] and step(self, group, rate))
+    run = training.train(config(images=240), manifest=films, out=tmp_path / "r")
+    dev = set(read_json(run / "env.json", EnvFile).dev_ids)
+    assert seen and not seen & dev and len(seen | dev) == 24
+    patients = [{int(id[1:]) // 2 for id in ids} for ids in (seen, dev)]
+    assert not patients[0] & patients[1]
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path, films):
+    runs = training.train_seeds(config(), [0, 1], manifest=films, out=tmp_path)
+    again = training.train(config(), manifest=films, out=tmp_path / "again")
+    assert [run.name for run in runs] == ["t-0", "t-1"]
+    assert weights(runs[0]) == weights(again) != weights(runs[1])
+
+
+@pytest.mark.parametrize("model", [{"name": "unet", "width": 4}, {"name": "tgcnet", "preset": "tiny"}], ids=["unet", "tgcnet"])
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, films, model):
+    whole = training.train(config(model), manifest=films, out=tmp_path / "whole")
+    often = config(model, checkpoint_minutes=1e-9)
+    with pytest.raises(Interrupt):
+        training.train(often, manifest=films, out=tmp_path / "cut", progress=interrupt_after(40))
+    assert checkpoint.load(tmp_path / "cut" / "checkpoints")[1]["step"] == 4
+    cut = training.train(often, manifest=films, out=tmp_path / "cut", resume=True)
+    assert weights(cut) == weights(whole) and log(cut) == log(whole)
+
+
+def test_accumulated_runs_resume_exactly_too(tmp_path, films):
+    often = config(batch=4, accumulate=3, checkpoint_minutes=1e-9)
+    whole = training.train(often, manifest=films, out=tmp_path / "whole")
+    with pytest.raises(Interrupt):
+        training.train(often, manifest=films, out=tmp_path / "cut", progress=interrupt_after(36))
+    assert weights(training.train(often, manifest=films, out=tmp_path / "cut", resume=True)) == weights(whole)
+
+
+def test_resume_without_a_checkpoint_begins_at_step_0(tmp_path, films):
+    with pytest.raises(Interrupt):
+        training.train(config(), manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
+    assert checkpoint.load(tmp_path / "r" / "checkpoints") is None
+    run = training.train(config(), manifest=films, out=tmp_path / "r", resume=True)
+    assert weights(run) == weights(training.train(config(), manifest=films, out=tmp_path / "whole"))
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path, films):
+    run = training.train(config(), manifest=films, out=tmp_path / "r")
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    training.train(config(), manifest=films, out=run, resume=True)
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+
+
+def test_a_folder_in_use_is_refused_and_so_is_a_resume_with_other_settings(tmp_path, films):
+    with pytest.raises(Interrupt):
+        training.train(config(), manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
+    with pytest.raises(InputError, match="exists.*--resume"):
+        training.train(config(), manifest=films, out=tmp_path / "r")
+    with pytest.raises(InputError, match=r"another train\.lr"):
+        training.train(config(lr=0.5), manifest=films, out=tmp_path / "r", resume=True)
+
+
+SCRIPT = """
+import sys
+from reportseg.config import load_config
+from reportseg.train import train
+train(load_config(sys.argv[1]), manifest=sys.argv[2], out=sys.argv[3], resume=True)
+"""
+
+
+def test_kill_9_at_a_random_moment_then_resume(tmp_path, films):
+    from reportseg.config import dump_config
+
+    given = config(images=480, checkpoint_minutes=1e-9)
+    (tmp_path / "c.yaml").write_text(dump_config(given))
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "c.yaml"), str(films), str(tmp_path / "cut")]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    deadline = time.monotonic() + 120
+    while not checkpoint.path_of(tmp_path / "cut" / "checkpoints", "last").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cut = training.train(load_config(tmp_path / "c.yaml"), manifest=films, out=tmp_path / "cut", resume=True)
+    whole = training.train(given, manifest=films, out=tmp_path / "whole")
+    assert weights(cut) == weights(whole) and log(cut) == log(whole)
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path, films):
+    alone = training.train(config(images=32), manifest=films, out=tmp_path / "0")
+    assert weights(training.train(config(images=32, workers=2), manifest=films, out=tmp_path / "2")) == weights(alone)
+
+
+def test_accumulation_equals_the_larger_batch(tmp_path, films):
+    data = {"augment": None, "text_dropout": 0, "size_px": 32}
+    one = training.train(config(data=data, images=48, batch=8), manifest=films, out=tmp_path / "8")
+    two = training.train(config(data=data, images=48, batch=4, accumulate=2), manifest=films, out=tmp_path / "4x2")
+    a, b = (load_bundle(run / "bundle").model.state_dict() for run in (one, two))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 2e-3
+
+
+def test_divergence_stops_with_step_batch_and_last_good_checkpoint(tmp_path, films, monkeypatch):
+    step = training.Run._step
+
+    def poisoned(self, group, rate):
+        if self.state.step == 5:
+            next(iter(self.model.parameters())).data.fill_(float("nan"))
+        return step(self, group, rate)
+
+    monkeypatch.setattr(training.Run, "_step", poisoned)
+    with pytest.raises(InputError, match=r"diverged at step 5.*f\d+.*last good checkpoint is") as caught:
+        training.train(config(checkpoint_minutes=1e-9), manifest=films, out=tmp_path / "r")
+    assert caught.value.code == "diverged"
+    assert checkpoint.load(tmp_path / "r" / "checkpoints")[1]["step"] == 5
+    assert not (tmp_path / "r" / "bundle").exists()
+
+
+def test_minutes_fix_the_number_of_images_once(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(training.optim, "seconds_per_step", lambda step, device: step() and 0.5)
+    run = training.train(config(minutes=0.2), manifest=films, out=tmp_path / "r")
+    assert load_config(run / "config.yaml").train.images == int(12 * 0.9 * 8 / 0.5)
+    assert weights(run) == weights(training.train(config(images=172), manifest=films, out=tmp_path / "same"))
+
+
+def test_a_run_far_slower_than_measured_is_cut_and_still_gives_a_bundle(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(training.optim, "seconds_per_step", lambda step, device: 1e-6)
+    run = training.train(config(minutes=0.002), manifest=films, out=tmp_path / "r")
+    facts = read_json(run / "bundle" / "training.json", TrainingFile)
+    assert facts.truncated and 0 < facts.images < load_config(run / "config.yaml").train.images
+    assert "cut short" in (run / "bundle" / "README.md").read_text()
+
+
+def test_precision_is_chosen_once_and_written_down(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(training.optim, "bf16_gains", lambda device: True)
+    run = training.train(config(images=16, precision="auto"), manifest=films, out=tmp_path / "r")
+    assert load_config(run / "config.yaml").train.precision == "bf16"
+    assert read_json(run / "bundle" / "training.json", TrainingFile).precision == "bf16"
+
+
+def test_the_twin_reads_one_sentence(tmp_path, films):
+    run = training.train(
+        config({"name": "tgcnet", "preset": "tiny"}, {"text": "constant"}, images=16), manifest=films, out=tmp_path / "r"
+    )
+    assert load_bundle(run / "bundle").words == {CONSTANT}
+
+
+def test_init_starts_from_a_bundle_and_records_it(tmp_path, films):
+    tgcnet = {"name": "tgcnet", "preset": "tiny"}
+    parent = training.train(config(tgcnet, images=32), manifest=films, out=tmp_path / "parent") / "bundle"
+    child = training.train(config(tgcnet, images=8, lr=1e-9, init=str(parent)), manifest=films, out=tmp_path / "child") / "bundle"
+    one, two = load_bundle(parent), load_bundle(child)
+    assert two.config.parent == one.sha256 and two.tokenizer_json == one.tokenizer_json
+    a, b = one.model.state_dict(), two.model.state_dict()
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-3
+
+
+def test_init_refuses_another_model_and_another_left(tmp_path, films):
+    parent = training.train(config(images=8), manifest=films, out=tmp_path / "parent") / "bundle"
+    with pytest.raises(InputError, match="holds another model.*width"):
+        training.train(config({"name": "unet", "width": 8}, init=str(parent)), manifest=films, out=tmp_path / "wide")
+    patients = make_films(tmp_path / "patients", laterality="patient")
+    with pytest.raises(InputError, match="the image's left, the manifest the patient's"):
+        training.train(config(init=str(parent)), manifest=patients, out=tmp_path / "sides")
+
+
+def test_two_manifests_train_together_with_a_dev_of_each(tmp_path, films):
+    other = make_films(tmp_path / "other", name="other")
+    both = config(images=16, data={"manifest": [str(films), str(other)]})
+    run = training.train(both, out=tmp_path / "r")
+    sources = {id.split("__")[0] for id in read_json(run / "env.json", EnvFile).dev_ids}
+    assert sources == {"made-up", "other"}
+    assert [d.name for d in load_bundle(run / "bundle").config.trained_on] == ["made-up", "other"]
+    patients = make_films(tmp_path / "patients", laterality="patient", name="p")
+    with pytest.raises(InputError, match="disagree about whose left"):
+        training.train(config(data={"manifest": [str(films), str(patients)]}), out=tmp_path / "no")
+
+
+def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, films, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = training.dry_run(config(), manifest=films)
+    assert said["steps"] == 12 and said["train_films"] + said["dev_films"] == 24 and said["params"]["total"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_data_is_said_plainly(tmp_path):
+    with pytest.raises(InputError, match="--data"):
+        training.train(config(), out=tmp_path / "r")
+
+
+def test_it_learns_to_use_the_sentence(tmp_path, films):
+    """Noise apart the patch is bright, so a tiny net finds it; the loss falls and dev follows."""
+    run = training.train(config(images=800, lr=5e-3, data={"size_px": 32, "augment": None}), manifest=films, out=tmp_path / "r")
+    rows = [row for row in log(run) if "total" in row]
+    assert rows[-1]["total"] < 0.5 * rows[0]["total"]
+    assert read_json(run / "bundle" / "training.json", TrainingFile).dev["dice_mean"] > 0.8
