@@ -37,7 +37,9 @@ def fields(**changes):
 
 
 def training(**changes):
-    return TrainingFile(images=640, steps=20, seconds=90.0, seed=7, dev={"dice_mean": 0.8125}, curves={"loss": [(0, 1.5), (640, 0.5)]}, **changes)
+    return TrainingFile(
+        images=640, steps=20, seconds=90.0, seed=7, dev={"dice_mean": 0.8125}, curves={"loss": [(0, 1.5), (640, 0.5)]}, **changes
+    )
 
 
 def write(path, section=TGCNET, **changes):
@@ -134,7 +136,15 @@ def test_the_card_states_use_sources_side_decision_figures_and_limits(tmp_path):
     write(tmp_path / "b")
     text = (tmp_path / "b" / "README.md").read_text()
     sha = load_bundle(tmp_path / "b").sha256
-    for expected in (INTENDED_USE, sha, "phantoms, licence: CC0-1.0", "left side of the image", "p >= 0.42", "logit / 1.3", "| dice_mean | 0.8125 |"):
+    for expected in (
+        INTENDED_USE,
+        sha,
+        "phantoms, licence: CC0-1.0",
+        "left side of the image",
+        "p >= 0.42",
+        "logit / 1.3",
+        "| dice_mean | 0.8125 |",
+    ):
         assert expected in text
     assert "Apache-2.0" in text and "never for parameter efficiency" in text and "reportseg predict" in text
     assert re.search(r"^## Limits$", text, re.MULTILINE)

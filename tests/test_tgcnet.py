@@ -236,7 +236,9 @@ def awake_vlcm(seed=0):
 
 
 def test_vlcm_follows_its_formulas_place_by_place():
-    """a = softmax of real units, q = sum a_p t_p, r = sum a_p cos(z, t_p), u = alpha cos(W F, q) + beta, S = u + kappa r + conv([W F ; u ; r])."""
+    """a = softmax of real units, q = sum a_p t_p, r = sum a_p cos(z, t_p), u = alpha cos(W F, q) + beta,
+    S = u + kappa r + conv([W F ; u ; r]).
+    """
     module, (placed, patches), text = awake_vlcm(), vlcm_inputs(), unit_text()
     units, raw, plain, calibrated = module(placed, patches, text)
     cos = lambda a, b: F.cosine_similarity(a, b, dim=0)  # noqa: E731

@@ -233,9 +233,7 @@ def test_precision_is_chosen_once_and_written_down(tmp_path, films, monkeypatch)
 
 
 def test_the_twin_reads_one_sentence(tmp_path, films):
-    run = training.train(
-        config({"name": "tgcnet", "preset": "tiny"}, {"text": "constant"}, images=16), manifest=films, out=tmp_path / "r"
-    )
+    run = training.train(config({"name": "tgcnet", "preset": "tiny"}, {"text": "constant"}, images=16), manifest=films, out=tmp_path / "r")
     assert load_bundle(run / "bundle").words == {CONSTANT}
 
 

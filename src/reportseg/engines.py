@@ -40,7 +40,7 @@ class TorchEngine:
 
     def __init__(self, model: nn.Module, device: str = "auto", precision: Precision = "fp32") -> None:
         self.device = pick_device(device)
-        self.model = model.to(self.device).eval()
+        self.model: Any = model.to(self.device).eval()
         self.precision = precision
 
     @property
@@ -55,13 +55,13 @@ class TorchEngine:
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
         with torch.inference_mode(), autocast(self.device, self.precision):
             encoded: TextBatch = self.model.encode_text(list(texts))
-            return encoded
+        return encoded
 
     def decode(self, features: Any, text: TextBatch, mask_B1HW: Tensor | None = None) -> ModelOutput:
         """With a mask the answer also holds the similarity maps and the losses."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             output: ModelOutput = self.model.decode(features, text, mask_B1HW)
-            return output
+        return output
 
     def run(self, image_B3HW: Tensor, texts: Sequence[str]) -> ModelOutput:
         """Films in [0, 1], one sentence each."""

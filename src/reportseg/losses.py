@@ -1,7 +1,7 @@
 """Losses on logits. Every term is a mean over images of a per-image value, so accumulation and DDP leave it unchanged.
 
-`target` is in [0, 1] (a mask, or its area average); `valid` is 1 where a pixel belongs to the film, 0 where augmentation or padding made it up.
-All are (B, 1, H, W). Computed in fp32 whatever the model ran in.
+`target` is in [0, 1] (a mask, or its area average); `valid` is 1 where a pixel belongs to the film, 0 where augmentation or padding made
+it up. All are (B, 1, H, W). Computed in fp32 whatever the model ran in.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def seconds_per_step(step: Callable[[], object], device: torch.device, discard: 
 def bf16_gains(device: torch.device) -> bool:
     """Whether a 3x3 convolution, forwards and backwards, is at least 1.3 times as fast in bf16 as in fp32: not every processor has it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     layer = nn.Conv2d(96, 96, 3, padding=1, device=device)
     x_BCHW = torch.randn(8, 96, 28, 28, device=device)
 

@@ -115,7 +115,7 @@ class Run:
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
-        self.model = build(config.model, self.tokenizer, self.bank).to(self.device)
+        self.model: Any = build(config.model, self.tokenizer, self.bank).to(self.device)
         if self.parent is not None:
             self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
         if config.train.precision == "auto":
@@ -270,7 +270,7 @@ class Run:
         films = FilmCache(self.films.images_NCHW[first:], self.films.masks_NHW[first:])
         with averaged(self.model, self.average.state):
             engine = TorchEngine(self.model, str(self.device), "bf16" if self.config.train.precision == "bf16" else "fp32")
-            size = next((size for end, size in self.config.data.sizes() if images <= end * self.config.train.images), films.images_NCHW.shape[-1])
+            size = Steps(prepared.train, films, self.config).size_at(images - 1)
             scores = score_dev(engine, prepared.dev, films, size, prepared.text_of)
         self._log(images=images, **{f"dev_{name}": value for name, value in scores.items()})
         reached = scores["dice_mean"] + scores["dice_pooled"]
@@ -368,7 +368,5 @@ def _stored_config(config: RunConfig, folder: Path) -> RunConfig:
         differs += [f"{section}.{key}" for key in two if one.get(key) != two[key] and key not in free.get(section, ())]
     if differs or config.seed != stored.seed:
         keys = ", ".join(differs or ["seed"])
-        raise InputError(
-            f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config"
-        )
+        raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config")
     return stored

@@ -35,7 +35,9 @@ def folder(tmp_path):
 def relist(folder, **changes):
     """What a forger would do: sign every file as it now is."""
     config = json.loads((folder / "config.json").read_text())
-    config["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in config["files"] if (folder / name).is_file()}
+    config["files"] = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in config["files"] if (folder / name).is_file()
+    }
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 

@@ -57,8 +57,11 @@ class RawBatch:
 class Films(Protocol):
     """What the loader needs of a cache."""
 
-    images_NCHW: NDArray[np.uint8]
-    masks_NHW: NDArray[np.uint8]
+    @property
+    def images_NCHW(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def masks_NHW(self) -> NDArray[np.uint8]: ...
 
 
 class Steps(Dataset[RawBatch]):

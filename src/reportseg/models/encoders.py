@@ -6,6 +6,7 @@ Pretrained CLIP has the same two interfaces: `taps, values = vision(image)` and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -70,7 +71,8 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             before, x = x, block(x)
             states.append(x)
-        values = x[..., :0] if self.joint is None else self.projection(self.post_norm(self.blocks[-1].value_path(before)))
+        last: Any = self.blocks[-1]
+        values = x[..., :0] if self.joint is None else self.projection(self.post_norm(last.value_path(before)))
         return [states[i - 1] for i in taps_at], values.transpose(1, 2).unflatten(2, size)
 
 

@@ -59,7 +59,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_BNC: Tensor, context_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """`mask_BL` is True where the context is real; every row needs at least one."""
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731 - (B, N, C) -> (B, heads, N, C / heads)
+
+        def split(t: Tensor) -> Tensor:  # (B, N, C) -> (B, heads, N, C / heads)
+            return t.reshape(*t.shape[:2], self.heads, -1).transpose(1, 2)
+
         key, value = self.key_value(context_BLD).chunk(2, dim=-1)
         mixed = F.scaled_dot_product_attention(split(self.query(x_BNC)), split(key), split(value), attn_mask=mask_BL[:, None, None])
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
