@@ -338,17 +338,17 @@ def test_swapped_rows_are_those_whose_zones_change() -> None:
 # ---------------------------------------------------------------- real sentences
 
 
-def qata(data_dir: Path, split: str) -> list[str]:
+def qata(data_root: Path, split: str) -> list[str]:
     import openpyxl
 
-    (sheet,) = (data_dir / "qata_cov19" / f"{split}_Folder").glob("*.xlsx")
+    (sheet,) = (data_root / "qata_cov19" / f"{split}_Folder").glob("*.xlsx")
     rows = openpyxl.load_workbook(sheet, read_only=True).active.iter_rows(min_row=2, values_only=True)
     return [str(row[1]) for row in rows if row[1]]
 
 
 @pytest.mark.data
-def test_every_sentence_of_qata_is_read_and_mirrored(data_dir: Path) -> None:
-    train, val = qata(data_dir, "Train"), qata(data_dir, "Val")
+def test_every_sentence_of_qata_is_read_and_mirrored(data_root: Path) -> None:
+    train, val = qata(data_root, "Train"), qata(data_root, "Val")
     assert (len(train), len(val), len(set(map(normalise, train)))) == (5716, 1429, 239)
     for text in sorted(set(train + val)):
         assert zones(text), text
@@ -359,23 +359,23 @@ def test_every_sentence_of_qata_is_read_and_mirrored(data_dir: Path) -> None:
 
 
 @pytest.mark.data
-def test_shuffled_moves_nearly_every_film_of_qata_to_other_zones(data_dir: Path) -> None:
-    val = qata(data_dir, "Val")
+def test_shuffled_moves_nearly_every_film_of_qata_to_other_zones(data_root: Path) -> None:
+    val = qata(data_root, "Val")
     donors = shuffled(val, 0)
     assert None not in donors
     assert sum(zones(val[d]) != zones(val[i]) for i, d in enumerate(donors) if d is not None) / len(val) > 0.9
 
 
 @pytest.mark.data
-def test_places_of_kvasir_are_read(data_dir: Path) -> None:
-    with open(data_dir / "kvasir_seg" / "texts.csv", newline="", encoding="utf-8") as f:
+def test_places_of_kvasir_are_read(data_root: Path) -> None:
+    with open(data_root / "kvasir_seg" / "texts.csv", newline="", encoding="utf-8") as f:
         texts = sorted({row["text"] for row in csv.DictReader(f)})
     assert all(zones(text) and can_swap(text) for text in texts)
 
 
 @pytest.mark.data
-def test_free_reports_break_nothing(data_dir: Path) -> None:
-    with open(data_dir / "reports" / "indiana_reports.csv", newline="", encoding="utf-8") as f:
+def test_free_reports_break_nothing(data_root: Path) -> None:
+    with open(data_root / "reports" / "indiana_reports.csv", newline="", encoding="utf-8") as f:
         reports = [f"{row['findings']} {row['impression']}" for row in csv.DictReader(f)]
     for report in reports:
         assert all(report[a:b] and report[a:b] == report[a:b].strip() for a, b in clauses(report))

@@ -212,8 +212,10 @@ def check_files(path: Path, config: BundleConfig) -> None:
 
 def _refuse_pickle(file: Path) -> None:
     with file.open("rb") as stream:
-        head = stream.read(4)
-    if head[:1] == b"\x80" or head == b"PK\x03\x04":
+        head = stream.read(9)
+    if head[8:] == b"{":  # safetensors: the header's length, which may begin with any byte, then its JSON
+        return
+    if head[:1] == b"\x80" or head[:4] == b"PK\x03\x04":
         fix = "Convert the weights with safetensors.torch.save_file in the program that made them."
         raise InputError("this is a pickle under the name of safetensors; it can run code and is never read", file, fix, "pickle")
 

@@ -51,7 +51,8 @@ def score_dev(engine: TorchEngine, dev: Sequence[Sample], films: FilmCache, size
         counts += [_overlap(a.numpy(), m.numpy()) for a, m in zip(answer, mask, strict=True)]
         for name, values in output.maps.items():
             areas.setdefault(name, []).append(separation(values, mask.to(values.device)))
-    return _dice(counts) | {f"auroc_{name}": float(np.nanmean(np.concatenate(parts))) for name, parts in areas.items()}
+    means = {f"auroc_{name}": _mean(np.concatenate(parts)) for name, parts in areas.items()}
+    return _dice(counts) | {name: value for name, value in means.items() if value is not None}
 
 
 def fit_decision(
@@ -85,6 +86,11 @@ def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         area: NDArray[np.float64] = ((ranks * inside).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
     return area
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else None
 
 
 def _overlap(answer: Any, truth: Any) -> tuple[int, int]:

@@ -58,13 +58,11 @@ def prepare(config: RunConfig) -> Prepared:
     sources = []
     for dataset in datasets:
         samples = dataset.split(config.data.train)[: config.data.limit]
+        chosen = set(draw_dev(samples, dataset.name))  # by the data set's own ids, so its dev is the same alone and beside others
         if len(datasets) > 1:
             samples = [replace(sample, id=f"{dataset.name}__{sample.id}") for sample in samples]
-        chosen = set(draw_dev(samples, dataset.name))
+            chosen = {f"{dataset.name}__{id}" for id in chosen}
         kept = [sample for sample in samples if sample.id not in chosen]
-        if not kept:
-            fix = "Give more patients: a tenth of them is set aside as dev."
-            raise InputError(f"no film of the split {config.data.train!r} is left to train on", dataset.path, fix, "empty_split")
         train += kept
         dev += [sample for sample in samples if sample.id in chosen]
         sources.append({"name": dataset.name, "licence": dataset.info.licence, "split_sha256": split_sha256(s.id for s in kept)})

@@ -24,7 +24,7 @@ from .config import RunConfig, dump_config, load_config
 from .data.cache import FilmCache, open_cache
 from .data.loader import Batch, Steps, batches
 from .dev import averaged, fit_decision, score_dev
-from .engines import TorchEngine, pick_device
+from .engines import Precision, TorchEngine, autocast, pick_device
 from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
@@ -120,8 +120,8 @@ class Run:
             self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
         if config.train.precision == "auto":
             config = _with(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")
-        mixed = "bf16" if config.train.precision == "bf16" else "no"
-        self.accelerator = Accelerator(mixed_precision=mixed, cpu=self.device.type == "cpu")
+        self.precision: Precision = "bf16" if config.train.precision == "bf16" else "fp32"
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu")  # its precision is one for the whole process; ours is the run's
         self.optimiser = optim.adamw(self.model, config.train)
         if config.train.minutes is not None and not (self.folder / CONFIG).exists():
             config = _with(config, "train", images=self._images_in(config.train.minutes))
@@ -234,7 +234,7 @@ class Run:
         images = sum(len(batch.ids) for batch in group)
         terms: dict[str, float] = {"total": 0.0}
         for batch in group:
-            with self.accelerator.autocast():
+            with autocast(self.device, self.precision):
                 output = self.model(batch.image_B3HW, batch.texts, batch.mask_B1HW, batch.valid_BHW[:, None])
             share = len(batch.ids) / images
             loss = share * torch.stack(list(output.losses.values())).sum()
@@ -269,7 +269,7 @@ class Run:
         first, prepared = len(self.prepared.train), self.prepared
         films = FilmCache(self.films.images_NCHW[first:], self.films.masks_NHW[first:])
         with averaged(self.model, self.average.state):
-            engine = TorchEngine(self.model, str(self.device), "bf16" if self.config.train.precision == "bf16" else "fp32")
+            engine = TorchEngine(self.model, str(self.device), self.precision)
             size = Steps(prepared.train, films, self.config).size_at(images - 1)
             scores = score_dev(engine, prepared.dev, films, size, prepared.text_of)
         self._log(images=images, **{f"dev_{name}": value for name, value in scores.items()})
@@ -325,7 +325,7 @@ class Run:
             seconds=round(self.state.seconds, 1),
             seed=config.seed,
             device=self.device.type,
-            precision="bf16" if config.train.precision == "bf16" else "fp32",
+            precision=self.precision,
             truncated=self.state.truncated,
             config=without_paths(config),
             dev=scores,

@@ -132,6 +132,18 @@ def test_keys_are_strict_and_named(folder):
     assert "1 missing: head.bias" in message and "1 unexpected: extra.weight" in message and "head.weight is (3, 3)" in message
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_no_pickle(folder):
+    """safetensors begins with the header's length, and in one of 32 files that begins with the first byte of a pickle."""
+    tensors, path = load_file(folder / "model.safetensors"), folder / "model.safetensors"
+    for padding in range(0, 256, 8):
+        save_file(tensors, path, metadata={"padding": "x" * padding})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    relist(folder)
+    load_bundle(folder)
+
+
 def test_a_config_that_asks_for_a_giant_takes_no_memory(folder):
     """A U-Net of width 256 has half a billion weights; the header of the file does not hold them, so they are never allocated."""
     relist(folder, model=UNET | {"width": 256})
