@@ -435,11 +435,11 @@ def test_progress_writes_lines_where_stderr_is_no_terminal(capsys):
         report(1, 3)
         report(2, 3)
         report(3, 3)
-        report({"images": 32, "of": 64, "loss": 0.5})
+        report({"images": 32, "of": 64, "images_per_s": 4.0, "left_s": 8.0, "loss": 0.5})
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.partition(",")[0] for line in err.splitlines()] == ["work: 1/3", "work: 3/3", "training: 32/64"]
-    assert err.rstrip().endswith("loss 0.500")
+    assert err.rstrip().endswith("training: 32/64, 4.0/s, 8 s left loss 0.500")
 
 
 def test_progress_draws_a_bar_on_a_terminal(monkeypatch, capsys):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reportseg.models.layers import (
+    START,
     CrossAttention,
     PositionMap,
     ResidualBlock,
@@ -54,6 +55,16 @@ def test_the_position_map_is_its_grid_at_14_and_interpolates_elsewhere():
         position.grid_1Chw[:] = torch.arange(14.0)[:, None]  # a ramp stays a ramp: above is above at any size
     for height in (2, 7, 28):
         assert (position((height, 5))[0, 0, 1:, 0] > position((height, 5))[0, 0, :-1, 0]).all()
+
+
+def test_a_position_map_starts_as_waves_that_tell_rows_and_columns_apart():
+    grid = PositionMap(16).grid_1Chw[0].detach()
+    assert torch.equal(grid[:8], grid[:8, :, :1].expand(-1, -1, 14)) and torch.equal(grid[8:], grid[8:, :1].expand(-1, 14, -1))
+    assert grid.abs().max() <= START
+    places = grid.flatten(1).T
+    distance = torch.cdist(places, places) + 9 * torch.eye(len(places))
+    assert distance.min() > 0.1  # no two places look alike
+    assert torch.allclose(grid[8], -grid[8].flip(-1), atol=1e-5)  # half a sine: one side is the other with its sign changed
 
 
 def test_cross_attention_is_torchs_multi_head_attention():

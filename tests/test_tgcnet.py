@@ -313,7 +313,7 @@ def test_vlcm_leaves_the_maps_alone_at_the_start_and_then_scales_them():
 
 
 def test_places_are_told_to_the_maps_before_they_meet_the_text():
-    """The position embedding of a stride moves its similarity, and at 16 and 32 the queries; the maps themselves stay as they were."""
+    """The position embedding of a stride moves its similarity, and at 8, 16 and 32 the queries; the maps themselves stay as they were."""
     model = make()
     image, texts, mask = films(), [BILATERAL, UNILATERAL], part()
     before = model(image, texts, mask)
@@ -323,20 +323,20 @@ def test_places_are_told_to_the_maps_before_they_meet_the_text():
         after = model(image, texts, mask)
         changed = {s for s in STRIDES if not torch.equal(after.maps[f"u{s}"], before.maps[f"u{s}"])}
         assert changed == {stride}
-        assert torch.equal(after.logits_B1HW, before.logits_B1HW) == (stride < 16)  # gamma is zero: only the attention reads them
+        assert torch.equal(after.logits_B1HW, before.logits_B1HW) == (stride < 8)  # gamma is zero: only the attention reads them
         before = after
 
 
 # ---- cross-attention and decoder
 
 
-def test_the_text_is_attended_to_at_strides_16_and_32():
+def test_the_text_is_attended_to_at_strides_8_16_and_32():
     model, seen = make(), []
     for attend in model.attend:
         attend.register_forward_pre_hook(lambda m, args: seen.append((args[0].shape[1], args[1])))
     features, text = model.encode_image(films(2, 96, 64)), model.encode_text([BILATERAL, UNKNOWN])
     model.decode(features, text)
-    assert [n for n, _ in seen] == [6 * 4, 3 * 2] and all(context is text.tokens_BLD for _, context in seen)
+    assert [n for n, _ in seen] == [12 * 8, 6 * 4, 3 * 2] and all(torch.equal(context, model.told(text.tokens_BLD)) for _, context in seen)
 
 
 @pytest.mark.parametrize("stride", [4, 2])
@@ -437,8 +437,8 @@ def test_each_switch_takes_its_own_module_away_and_nothing_else():
     assert prefixes({"date": {"knowledge": False}}) == ({"date.knowledge", "date.gate"}, set())
     gone, new = prefixes({"vlcm": {"enabled": False}})
     vlcm = {k for k in gone if k.startswith("vlcm.")}
-    # Without VLCM nothing is compared at strides 4 and 8, and no patch needs to lie in the joint space.
-    assert gone - vlcm == {"sse.vision", "positions.0", "positions.1"} and vlcm and not new
+    # Without VLCM nothing is compared at stride 4, and no patch needs to lie in the joint space.
+    assert gone - vlcm == {"sse.vision", "positions.0"} and vlcm and not new
     assert prefixes({"output_stride": 2}, 1) == (set(), {"sharpen"})
 
 

@@ -282,14 +282,14 @@ def resolve(ref: str | os.PathLike[str], revision: str | None = None) -> Path:
     path = Path(name)
     if revision is not None and not name.startswith("hf:"):
         raise InputError("a revision is only known on the hub", name, "Give hf:owner/name with it, or leave it out.", "revision")
-    if name and "\0" not in name and path.is_dir():
+    names = shipped()
+    if name and "\0" not in name and path.is_dir() and ((path / CONFIG).exists() or name not in names):
         return path
-    if name and "\0" not in name and path.exists():
+    if name and "\0" not in name and path.is_file():
         fix = "Give the folder that holds config.json and model.safetensors."
         if path.suffix.lower() in _PICKLE_NAMES:
             raise InputError("pickled weights can run code and are never read", name, fix, "pickle")
         raise InputError("a bundle is a folder, and this is a file", name, fix, "no_bundle")
-    names = shipped()
     if name in names:
         return Path(str(importlib.resources.files(__package__))) / "bundles" / name
     if name.startswith("hf:"):

@@ -134,7 +134,8 @@ def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:
 def progress(quiet: bool, label: str) -> Iterator[Callable[..., None] | None]:
     """A callable that draws a bar with rate and time left on stderr; None when quiet. Where stderr is no terminal it writes lines.
 
-    It takes (done, total, note="") or one mapping {phase: done, "of": total, "loss": ...}, whose first key names what is counted.
+    It takes (done, total) or one mapping {phase: done, "of": total}, whose first key names what is counted; where that has
+    "images_per_s", "left_s" and "loss" they are shown, else the mean rate of the phase so far.
     """
     if quiet:
         yield None
@@ -145,18 +146,16 @@ def progress(quiet: bool, label: str) -> Iterator[Callable[..., None] | None]:
     show = _Lines() if not console.is_terminal else _Bar(console)
     phase, start, first = "", time.monotonic(), 0
 
-    def report(step: int | Mapping[str, Any], total: int = 0, note: str = "") -> None:
+    def report(step: int | Mapping[str, Any], total: int = 0) -> None:
         nonlocal phase, start, first
-        if isinstance(step, Mapping):
-            key, done = next(iter(step.items()))
-            name = PHASES.get(key, key)
-            total, note = step["of"], f"loss {step['loss']:.3f}" if "loss" in step else ""
-        else:
-            name, done = label, step
-        now = time.monotonic()
-        if name != phase or done < first:
-            phase, start, first = name, now, done  # a resumed run begins above 0
-        show(name, done, total, (done - first) / max(now - start, 1e-6), note)
+        facts = step if isinstance(step, Mapping) else {label: step, "of": total}
+        key, done = next(iter(facts.items()))
+        now, total = time.monotonic(), facts["of"]
+        if key != phase or done < first:
+            phase, start, first = key, now, done  # a resumed run begins above 0
+        rate = facts.get("images_per_s") or (done - first) / max(now - start, 1e-6)
+        left = facts.get("left_s", (total - done) / rate if rate > 0 else None)
+        show(PHASES.get(key, key), done, total, rate, left, f"loss {facts['loss']:.3f}" if "loss" in facts else "")
 
     try:
         yield report
@@ -170,11 +169,11 @@ class _Lines:
     def __init__(self) -> None:
         self.said, self.name = 0.0, ""
 
-    def __call__(self, name: str, done: int, total: int, rate: float, note: str) -> None:
+    def __call__(self, name: str, done: int, total: int, rate: float, left_s: float | None, note: str) -> None:
         now = time.monotonic()
         if name == self.name and done < total and now - self.said < LINE_SECONDS:
             return
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        left = f", {left_s:.0f} s left" if left_s is not None and done < total else ""
         print(f"{name}: {done}/{total}, {rate:.1f}/s{left} {note}".rstrip(), file=sys.stderr, flush=True)
         self.said, self.name = now, name
 
@@ -194,11 +193,11 @@ class _Bar:
         self.bar.start()
         self.task, self.name = self.bar.add_task("", total=None, rate="", left="", note=""), ""
 
-    def __call__(self, name: str, done: int, total: int, rate: float, note: str) -> None:
+    def __call__(self, name: str, done: int, total: int, rate: float, left_s: float | None, note: str) -> None:
         if name != self.name:
             self.bar.reset(self.task, description=name)
             self.name = name
-        left = f"{(total - done) / rate:.0f} s left" if rate > 0 else ""
+        left = "" if left_s is None else f"{left_s:.0f} s left"
         self.bar.update(self.task, completed=done, total=total or None, rate=f"{rate:.1f}/s", left=left, note=note)
 
     def close(self) -> None:

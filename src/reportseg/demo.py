@@ -38,10 +38,13 @@ def run_demo(out: str | Path = "runs/demo", progress: Callable[..., None] | None
     for part in (data, run, scores):
         shutil.rmtree(part, ignore_errors=True)
 
-    manifest = synthesise(data, FILMS, progress=progress)
+    def tell(phase: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, of: progress({phase: done, "of": of})
+
+    manifest = synthesise(data, FILMS, progress=tell("drawing"))
     train(load_config("demo"), manifest=manifest, out=run, progress=progress)
     command = shlex.join(["reportseg", "demo", "-o", str(out)])
-    metrics = evaluate(run / "bundle", manifest, split="test", out=scores, command=command, progress=progress)
+    metrics = evaluate(run / "bundle", manifest, split="test", out=scores, command=command, progress=tell("scoring"))
     metrics = metrics.model_copy(update={"demo_s": round(time.monotonic() - start, 1)})
     write_json(scores / "metrics.json", metrics)
     film = read_manifest(manifest).split("test")[0]

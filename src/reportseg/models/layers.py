@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+START = 2.0  # amplitude of a position embedding at the start
+
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with at most 8 groups that divide `channels`."""
@@ -37,14 +39,33 @@ class ResidualBlock(nn.Module):
 
 
 class PositionMap(nn.Module):
-    """A learnt 2-D position embedding on a 14 x 14 grid, interpolated to any size: text names zones, so maps must know where they are."""
+    """A learnt 2-D position embedding on a 14 x 14 grid, interpolated to any size: text names zones, so maps must know where they are.
+
+    It starts as waves of the size of the maps. From small noise a model first learns what does not depend on the side, and only after
+    tens of thousands of films that "left" is a place.
+    """
 
     def __init__(self, channels: int, grid: int = 14) -> None:
         super().__init__()
-        self.grid_1Chw = nn.Parameter(torch.randn(1, channels, grid, grid) * 0.02)
+        self.grid_1Chw = nn.Parameter(START * waves(channels, grid))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
         return resize(self.grid_1Chw, size)
+
+
+def waves(channels: int, grid: int) -> Tensor:
+    """(1, channels, grid, grid) in [-1, 1]: sines and cosines of half, one, two and four periods, of the row in the first half of the
+    channels and of the column in the others.
+    """
+    place_G = (torch.arange(grid) + 0.5) / grid - 0.5
+
+    def along(n: int) -> Tensor:
+        number_N = torch.arange(n)
+        periods_N = 0.5 * 2.0 ** (number_N // 2 % 4)
+        return torch.sin(2 * math.pi * periods_N[:, None] * place_G + (number_N % 2)[:, None] * math.pi / 2)
+
+    rows, columns = along(channels // 2)[:, :, None], along(channels - channels // 2)[:, None, :]
+    return torch.cat([rows.expand(-1, -1, grid), columns.expand(-1, grid, -1)])[None]
 
 
 class CrossAttention(nn.Module):

@@ -30,7 +30,7 @@ from .layers import CrossAttention, PositionMap, conv_block, pad_to_multiple, re
 from .output import ModelOutput, TextBatch
 
 STRIDES = (4, 8, 16, 32)
-ATTENDED = (2, 3)  # levels with cross-attention to the text: strides 16 and 32
+ATTENDED = (1, 2, 3)  # levels with cross-attention to the text: strides 8, 16 and 32
 SIMILARITY_WEIGHTS = (0.3, 0.2, 0.1, 0.1)
 RAW_WEIGHT = 0.1  # our reading: from scratch nothing else would align the raw similarity
 
@@ -232,7 +232,7 @@ class VLCM(nn.Module):
     def __init__(self, p: Preset) -> None:
         super().__init__()
         n = len(STRIDES)
-        self.unit_score = nn.Linear(p.joint, 1)
+        self.unit_score = nn.Linear(p.joint, 1, bias=False)  # a bias would shift the softmax by nothing
         self.project = nn.ModuleList(nn.Conv2d(p.width, p.joint, 1) for _ in STRIDES)
         self.alpha = nn.Parameter(torch.full((n,), 10.0))
         self.beta = nn.Parameter(torch.full((n,), -2.0))
@@ -249,10 +249,10 @@ class VLCM(nn.Module):
     def forward(self, placed: list[Tensor], patches_BDhw: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
         """`placed` are the F_s with their position embedding. Gives cos of each unit with each patch (B, L, h, w), r, [u_s], [S_s]."""
         with torch.autocast(patches_BDhw.device.type, enabled=False):
-            tokens = text.tokens_BLD.float()
+            tokens = F.normalize(text.tokens_BLD.float(), dim=2)
             weights_BL = self.unit_score(tokens)[..., 0].masked_fill(~text.mask_BL, -torch.inf).softmax(1)
             query_BD = F.normalize((weights_BL[..., None] * tokens).sum(1), dim=1)
-            units = torch.einsum("bdhw,bld->blhw", F.normalize(patches_BDhw.float(), dim=1), F.normalize(tokens, dim=2))
+            units = torch.einsum("bdhw,bld->blhw", F.normalize(patches_BDhw.float(), dim=1), tokens)
             raw = torch.einsum("blhw,bl->bhw", units, weights_BL)[:, None]
             plain, calibrated = [], []
             for level, map_BdHW in enumerate(placed):
@@ -266,7 +266,7 @@ class VLCM(nn.Module):
 
 
 class TGCNet(nn.Module):
-    """SSE and DATE, brought together by VLCM and cross-attention at strides 16 and 32, then a top-down decoder.
+    """SSE and DATE, brought together by VLCM and cross-attention at strides 8, 16 and 32, then a top-down decoder.
 
     `tokenizer_json` None only lays the model out, to be counted: its vocabulary is the preset's and no `source` is resolved.
     """
@@ -293,7 +293,8 @@ class TGCNet(nn.Module):
         if config.vlcm.enabled:
             self.vlcm = VLCM(p)
         self.attend_norms = nn.ModuleList(nn.LayerNorm(p.width) for _ in ATTENDED)
-        self.attend = nn.ModuleList(CrossAttention(p.width, p.joint, p.width) for _ in ATTENDED)
+        self.told = nn.Sequential(nn.Linear(p.joint, p.width), nn.LayerNorm(p.width))  # T' at our own width, once for all strides
+        self.attend = nn.ModuleList(CrossAttention(p.width, p.width, p.width) for _ in ATTENDED)
         self.top_down = nn.ModuleList(conv_block(p.width, p.width) for _ in STRIDES[:-1])
         if config.output_stride == 2:
             self.sharpen = conv_block(p.width + (0 if cnn is None else p.stem), p.width // 2)
@@ -325,9 +326,10 @@ class TGCNet(nn.Module):
             units, raw, plain, calibrated = self.vlcm(placed, image.patches_BDhw, text)
             gamma = self.vlcm.gamma
             guided = [f * (1 + gamma[i] * s.sigmoid()).to(f.dtype) for i, (f, s) in enumerate(zip(guided, calibrated, strict=True))]
+        told_BLd = self.told(text.tokens_BLD)
         for i, level in enumerate(ATTENDED):
             f = guided[level] + self.positions[level]((guided[level].shape[2], guided[level].shape[3]))
-            asked = self.attend[i](self.attend_norms[i](f.flatten(2).transpose(1, 2)), text.tokens_BLD, text.mask_BL)
+            asked = self.attend[i](self.attend_norms[i](f.flatten(2).transpose(1, 2)), told_BLd, text.mask_BL)
             guided[level] = guided[level] + asked.transpose(1, 2).unflatten(2, (f.shape[2], f.shape[3]))
 
         x = guided[3]
@@ -357,8 +359,10 @@ class TGCNet(nn.Module):
         mask, valid = F.pad(mask.float(), pad), F.pad(valid, pad)
 
         def targets(map_B1hw: Tensor) -> tuple[Tensor, Tensor]:
+            """The share of the cell's valid part that the mask covers, and how much of the cell is valid."""
             size = (map_B1hw.shape[2], map_B1hw.shape[3])
-            return area_average(mask, size), area_average(valid, size)
+            weight = area_average(valid, size)
+            return area_average(mask * valid, size) / weight.clamp(min=1e-6), weight
 
         scale, shift = self.vlcm.raw_scale
         losses = {"raw": RAW_WEIGHT * bce_loss(scale * raw + shift, *targets(raw))}
