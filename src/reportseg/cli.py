@@ -16,6 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")  # before anything that could report home is imported
+# Threads that wait by spinning stand in each other's way: beside one other busy program a training step takes twenty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RESUMES = ("train", "predict")  # commands that have --resume
 
