@@ -14,6 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from reportseg import console
+from reportseg.bundle import shipped
 from reportseg.cli import app
 from reportseg.config import load_config, shipped_configs
 from reportseg.errors import InputError
@@ -202,6 +203,12 @@ def test_info_shows_a_bundle(bundle):
     assert facts["params"]["total"] > 0
     assert len(facts["sha256"]) == 64
     assert "Research use only" in run("info", bundle).stdout
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_bundle_can_be_used(name, png, tmp_path):
+    assert json.loads(run("info", name, "--json").stdout)["kind"] == "bundle"
+    assert "1 done" in run("predict", name, png, "--text", LEFT, "-o", tmp_path / "out", "--quiet").stdout
 
 
 def test_info_without_an_argument_is_about_the_installation():
