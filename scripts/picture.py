@@ -31,11 +31,11 @@ def main() -> None:
         if film.meta.other is not None and len(film.meta.areas) == 1:
             chosen.append(film)
         index += 1
-    figure, axes = plt.subplots(1, FILMS, figsize=(13, 4.1), facecolor="white")
+    figure, axes = plt.subplots(1, FILMS, figsize=(13, 4.4), facecolor="white")
     for axis, film in zip(axes, chosen, strict=True):
         answer = segmenter.segment(film.image_HW, film.sentence, laterality="image")
         axis.imshow(overlay_rgb(film.image_HW[:, :, None] / np.float32(255), answer.mask_HW, film.mask_HW))
-        axis.set_title("\n".join(textwrap.wrap(f"“{film.sentence}”", 40)), fontsize=10, loc="left", pad=8)
+        axis.set_title("\n".join(textwrap.wrap(f"“{film.sentence}”", 40)), fontsize=10, loc="left", pad=8, va="bottom")
         axis.axis("off")
     figure.legend(
         handles=[plt.Line2D([], [], color=np.array(c) / 255, lw=3) for c in ((230, 159, 0), (86, 180, 233))],
@@ -45,7 +45,7 @@ def main() -> None:
         frameon=False,
         fontsize=10,
     )
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.86, bottom=0.09, wspace=0.05)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(OUT, dpi=110)
     print(OUT)

@@ -28,7 +28,7 @@ from .engines import Precision, TorchEngine, autocast, pick_device
 from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
-from .models import bank_of, build, resolve
+from .models import bank_of, build, check, resolve
 from .models.encoders import train_tokenizer
 from .runs import Prepared, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, TrainingFile, write_json
@@ -66,6 +66,7 @@ def train(
     InputError: exists, config (a resume with other settings), diverged (with the step and the ids of the batch), and those of the data.
     """
     config = resolve(config)
+    check(config.model)
     if manifest is not None:
         config = _with(config, "data", manifest=str(manifest))
     folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
@@ -91,6 +92,7 @@ def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | No
 def dry_run(config: RunConfig, *, manifest: str | Path | None = None) -> dict[str, Any]:
     """Reads config and manifest as `train` does, and says what it would do (runs.plan)."""
     config = resolve(config)
+    check(config.model)
     if manifest is not None:
         config = _with(config, "data", manifest=str(manifest))
     return plan(config, prepare(config))

@@ -92,7 +92,7 @@ class Steps(Dataset[RawBatch]):
             sample, rng = self.samples[row], generator(self.config.seed, FILM, k, index)
             dropped = rng.random() < data.text_dropout
             text = CONSTANT if data.text == "constant" else sample.text
-            one = draw(data.augment, rng, sample.flip_safe and can_swap(text))
+            one = draw(data.augment, rng, sample.flip_safe and can_swap(sample.text))  # the twin sees the same films as its model
             params.append(one)
             if data.text != "constant":
                 text = "" if dropped else swap_sides(text) if one.flip else text

@@ -13,6 +13,7 @@ from torch import nn
 from ..config import RunConfig, explain
 from ..errors import InputError
 from ..knowledge.bank import Bank, load_bank
+from .encoders import train_tokenizer
 from .output import ModelOutput, TextBatch
 from .tgcnet import TGCNet, TGCNetConfig
 from .unet import UNet, UNetConfig
@@ -22,7 +23,7 @@ MODELS: dict[str, tuple[type[BaseModel], type[nn.Module]]] = {
     "unet": (UNetConfig, UNet),
 }
 
-__all__ = ["MODELS", "ModelOutput", "TextBatch", "bank_of", "build", "count_parameters", "model_config", "resolve"]
+__all__ = ["MODELS", "ModelOutput", "TextBatch", "bank_of", "build", "check", "count_parameters", "model_config", "resolve"]
 
 
 def model_config(section: Mapping[str, Any], where: str = "model") -> BaseModel:
@@ -60,6 +61,12 @@ def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: B
     if model.reads_text and tokenizer_json is None:  # type: ignore[attr-defined]
         raise ValueError(f"{section['name']} reads text and needs a tokenizer")
     return model(config, tokenizer_json, bank)
+
+
+def check(section: Mapping[str, Any]) -> None:
+    """Lays the model out on the meta device: what `build` would refuse is refused before any data is read."""
+    with torch.device("meta"):
+        build(section, train_tokenizer([]), bank_of(section))
 
 
 def bank_of(section: Mapping[str, Any]) -> Bank | None:
