@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,19 +20,10 @@ from reportseg.data.loader import Steps, batches
 from reportseg.engines import autocast
 from reportseg.models import bank_of, build, resolve
 from reportseg.models.encoders import SentenceTokenizer, train_tokenizer
-from reportseg.optim import adamw, bf16_gains
+from reportseg.optim import adamw, bf16_gains, seconds_per_step
 from reportseg.runs import prepare
 
 BOUND = 8
-
-
-def median_seconds(step: Callable[[], object], count: int, discard: int = 3) -> float:
-    times = []
-    for _ in range(discard + count):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[discard:])
 
 
 def with_manifest(config: RunConfig, manifest: str, **changes: object) -> RunConfig:
@@ -76,7 +64,7 @@ def main() -> None:
             optimiser.step()
             optimiser.zero_grad()
 
-        data, step = median_seconds(load, asked.batches), median_seconds(train, max(5, asked.batches // 8))
+        data, step = seconds_per_step(load, device, 3, asked.batches), seconds_per_step(train, device, 3, max(5, asked.batches // 8))
         n = config.train.batch
         rows[str(size)] = {
             "data_images_per_s": round(n / data, 1),

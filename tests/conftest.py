@@ -27,3 +27,23 @@ def data_root() -> Path:
     if "data" in os.environ.get("REPORTSEG_REQUIRE", ""):
         pytest.fail("REPORTSEG_REQUIRE=data is set and REPORTSEG_DATA names no folder")
     pytest.skip("needs REPORTSEG_DATA")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A tiny bundle with random weights."""
+    from tiny import write_bundle
+
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture
+def png(tmp_path) -> Path:
+    """A film as a PNG file."""
+    import PIL.Image
+
+    from tiny import film
+
+    path = tmp_path / "film.png"
+    PIL.Image.fromarray((film()[:, :, 0] * 255).astype("uint8")).save(path)
+    return path

@@ -20,7 +20,7 @@ from reportseg.config import load_config, shipped_configs
 from reportseg.errors import InputError
 from reportseg.models import MODELS, resolve
 from reportseg.schemas import CSV_COLUMNS, FILES
-from tiny import LEFT, film, write_bundle
+from tiny import LEFT
 
 HEAVY = ("torch", "numpy", "transformers", "pandas", "scipy", "pydicom", "nibabel", "accelerate", "ray", "openvino")
 TINY = ["-s", "train.images=64", "-s", "train.batch=8", "-s", "data.size_px=32", "-s", "train.precision=fp32"]
@@ -46,20 +46,6 @@ def phantoms(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms") / "data"
     run("data", "synth", "-o", folder, "-n", 40, "--size", 32)
     return folder
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
-
-
-@pytest.fixture
-def png(tmp_path) -> Path:
-    import PIL.Image
-
-    path = tmp_path / "film.png"
-    PIL.Image.fromarray((film()[:, :, 0] * 255).astype("uint8")).save(path)
-    return path
 
 
 # ---------------------------------------------------------------- help

@@ -65,10 +65,7 @@ def train(
     With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0.
     InputError: exists, config (a resume with other settings), diverged (with the step and the ids of the batch), and those of the data.
     """
-    config = resolve(config)
-    check(config.model)
-    if manifest is not None:
-        config = _with(config, "data", manifest=str(manifest))
+    config = _checked(config, manifest)
     folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
     if resume and (folder / CONFIG).exists():
         config = _stored_config(config, folder)
@@ -91,10 +88,7 @@ def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | No
 
 def dry_run(config: RunConfig, *, manifest: str | Path | None = None) -> dict[str, Any]:
     """Reads config and manifest as `train` does, and says what it would do (runs.plan)."""
-    config = resolve(config)
-    check(config.model)
-    if manifest is not None:
-        config = _with(config, "data", manifest=str(manifest))
+    config = _checked(config, manifest)
     return plan(config, prepare(config))
 
 
@@ -354,6 +348,13 @@ def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]
     names = {name for row in log for name in row} - {"step", "images"}
     found = {name: [(row["images"], row[name]) for row in log if name in row and math.isfinite(row[name])] for name in sorted(names)}
     return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
+
+
+def _checked(config: RunConfig, manifest: str | Path | None) -> RunConfig:
+    """The config with every default written out and the given data in it; what cannot be built is refused here."""
+    config = resolve(config)
+    check(config.model)
+    return config if manifest is None else _with(config, "data", manifest=str(manifest))
 
 
 def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from reportseg.cli import app
 from reportseg.schemas import CSV_COLUMNS
-from tiny import LEFT, film, write_bundle
+from tiny import LEFT
 
 
 def refused(*arguments) -> str:
@@ -25,20 +25,6 @@ def refused(*arguments) -> str:
     assert line.count("\n") == 1
     assert "Traceback" not in line
     return line
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
-
-
-@pytest.fixture
-def png(tmp_path) -> Path:
-    import PIL.Image
-
-    path = tmp_path / "film.png"
-    PIL.Image.fromarray((film()[:, :, 0] * 255).astype("uint8")).save(path)
-    return path
 
 
 # ---------------------------------------------------------------- files that are not what they should be
