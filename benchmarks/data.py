@@ -9,11 +9,11 @@ collation; and, once for each sentence, the tokenizer. The project's bound is a 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
+from output import finish
 from reportseg.config import RunConfig, load_config
 from reportseg.data.cache import open_cache
 from reportseg.data.loader import Steps, batches
@@ -75,10 +75,7 @@ def main() -> None:
     for size, row in rows.items():
         print(f"{size:>5} {row['data_images_per_s']:>15} {row['model_images_per_s']:>16} {row['ratio']:>7}")
     result = {"config": config.name, "precision": precision, "threads": torch.get_num_threads(), "bound": BOUND, "sizes": rows}
-    print(json.dumps(result))
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, asked.out)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ film is asked both; Dice of its own sentence minus that of the sibling (the mean
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from output import finish
 from reportseg import Segmenter
 from reportseg.data.manifest import read_manifest
 from reportseg.io import read_image, read_mask
@@ -92,10 +92,7 @@ def main() -> None:
         "sides": mirrored_sides(segmenter, samples, asked.films, asked.seed),
         "order": word_order(segmenter, samples, list(dataset.samples)),
     }
-    print(json.dumps(result, indent=1))
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, asked.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Forwards, backwards and the optimiser on made-up films and sentences, in turns, 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from output import finish
 from reportseg.config import TrainSection, load_config
 from reportseg.engines import autocast
 from reportseg.models import bank_of, build
@@ -77,10 +77,7 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:<24} {row['params']:>12,} {row['images_per_s']:>9} {row['ratio']:>14}")
     result = {"size_px": asked.size, "batch": asked.batch, "precision": precision, "threads": torch.get_num_threads(), "configs": rows}
-    print(json.dumps(result))
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, asked.out)
 
 
 if __name__ == "__main__":
