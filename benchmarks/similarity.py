@@ -43,9 +43,11 @@ def auroc(engine: TorchEngine, samples: list[Sample], side: int) -> dict[str, ND
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def interval(values_N: NDArray[np.float64], patients: list[str]) -> list[float]:
-    """Mean with its 95 % interval over draws of whole patients; films that have no value are left out."""
+def interval(values_N: NDArray[np.float64], patients: list[str]) -> list[float] | None:
+    """Mean with its 95 % interval over draws of whole patients; films that have no value are left out, None where no film has one."""
     told = ~np.isnan(values_N)
+    if not told.any():
+        return None
     labels = np.unique(np.array(patients)[told], return_inverse=True)[1]
     sums, counts = np.bincount(labels, values_N[told]), np.bincount(labels)
     drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
