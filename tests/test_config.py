@@ -41,7 +41,7 @@ def test_every_shipped_config_loads_under_its_own_name(name):
 def test_the_recipes_that_the_docs_name_are_shipped():
     assert {"tgcnet_qata_small", "tgcnet_qata"} <= set(shipped_configs())
     small = load_config("tgcnet_qata_small")
-    assert small.train.images == 110_000 and small.data.sizes() == [(0.8, 112), (1.0, 224)]
+    assert small.train.images == 110_000 and small.data.sizes() == [(0.75, 112), (1.0, 160)]
     published = load_config("tgcnet_qata")
     assert published.data.sizes() == [(1.0, 224)] and published.train.batch == 32
     assert published.model["vision"] == published.model["text"] == {"source": "openai/clip-vit-base-patch16", "train": "frozen"}
@@ -279,3 +279,9 @@ def test_what_is_dumped_loads_to_an_equal_config(name, tmp_path):
 def test_numbers_survive_the_dump_exactly(train):
     found = config(train=train)
     assert parse_config(parse_yaml(dump_config(found), "x"), "x") == found
+
+
+def test_the_size_of_a_batch_and_when_it_came_in_follow_from_the_images_seen():
+    run = config(data={"size_px": [[0.5, 16], [0.9, 24], [1.0, 32]]}, train={"images": 100})
+    assert [run.size_at(n) for n in (0, 49, 50, 89, 90, 99, 100)] == [16, 16, 24, 24, 32, 32, 32]
+    assert [run.size_began(n) for n in (0, 49, 50, 89, 90, 99)] == [0, 0, 50, 50, 90, 90]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reportseg import checkpoint
+from reportseg import checkpoint, optim
 from reportseg.bundle import load_bundle
 from reportseg.config import load_config, parse_config
 from reportseg.data.manifest import write_manifest
@@ -223,6 +223,7 @@ def test_a_run_far_slower_than_measured_is_cut_and_still_gives_a_bundle(tmp_path
     facts = read_json(run / "bundle" / "training.json", TrainingFile)
     assert facts.truncated and 0 < facts.images < load_config(run / "config.yaml").train.images
     assert "cut short" in (run / "bundle" / "README.md").read_text()
+    assert load_bundle(run / "bundle").config.preprocess.size_px == 16  # the size that it had reached
 
 
 def test_precision_is_chosen_once_and_written_down(tmp_path, films, monkeypatch):
@@ -291,3 +292,14 @@ def test_it_learns_to_use_the_sentence(tmp_path, films):
     rows = [row for row in log(run) if "total" in row]
     assert rows[-1]["total"] < 0.5 * rows[0]["total"]
     assert read_json(run / "bundle" / "training.json", TrainingFile).dev["dice_mean"] > 0.8
+
+
+def test_what_was_averaged_or_scored_at_another_size_does_not_count(films, tmp_path, monkeypatch):
+    """6 of 12 steps at each size: the average begins anew with the second, and the best weights are of the second, whatever came before."""
+    steps, falling = [], iter(range(100, 0, -1))
+    update = optim.Average.update
+    monkeypatch.setattr(optim.Average, "update", lambda self, model, t: (steps.append(t), update(self, model, t))[1])
+    monkeypatch.setattr(training, "score_dev", lambda *_: {"dice_mean": next(falling) / 100, "dice_pooled": 0.0})
+    run = training.train(config(), manifest=films, out=tmp_path / "run")
+    assert steps == [*range(1, 7), *range(1, 7)]
+    assert checkpoint.load(run / "checkpoints", checkpoint.BEST)[1]["step"] == 7

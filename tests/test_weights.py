@@ -61,7 +61,8 @@ def test_a_phantom_gets_a_mask_where_the_sentence_says(segmenter, tmp_path):
     for turned in (False, True):
         texts = [swap_sides(s.text) if turned else s.text for s in samples]
         answers = segmenter.segment_batch([s.image for s in samples], texts, laterality="image")
-        assert sum(answer.side == ("left" if "left" in text.lower() else "right") for answer, text in zip(answers, texts)) >= 6
+        named = ["left" if "left" in text.lower() else "right" for text in texts]
+        assert sum(answer.side == side for answer, side in zip(answers, named, strict=True)) >= 6
 
 
 @pytest.mark.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -92,6 +93,15 @@ class RunConfig(Section):
         """Optimiser steps in all: the last one may see fewer images."""
         per_step = self.train.batch * self.train.accumulate
         return -(-self.train.images // per_step)
+
+    def size_at(self, seen: int) -> int:
+        """The side in pixels of the batch that begins after `seen` images."""
+        sizes = self.data.sizes()
+        return next((size for end, size in sizes if seen / self.train.images < end), sizes[-1][1])
+
+    def size_began(self, seen: int) -> int:
+        """After how many images that side came in."""
+        return max([0, *(math.ceil(end * self.train.images) for end, _ in self.data.sizes() if seen / self.train.images >= end)])
 
 
 class _Loader(yaml.SafeLoader):

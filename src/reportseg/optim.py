@@ -31,15 +31,18 @@ def learning_rate(step: int, steps: int, train: TrainSection) -> float:
 
 
 class Average:
-    """Exponential moving average of weights and buffers: decay min(d, (1 + t) / (10 + t)) after step t, horizon <= 10 % of the run."""
+    """Exponential moving average of weights and buffers: decay min(d, (1 + t) / (10 + t)) after step t, horizon <= 10 % of the run.
+
+    `t` begins anew with each size of the films, which leaves next to nothing of the average before: it was of another size's weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float, steps: int) -> None:
         self.decay = min(decay, max(0.0, 1 - 10 / max(1, steps)))
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self, model: nn.Module, t: int) -> None:
+        decay = min(self.decay, (1 + t) / (10 + t))
         mine, new = [], []
         for name, value in model.state_dict().items():
             if value.is_floating_point():

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     best: float = -1.0
+    best_size: int = 0
     truncated: bool = False
     log: list[dict[str, Any]] = field(default_factory=list)
 
@@ -165,8 +166,7 @@ class Run:
         self.model.load_state_dict(parts["model"], strict=True)
         self.average.state = {name: value.to(self.device) for name, value in parts["ema"].items()}
         optim.load_optimiser_state(self.optimiser, self.model, parts["optimiser"])
-        self.state.step, self.state.seconds, self.state.best = meta["step"], meta["seconds"], meta["best"]
-        self.state.truncated = meta["truncated"]
+        self.state = State(**meta, log=self.state.log)
 
     def _rewrite_log(self) -> None:
         """The log as it was at the step that training goes on from; a line that a kill cut short is dropped."""
@@ -189,6 +189,7 @@ class Run:
         steps, accumulate = config.steps(), config.train.accumulate
         read_at = {math.ceil(steps * i / DEV_READINGS) for i in range(1, DEV_READINGS + 1)}
         log_every = max(1, steps // MAX_CURVE_POINTS)
+        per_step = accumulate * config.train.batch
         stream = self._micro_batches(config, state.step * accumulate)
         clock = saved = time.monotonic()
         before, since, seen_since = state.seconds, clock, 0
@@ -197,7 +198,8 @@ class Run:
             group = list(islice(stream, accumulate))
             terms, norm = self._step(group, optim.learning_rate(state.step, steps, config.train))
             state.step += 1
-            self.average.update(self.model, state.step)
+            began = config.size_began((state.step - 1) * per_step) // per_step
+            self.average.update(self.model, state.step - began)
             seen_since += sum(len(batch.ids) for batch in group)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / log_every
@@ -266,12 +268,12 @@ class Run:
         films = FilmCache(self.films.images_NCHW[first:], self.films.masks_NHW[first:])
         with averaged(self.model, self.average.state):
             engine = TorchEngine(self.model, str(self.device), self.precision)
-            size = Steps(prepared.train, films, self.config).size_at(images - 1)
+            size = self.config.size_at(images - 1)
             scores = score_dev(engine, prepared.dev, films, size, prepared.text_of)
         self._log(images=images, **{f"dev_{name}": value for name, value in scores.items()})
         reached = scores["dice_mean"] + scores["dice_pooled"]
-        if reached >= self.state.best:
-            self.state.best = reached
+        if reached >= self.state.best or size != self.state.best_size:  # scores at another size say nothing about this one
+            self.state.best, self.state.best_size = reached, size
             tensors = {f"ema/{name}": value for name, value in self.average.state.items()}
             checkpoint.save(self.folder / CHECKPOINTS, tensors, {"step": self.state.step}, checkpoint.BEST)
 
@@ -286,7 +288,7 @@ class Run:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema/{name}": value for name, value in self.average.state.items()}
         tensors |= {f"optimiser/{name}": value for name, value in optim.optimiser_state(self.optimiser, self.model).items()}
-        meta = {"step": state.step, "seconds": state.seconds, "best": state.best, "truncated": state.truncated}
+        meta = {key: value for key, value in asdict(state).items() if key != "log"}
         checkpoint.save(self.folder / CHECKPOINTS, tensors, meta)
 
     # ---------------------------------------------------------------- finish
@@ -298,7 +300,8 @@ class Run:
         stored = {name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in weights.items()}
         self.model.load_state_dict(stored, strict=True)
         prepared, config = self.prepared, self.config
-        side = max(size for _, size in config.data.sizes())
+        images = min(self.state.step * config.train.batch * config.train.accumulate, config.train.images)
+        side = config.size_at(images - 1)  # of a run that was cut, the size that it had reached
         engine = TorchEngine(self.model, str(self.device))
         decision, scores = fit_decision(
             engine, prepared.dev, side, prepared.text_of, lambda n, of: self.progress({"deciding": n, "of": of})
@@ -316,7 +319,7 @@ class Run:
             "licence": prepared.licence,
         }
         training = TrainingFile(
-            images=min(self.state.step * config.train.batch * config.train.accumulate, config.train.images),
+            images=images,
             steps=self.state.step,
             seconds=round(self.state.seconds, 1),
             seed=config.seed,

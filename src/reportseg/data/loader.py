@@ -73,11 +73,6 @@ class Steps(Dataset[RawBatch]):
     def __len__(self) -> int:
         return -(-self.config.train.images // self.config.train.batch)
 
-    def size_at(self, seen: int) -> int:
-        """The side in pixels for the batch that begins after `seen` images."""
-        share = seen / self.config.train.images
-        return next((size for end, size in self.config.data.sizes() if share < end), self.config.data.sizes()[-1][1])
-
     def rows(self, k: int) -> list[int]:
         """Rows of `samples` in micro-batch k."""
         n, batch = len(self.samples), self.config.train.batch
@@ -99,7 +94,7 @@ class Steps(Dataset[RawBatch]):
             texts.append(text)
         image = torch.from_numpy(np.ascontiguousarray(self.films.images_NCHW[rows]))
         mask = torch.from_numpy(np.ascontiguousarray(self.films.masks_NHW[rows]))[:, None].bool()
-        return RawBatch(image, mask, texts, [self.samples[r].id for r in rows], params, self.size_at(k * self.config.train.batch))
+        return RawBatch(image, mask, texts, [self.samples[r].id for r in rows], params, self.config.size_at(k * self.config.train.batch))
 
 
 def batches(steps: Steps, start: int, device: torch.device, workers: int = 0) -> Iterator[Batch]:
