@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from reportseg.data.importers import IMPORTERS, OWN_SPLIT, import_data
-from reportseg.data.importers.lvit import read_sheet
+from reportseg.data.importers.sheets import read_sheet
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import draw_dev, shared_patients
 from reportseg.errors import InputError

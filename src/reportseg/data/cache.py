@@ -1,6 +1,7 @@
 """A memory-mapped copy of films and masks on the training grid, so that no file is decoded twice.
 
-It lies in `$REPORTSEG_CACHE`, by default the user's cache folder, readable by the user alone; a changed file makes a new cache.
+It lies in `$REPORTSEG_CACHE`, by default the user's cache folder, readable by the user alone; a changed file makes a new cache. What was
+used longest ago goes when a new one would bring all of them above MAX_BYTES.
 """
 
 from __future__ import annotations
@@ -8,21 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..io import read_image, read_mask
+from ..limits import GIB
 from ..types import Sample
 from .loader import prepare_image
+
+MAX_BYTES = 20 * GIB
+"""Of all caches together, the one that is being built apart: QaTa-COV19 at 224 px takes 0.7 GiB."""
+_NAME = re.compile(r"[0-9a-f]{24}-[0-9]+")
+DONE = "done.json"  # written last; its time is that of the last use
+BUILDING = ".building-"
+DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,10 @@ def cache_root() -> Path:
 
 
 def open_cache(samples: Sequence[Sample], size: int, progress: Callable[[int, int], None] | None = None) -> FilmCache:
-    """The cache of these samples at `size` pixels, built where it is missing. Raises InputError with the first unreadable file."""
+    """The cache of these samples at `size` pixels, built where it is missing.
+
+    InputError: missing_mask, missing, those of read_image and read_mask for the first file that cannot be read, cache (no room for it).
+    """
     key = hashlib.sha256(b"films-1")
     for sample in samples:
         for path in (sample.image, sample.mask):
@@ -51,45 +66,90 @@ def open_cache(samples: Sequence[Sample], size: int, progress: Callable[[int, in
                 raise InputError(f"cannot be read ({error.strerror})", path, "Run `reportseg data verify`.", "missing") from None
             key.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     folder = cache_root() / f"{key.hexdigest()[:24]}-{size}"
-    if not (folder / "done.json").exists():
+    if (folder / DONE).exists():
+        with suppress(OSError):  # a cache that others share may be read only
+            os.utime(folder / DONE)
+    else:
         _build(samples, size, folder, progress)
     return FilmCache(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r"))
 
 
 def _build(samples: Sequence[Sample], size: int, folder: Path, progress: Callable[[int, int], None] | None) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    """Writes the cache whole, or nothing. InputError as open_cache."""
+    needed = 5 * len(samples) * size * size  # at most, while gray films are written anew without colour
+    work: Path | None = None
     try:
-        images = np.lib.format.open_memmap(work / "images.npy", mode="w+", dtype=np.uint8, shape=(len(samples), 3, size, size))
-        masks = np.lib.format.open_memmap(work / "masks.npy", mode="w+", dtype=np.uint8, shape=(len(samples), size, size))
-
-        def read(i: int) -> bool:
-            film = prepare_image(read_image(samples[i].image), size)
-            images[i] = (film * 255).round().byte().numpy()
-            masks[i] = prepare_mask(read_mask(cast(Path, samples[i].mask)), size)  # open_cache has seen that there is one
-            return bool((film[0] == film[1]).all() and (film[0] == film[2]).all())
-
-        gray = True
-        with ThreadPoolExecutor(2) as pool:
-            for done, one in enumerate(pool.map(read, range(len(samples))), 1):
-                gray = gray and one
-                if progress:
-                    progress(done, len(samples))
-        if gray:  # a third of the memory traffic
-            np.save(work / "gray.npy", images[:, :1])
-            (work / "gray.npy").replace(work / "images.npy")
-        else:
-            images.flush()
-        masks.flush()
-        (work / "done.json").write_text(json.dumps({"n": len(samples), "size": size}))
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_room(folder.parent, needed)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=BUILDING))
+        _fill(work, samples, size, progress)
         try:
             work.rename(folder)
         except OSError:  # another run was faster
-            if not (folder / "done.json").exists():
+            if not (folder / DONE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 work.rename(folder)
+    except OSError as e:
+        what = f"the films cannot be kept decoded, which takes {needed / GIB:.2f} GiB ({e.strerror or e})"
+        raise InputError(what, folder.parent, "Make room, or let REPORTSEG_CACHE name a folder on another disk.", "cache") from e
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if work:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _make_room(root: Path, needed: int) -> None:
+    """Removes the caches that were used longest ago until `needed` more bytes fit into MAX_BYTES, and what a killed run left half built.
+
+    A run that has one of them open goes on: its files stay until it closes them (Windows refuses to remove them, and they are left).
+    """
+    found = []
+    for folder in root.iterdir():
+        done = folder / DONE
+        with suppress(OSError):  # another run removes it at the same time
+            if _NAME.fullmatch(folder.name) and done.is_file():
+                found.append((done.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
+            elif folder.name.startswith(BUILDING) and time.time() - folder.stat().st_mtime > DAY:
+                shutil.rmtree(folder, ignore_errors=True)
+    total = sum(size for _, size, _ in found)
+    for _, size, folder in sorted(found):
+        if total + needed > MAX_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
+
+def _fill(work: Path, samples: Sequence[Sample], size: int, progress: Callable[[int, int], None] | None) -> None:
+    """images.npy, masks.npy and done.json. OSError where the disk is full."""
+    images = _array(work / "images.npy", (len(samples), 3, size, size))
+    masks = _array(work / "masks.npy", (len(samples), size, size))
+
+    def read(i: int) -> bool:
+        film = prepare_image(read_image(samples[i].image), size)
+        images[i] = (film * 255).round().byte().numpy()
+        masks[i] = prepare_mask(read_mask(cast(Path, samples[i].mask)), size)  # open_cache has seen that there is one
+        return bool((film[0] == film[1]).all() and (film[0] == film[2]).all())
+
+    gray = True
+    with ThreadPoolExecutor(2) as pool:
+        for done, one in enumerate(pool.map(read, range(len(samples))), 1):
+            gray = gray and one
+            if progress:
+                progress(done, len(samples))
+    if gray:  # a third of the memory traffic
+        np.save(work / "gray.npy", images[:, :1])
+        (work / "gray.npy").replace(work / "images.npy")
+    else:
+        images.flush()
+    masks.flush()
+    (work / DONE).write_text(json.dumps({"n": len(samples), "size": size}))
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A mapped array whose blocks are on the disk before a byte is written: a page that finds no room would kill the process."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def prepare_mask(mask_HW: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from ..limits import DEFAULT, Limits, check_file
 from ..text import has_side, unknown_sides, words, zones
 from ..types import Laterality, Sample
 from .manifest import Dataset
-from .splits import shared_patients
+from .splits import rows_known, shared_patients
 
 MAX_WORDS = 60
 """Words of a text above which the models may not read all of it: the public text towers take 77 tokens."""
@@ -228,7 +228,8 @@ def _shared(dataset: Dataset, film: dict[Path, _Film]) -> Iterator[Issue]:
     owned = "Keep each patient and image in one split; for a published split say `published` in split_source of dataset.json."
     fix = "Say so beside every score." if published else owned
     for (a, b), both in shared_patients(dataset.samples).items():
-        yield Issue(severity, "shared_patients", "", None, f"the splits {a} and {b} share {len(both)} patients", fix)
+        rows = " and ".join("{} of {} rows of {}".format(*rows_known(dataset.samples, x, y), x) for x, y in ((a, b), (b, a)))
+        yield Issue(severity, "shared_patients", "", None, f"the splits {a} and {b} share {len(both)} patients: {rows}", fix)
     first: dict[str, Sample] = {}
     for s in dataset.samples:
         sha256 = film[s.image].sha256

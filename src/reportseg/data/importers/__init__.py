@@ -15,19 +15,34 @@ from ...schemas import DatasetFile
 from ...text import has_side
 from ...types import Laterality
 from ..manifest import MANIFEST, near, read_table, samples_of, write_manifest
-from ..splits import compare_frozen, mark_disjoint, split_by_patient
+from ..splits import compare_frozen, mark_disjoint, rows_known, split_by_patient
 from .folder import read_folder
 from .found import Found, some
+from .languidemedseg import read_languidemedseg
 from .lvit import read_lvit
+from .medvlsm import read_medvlsm
+from .mosmed import read_mosmed
 
-IMPORTERS: dict[str, Callable[[Path, Laterality | None, Limits], Found]] = {"lvit": read_lvit, "folder": read_folder}
+IMPORTERS: dict[str, Callable[..., Found]] = {
+    "lvit": read_lvit,
+    "mosmed": read_mosmed,
+    "languidemedseg": read_languidemedseg,
+    "medvlsm": read_medvlsm,
+    "folder": read_folder,
+}
 
+_LVIT = "sentences: Li et al., LViT, IEEE TMI 2023"
+_MEDVLSM = "prompts: Poudel et al., MIDL 2024"
 #: Licence and citation of data sets that are known by name.
 KNOWN = {
-    "qata_cov19": (
-        "research use only, not for redistribution",
-        "QaTa-COV19: Degerli et al., OSegNet, ICIP 2022; sentences: Li et al., LViT, IEEE TMI 2023",
-    )
+    "qata_cov19": ("research use only, not for redistribution", f"QaTa-COV19: Degerli et al., OSegNet, ICIP 2022; {_LVIT}"),
+    "mosmed": (
+        "research use only, not for redistribution: four sources, MosMedData under CC BY-NC-ND 3.0",
+        f"Morozov et al., MosMedData, 2020; Ma et al., Medical Physics 2021; collected by Maftouni et al., IISE 2021; {_LVIT}",
+    ),
+    "monuseg": ("CC BY-NC-SA 4.0", f"MoNuSeg: Kumar et al., IEEE TMI 2020; {_LVIT}"),
+    "kvasir_seg": ("research and education only", f"Kvasir-SEG: Jha et al., MMM 2020; {_MEDVLSM}"),
+    "busi": ("CC0 1.0", f"BUSI: Al-Dhabyani et al., Data in Brief 2020; {_MEDVLSM}"),
 }
 OWN_SPLIT = "made by reportseg: whole patients, ranked by a hash of the data set's name"
 
@@ -50,18 +65,22 @@ def import_data(
     join: Sequence[str | Path] = (),
     laterality: Laterality | None = None,
     name: str | None = None,
+    prompt: str | None = None,
     limits: Limits = DEFAULT,
 ) -> Imported:
     """Writes manifest.csv and dataset.json into `out`; they refer to the files of `src`, or with `copy` to copies in `out`.
 
     `join` names CSV files whose columns are added by the stem of their column image. A source without a split gets one with whole patients.
-    InputError: unknown_layout, laterality_needed, would_overwrite, and those of the layout, of the joined tables and of samples_of.
+    `prompt` chooses the text of medvlsm.
+    InputError: unknown_layout, usage, laterality_needed, would_overwrite, and those of the layout, of the joined tables and of samples_of.
     """
     if layout not in IMPORTERS:
         fix = f"Layouts: {', '.join(IMPORTERS)}."
         raise InputError(f"the layout {layout!r} is not known{near(layout, list(IMPORTERS))}", "", fix, "unknown_layout")
+    if prompt is not None and layout != "medvlsm":
+        raise InputError(f"the layout {layout} has no prompts to choose from", "--prompt", "Leave it out.", "usage")
     target = Path(out)
-    found = IMPORTERS[layout](Path(src), laterality, limits)
+    found = IMPORTERS[layout](Path(src), laterality, limits, **({"prompt": prompt} if prompt else {}))
     if found.source.resolve() == (target / MANIFEST).resolve():
         raise InputError("the manifest would be written over the one that is read", target, "Choose another folder.", "would_overwrite")
     patients_joined = False
@@ -88,6 +107,10 @@ def import_data(
             mark_disjoint(found.rows)
         parts = dict.fromkeys(s.split for s in samples if s.split)
         found.messages += compare_frozen(name, {part: sorted({s.image.stem for s in samples if s.split == part}) for part in parts})
+        for part in [part for part in parts if part != "train"]:
+            known, n = rows_known(samples, part, "train")
+            if known:
+                found.messages.append(f"{part}: {known} of {n} rows are of a patient whom train has too")
     else:
         split = split_by_patient(samples, name)
         for row in found.rows:

@@ -9,7 +9,7 @@ from ...limits import DEFAULT, Limits, check_file, check_text
 from ...schemas import DatasetFile, read_json
 from ...types import Laterality
 from ..manifest import DATASET, MANIFEST, read_table
-from .found import Found, image_files, some
+from .found import Found, image_files
 
 TABLES = (MANIFEST, "texts.csv")
 
@@ -45,8 +45,7 @@ def _from_table(table: Path, laterality: Laterality | None, limits: Limits) -> F
         found.name, found.licence, found.citation = info.name, info.licence, info.citation
         found.laterality = laterality or (info.laterality if info.laterality != "none" else None)
         found.split_source = info.split_source or found.split_source if split else ""
-    if lost:
-        found.messages.append(f"rows whose film or mask is not there, left out: {some([row['image'] for row in lost])}")
+    found.report("rows whose film or mask is not there, left out", [row["image"] for row in lost])
     if not kept:
         raise InputError("no row has a film and a mask that are there", table, f"Paths start from {root}.", "no_rows")
     return found
@@ -66,8 +65,7 @@ def _from_pairs(src: Path, laterality: Laterality | None, limits: Limits) -> Fou
         ("films without a text, left out", [f.name for stem, f in images.items() if not (src / "texts" / f"{stem}.txt").is_file()]),
         ("masks without a film, left out", [f.name for stem, f in masks.items() if stem not in images]),
     ):
-        if names:
-            found.messages.append(f"{what}: {some(names)}")
+        found.report(what, names)
     if not found.rows:
         raise InputError(
             "no film has a mask and a text of its stem", src, "Name them alike: images/a.png, masks/a.png, texts/a.txt.", "no_rows"

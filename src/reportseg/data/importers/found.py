@@ -29,6 +29,11 @@ class Found:
     citation: str = ""
     messages: list[str] = field(default_factory=list)
 
+    def report(self, what: str, names: Sequence[str]) -> None:
+        """A message on so many names, none if there are none."""
+        if names:
+            self.messages.append(f"{what}: {some(names)}")
+
 
 def image_files(folder: Path, messages: list[str], prefix: str = "") -> dict[str, Path]:
     """The image files of a folder by stem (without `prefix`), sorted. Of two files with one stem the first counts, as a message says."""
