@@ -8,61 +8,22 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import openpyxl
-import PIL.Image
 import pytest
 
+from layouts import LEFT, RIGHT, films, lvit, picture, refused, sheet, table
 from reportseg.data.importers import IMPORTERS, OWN_SPLIT, import_data
 from reportseg.data.importers.sheets import read_sheet
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import draw_dev, shared_patients
+from reportseg.data.verify import verify
 from reportseg.errors import InputError
 from reportseg.io import read_mask
-from reportseg.limits import Limits
+from reportseg.limits import DEFAULT, Limits
 from reportseg.text import normalise
 
-LEFT = "Unilateral pulmonary infection, one infected area, lower left lung."
-RIGHT = "Unilateral pulmonary infection, one infected area, upper right lung."
 
-
-def picture(path: Path, value: int = 128, mode: str = "L", side: int = 8) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(np.full((side, side), value, np.uint8)).convert(mode).save(path)
-    return path
-
-
-def sheet(path: Path, rows: list[tuple], header: tuple = ("Image", "Description")) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    book = openpyxl.Workbook()
-    for row in (header, *rows):
-        book.active.append(row)
-    book.save(path)
-    return path
-
-
-def lvit(root: Path, **parts: dict[str, str]) -> Path:
-    """{split: {stem: sentence}} in the layout of LViT, films as JPEG and masks as mask_<stem>.png."""
-    for split, films in parts.items():
-        folder = root / f"{split.capitalize()}_Folder"
-        for stem in films:
-            picture(folder / f"img/{stem}.jpg")
-            picture(folder / f"labelcol/mask_{stem}.png", 255, "1")
-        sheet(folder / f"{split.capitalize()}_text.xlsx", [(f"mask_{stem}.png", text) for stem, text in films.items()])
-    return root
-
-
-def table(path: Path, header: str, *rows: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join((header, *rows)) + "\n", encoding="utf-8")
-    return path
-
-
-def refused(*args, **kwargs) -> InputError:
-    with pytest.raises(InputError) as caught:
-        import_data(*args, **kwargs)
-    assert caught.value.fix, "every InputError says what to do"
-    return caught.value
+def rows_of(file: Path, limits: Limits = DEFAULT) -> list[tuple[str, str]]:
+    return [(line.name, line.text) for line in read_sheet(file, "train", limits)]
 
 
 # ---------------------------------------------------------------- lvit
@@ -82,7 +43,7 @@ def qata(tmp_path) -> Path:
 def test_lvit_matches_film_mask_and_sentence_by_stem(qata, tmp_path):
     imported = import_data("lvit", qata, tmp_path / "out")
     assert imported.n == {"train": 3, "val": 3}
-    assert imported.messages == []
+    assert imported.messages == ["val: 1 of 3 rows are of a patient whom train has too"]
     dataset = read_manifest(imported.manifest)
     assert dataset.laterality == "image"
     assert dataset.name == "QaTa"
@@ -191,7 +152,7 @@ def test_lvit_needs_one_sheet_and_its_two_columns(tmp_path):
 
 def test_numbers_in_a_sheet_name_films_without_a_decimal_point(tmp_path):
     file = sheet(tmp_path / "s.xlsx", [(7, 3), (), (8.0, None), (0,), (None, "nothing"), ("  ", "blank")])
-    assert read_sheet(file) == [("7", "3"), ("8", ""), ("0", "")]
+    assert rows_of(file) == [("7", "3"), ("8", ""), ("0", "")]
 
 
 def test_a_sheet_that_is_none_is_refused(tmp_path):
@@ -199,13 +160,13 @@ def test_a_sheet_that_is_none_is_refused(tmp_path):
     for content in (b"Image,Description\n", b"PK\x03\x04 cut off", b"\xd0\xcf\x11\xe0 an old .xls"):
         file.write_bytes(content)
         with pytest.raises(InputError) as caught:
-            read_sheet(file)
+            rows_of(file)
         assert caught.value.code == "bad_sheet"
         assert caught.value.fix
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("hello.txt", "no sheet")
     with pytest.raises(InputError, match="cannot be read"):
-        read_sheet(file)
+        rows_of(file)
 
 
 def test_a_sheet_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp_path):
@@ -213,12 +174,12 @@ def test_a_sheet_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/sharedStrings2.xml", b" " * (8 << 20))
     with pytest.raises(InputError) as caught:
-        read_sheet(file)
+        rows_of(file)
     assert caught.value.code == "archive_bomb"
-    assert read_sheet(file, Limits(ratio=10**6))
+    assert rows_of(file, Limits(ratio=10**6))
     for limits in (Limits(ratio=10**6, members=3), Limits(ratio=10**6, volume_bytes=1 << 20)):
         with pytest.raises(InputError):
-            read_sheet(file, limits)
+            rows_of(file, limits)
 
 
 def rewritten(file: Path, change) -> Path:
@@ -240,7 +201,7 @@ def test_a_sheet_with_entities_is_refused(tmp_path, entities):
     file = sheet(tmp_path / "s.xlsx", [("a", "marker")])
     rewritten(file, lambda xml: entities + xml.split(b"?>", 1)[-1].replace(b"marker", b"&k;"))
     with pytest.raises(InputError) as caught:
-        read_sheet(file)
+        rows_of(file)
     assert caught.value.code == "bad_sheet"
 
 
@@ -248,7 +209,7 @@ def test_a_sheet_whose_cells_lie_far_apart_is_not_filled_up(tmp_path):
     file = sheet(tmp_path / "s.xlsx", [("a", LEFT)])
     far = b"".join(b'<row r="%d"><c r="XFD%d"><v>1</v></c></row>' % (n, n) for n in range(10, 10_000, 10))
     rewritten(file, lambda xml: xml.replace(b"</sheetData>", far + b'<row r="999999999999"><c r="A1"><v>1</v></c></row></sheetData>'))
-    assert read_sheet(file) == [("a", LEFT)]
+    assert rows_of(file) == [("a", LEFT)]
 
 
 def test_a_sentence_over_the_limit_in_a_sheet_is_refused_with_its_row(tmp_path):
@@ -395,13 +356,6 @@ def test_join_refuses_a_table_that_says_two_things_of_one_film(qata, tmp_path):
 
 
 # ---------------------------------------------------------------- folder
-
-
-def films(root: Path, *stems: str) -> Path:
-    for stem in stems:
-        picture(root / f"images/{stem}.png")
-        picture(root / f"masks/{stem}.png", 255)
-    return root
 
 
 def test_folder_reads_texts_csv_and_keeps_its_split_and_columns(tmp_path):
@@ -577,20 +531,55 @@ def test_qata_covid19_is_the_published_split(data_root, tmp_path):
         assert {row["image"]: row["subject"] for row in csv.DictReader(f)} == {s.image.name: s.patient for s in dataset.samples}
 
 
+# Counts as docs/data.md has them: rows, films, patients, and what verify finds.
+SETS = [
+    ("kvasir_seg/texts.csv", "image", {"train": 798, "val": 100}, 898, 0, {}),
+    ("busi/texts.csv", "image", {"train": 60, "val": 8}, 68, 0, {}),
+    ("monuseg/texts.csv", "image", {"train": 24, "val": 6, "test": 14}, 44, 44, {}),
+    ("covid_ct/texts.csv", "patient", {"train": 40, "val": 10}, 50, 0, {}),
+    ("covid_ct/texts_classes.csv", "patient", {"train": 71, "val": 16}, 50, 0, {}),
+    ("covid_cxr_regions/texts.csv", "patient", {"train": 33, "val": 7, "test": 11}, 51, 38, {"empty_mask": 2, "unknown_side": 1}),
+    ("covid_cxr_regions/texts_regions.csv", "patient", {"train": 191, "val": 44, "test": 59}, 51, 38, {}),
+]
+
+
 @pytest.mark.data
-@pytest.mark.parametrize(
-    ("name", "laterality", "n"),
-    [
-        ("kvasir_seg", "image", {"train": 798, "val": 100}),
-        ("busi", "image", {"train": 60, "val": 8}),
-        ("monuseg", "image", {"train": 24, "val": 6, "test": 14}),
-        ("covid_ct", "patient", {"train": 40, "val": 10}),
-        ("covid_cxr_regions", "patient", {"train": 33, "val": 7, "test": 11}),
-    ],
-)
-def test_the_other_sets_come_in_through_folder(data_root, tmp_path, name, laterality, n):
-    assert refused("folder", data_root / name, tmp_path).code == "laterality_needed"
-    imported = import_data("folder", data_root / name, tmp_path, laterality=laterality)
+@pytest.mark.parametrize(("table", "laterality", "n", "films", "patients", "issues"), SETS, ids=[s[0] for s in SETS])
+def test_the_other_sets_come_in_through_folder(data_root, tmp_path, table, laterality, n, films, patients, issues):
+    source = data_root / table
+    if table != "covid_ct/texts_classes.csv":  # which names no side
+        assert refused("folder", source, tmp_path).code == "laterality_needed"
+    imported = import_data("folder", source, tmp_path, laterality=laterality)
+    dataset = read_manifest(tmp_path)
     assert imported.n == n
-    assert imported.messages == []
-    assert all(s.image.is_file() and s.mask.is_file() and s.laterality == laterality for s in read_manifest(tmp_path).samples)
+    assert not any("left out" in message for message in imported.messages)
+    assert len({s.image for s in dataset.samples}) == films
+    assert len({s.patient for s in dataset.samples} - {""}) == patients
+    assert all(s.image.is_file() and s.mask.is_file() and s.laterality == laterality for s in dataset.samples)
+    assert not any(s.flip_safe for s in dataset.samples)
+    assert Counter(issue.code for issue in verify(dataset)) == issues
+
+
+@pytest.mark.data
+def test_absent_targets_of_the_chest_films_are_declared_by_a_joined_table(data_root, tmp_path):
+    source = data_root / "covid_cxr_regions"
+    with open(source / "texts.csv", newline="", encoding="utf-8") as f:
+        absent = [Path(row["image"]).name for row in csv.DictReader(f) if row["has_infection"] == "0"]
+    joined = table(tmp_path / "absent.csv", "image,present", *(f"{name},0" for name in absent))
+    imported = import_data("folder", source, tmp_path / "o", laterality="patient", join=[joined])
+    assert len(absent) == 2
+    assert verify(read_manifest(imported.manifest)).errors == []
+
+
+@pytest.mark.data
+def test_the_published_splits_that_are_whole_are_equal_and_the_others_are_not(data_root, tmp_path):
+    def said(name):
+        messages = import_data("folder", data_root / name, tmp_path / name, laterality="image").messages
+        return [m.removesuffix(f" the published split of {name}") for m in messages]
+
+    assert said("monuseg") == ["train: 24 films, equals", "val: 6 films, equals", "test: 14 films, equals"]
+    assert said("kvasir_seg") == [
+        "train: 798 films, not the 800 of the published split of kvasir_seg; their names are not on record",
+        "val: 100 films, equals",
+    ]
+    assert [m.split(" of ")[0] for m in said("busi")] == ["train: 60 films, not the 624", "val: 8 films, not the 78"]

@@ -121,13 +121,14 @@ app.add_typer(data_app, name="data")
 
 @data_app.command("import", epilog="Example: reportseg data import lvit QaTa-COV19 -o qata")
 def data_import(
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="lvit or folder.")],
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="lvit, mosmed, languidemedseg, medvlsm or folder.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set; with folder also the table itself.")],
     out: Out,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files too, else the manifest refers to them.")] = False,
     join: Annotated[list[Path] | None, typer.Option("--join", metavar="CSV", help="Add columns by file stem; may be repeated.")] = None,
     laterality: WhoseLeft = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the data set; default: the folder's.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Of medvlsm: the prompt that becomes the text; default p6.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -138,7 +139,7 @@ def data_import(
     from .console import print_json
     from .data.importers import import_data
 
-    done = import_data(layout, src, out, copy=copy, join=tuple(join or ()), laterality=laterality, name=name)
+    done = import_data(layout, src, out, copy=copy, join=tuple(join or ()), laterality=laterality, name=name, prompt=prompt)
     if as_json:
         print_json({"manifest": done.manifest, "n": done.n, "messages": done.messages})
         return
@@ -206,7 +207,9 @@ def data_synth(
 @app.command(epilog="Example: reportseg train tgcnet_qata_small --data qata -o runs/first -s train.images=20000")
 def train(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG|NAME", help="A YAML file, or a name of `reportseg config list`.")] = None,
-    manifest: Annotated[Path | None, typer.Option("--data", help="manifest.csv or its folder; default: the config's.")] = None,
+    manifest: Annotated[
+        list[Path] | None, typer.Option("--data", help="manifest.csv or its folder; default: the config's; may be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder, with --seeds their parent; default: runs/NAME-SEED.")] = None,
     overrides: Set = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="LIST", help="One run for each seed, as in 0,1,2.")] = None,

@@ -72,7 +72,7 @@ def check_pixels(width: int, height: int, where: str | Path, limits: Limits = DE
         raise InputError(
             f"the image has {width} x {height} pixels, more than the limit of {limits.pixels:,}",
             where,
-            "Make it smaller, or raise the limit with --max-pixels.",
+            "Make it smaller; predict reads larger ones with --max-pixels.",
             "too_large",
         )
     need, have = peak_bytes(width, height), _memory_bytes()

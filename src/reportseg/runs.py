@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +18,7 @@ from .data.splits import draw_dev, split_sha256
 from .errors import InputError
 from .models import MODELS, count_parameters
 from .schemas import EnvFile
-from .text import CONSTANT, words
+from .text import CONSTANT, can_swap, swap_sides, words
 from .types import Laterality, Sample
 
 
@@ -47,29 +46,36 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Read the manifests and set dev aside: 10 % of the films of each data set, whole patients, seeded by its name.
 
-    InputError: no_manifest, those of the manifest, laterality (manifests that disagree about whose left is meant), empty_split.
+    The run means the side that its first sided film states; sentences that mean the other are turned. With several data sets an id begins
+    with the name of its own; what a bundle says of each is the same as if it were alone.
+    InputError: no_manifest, same_name, side_word (a sentence that cannot be turned), empty_split, those of the manifest.
     """
     named = config.data.manifest
     if not named:
         raise InputError("no data was given", "data.manifest", "Give --data with a manifest or its folder.", "no_manifest")
     datasets = [read_manifest(path, text_column=config.data.text_column) for path in ([named] if isinstance(named, str) else named)]
+    names = [dataset.name for dataset in datasets]
+    if len(set(names)) < len(names):
+        fix = "Import one of them with another --name: ids, dev and what the bundle was trained on are told by it."
+        raise InputError(f"two data sets have the same name: {', '.join(names)}", "data.manifest", fix, "same_name")
+    whose: Laterality = "none"
     train: list[Sample] = []
     dev: list[Sample] = []
     sources = []
     for dataset in datasets:
         samples = dataset.split(config.data.train)[: config.data.limit]
+        if whose == "none":
+            whose = next((sample.laterality for sample in samples if sample.laterality != "none"), "none")
         chosen = set(draw_dev(samples, dataset.name))  # by the data set's own ids, so its dev is the same alone and beside others
-        if len(datasets) > 1:
-            samples = [replace(sample, id=f"{dataset.name}__{sample.id}") for sample in samples]
-            chosen = {f"{dataset.name}__{id}" for id in chosen}
         kept = [sample for sample in samples if sample.id not in chosen]
-        train += kept
-        dev += [sample for sample in samples if sample.id in chosen]
         sources.append({"name": dataset.name, "licence": dataset.info.licence, "split_sha256": split_sha256(s.id for s in kept)})
+        prefix = f"{dataset.name}__" if len(datasets) > 1 else ""
+        train += [_meaning(sample, whose, dataset, prefix) for sample in kept]
+        dev += [_meaning(sample, whose, dataset, prefix) for sample in samples if sample.id in chosen]
     return Prepared(
         train=train,
         dev=dev,
-        laterality=_laterality(datasets, [*train, *dev]),
+        laterality=whose,
         reads_text=MODELS[config.model["name"]][1].reads_text,  # type: ignore[attr-defined]
         constant=config.data.text == "constant",
         trained_on=sources,
@@ -77,12 +83,15 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
-def _laterality(datasets: Sequence[Dataset], samples: Sequence[Sample]) -> Laterality:
-    stated = {sample.laterality for sample in samples} - {"none"}
-    if len(stated) > 1:
-        where = ", ".join(str(dataset.path) for dataset in datasets)
-        raise InputError("the films disagree about whose left is meant", where, "Import them with one --laterality.", "laterality")
-    return stated.pop() if stated else "none"
+def _meaning(sample: Sample, whose: Laterality, dataset: Dataset, prefix: str) -> Sample:
+    """The film as the run reads it: its id behind `prefix`, its sentence in the convention `whose`. InputError side_word."""
+    sample = replace(sample, id=prefix + sample.id)
+    if sample.laterality in ("none", whose):
+        return sample
+    if not can_swap(sample.text):
+        what = f"the text of row {sample.row} means the {sample.laterality}'s left, the run the {whose}'s, and a side word cannot be turned"
+        raise InputError(what, dataset.path, 'Write "left" or "right" there, or leave the row out.', "side_word")
+    return replace(sample, text=swap_sides(sample.text), laterality=whose)
 
 
 def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:

@@ -38,6 +38,7 @@ DEV_READINGS = 12  # times that dev is scored during a run
 SAFETY = 1.25  # `train.minutes` fixes the number of images from the measured rate; only a run this much slower is cut
 
 Progress = Callable[[Mapping[str, Any]], None]
+Manifests = str | Path | Sequence[str | Path] | None
 
 
 @dataclass
@@ -55,7 +56,7 @@ class State:
 def train(
     config: RunConfig,
     *,
-    manifest: str | Path | None = None,
+    manifest: Manifests = None,
     out: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -87,7 +88,7 @@ def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | No
     return [train(config.model_copy(update={"seed": seed}), out=parent / f"{config.name}-{seed}", **options) for seed in seeds]
 
 
-def dry_run(config: RunConfig, *, manifest: str | Path | None = None) -> dict[str, Any]:
+def dry_run(config: RunConfig, *, manifest: Manifests = None) -> dict[str, Any]:
     """Reads config and manifest as `train` does, and says what it would do (runs.plan)."""
     config = _checked(config, manifest)
     return plan(config, prepare(config))
@@ -353,11 +354,12 @@ def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]
     return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
 
 
-def _checked(config: RunConfig, manifest: str | Path | None) -> RunConfig:
+def _checked(config: RunConfig, manifest: Manifests) -> RunConfig:
     """The config with every default written out and the given data in it; what cannot be built is refused here."""
     config = resolve(config)
     check(config.model)
-    return config if manifest is None else _with(config, "data", manifest=str(manifest))
+    named = [str(one) for one in ([manifest] if isinstance(manifest, (str, Path)) else manifest or ())]
+    return _with(config, "data", manifest=named[0] if len(named) == 1 else named) if named else config
 
 
 def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
