@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,10 @@ def films(folder: Path, images=GRAY, masks=MASKS) -> list[Sample]:
         write_mask(folder / f"{i}_mask.png", mask)
         samples.append(Sample(id=str(i), image=folder / f"{i}.png", mask=folder / f"{i}_mask.png", text="left lung"))
     return samples
+
+
+def size_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
 
 
 def folders(root: Path) -> list[str]:
@@ -190,6 +196,81 @@ def test_of_two_runs_that_build_at_once_one_is_kept(tmp_path, root):
     found = open_cache(samples, 16, other_run)
     np.testing.assert_array_equal(found.images_NCHW[:, 0], GRAY)
     assert len(folders(root)) == 1
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path, root, monkeypatch):
+    samples = films(tmp_path)
+    for age, size in ((50, 16), (40, 12), (30, 8)):
+        held = open_cache(samples, size)
+        made = next(p for p in root.iterdir() if p.name.endswith(f"-{size}"))
+        os.utime(made / "done.json", (time.time() - age, time.time() - age))
+    open_cache(samples, 16)  # a use counts, not only the making
+    sizes = {size_of(p): sum(f.stat().st_size for f in p.iterdir()) for p in root.iterdir()}
+    monkeypatch.setattr(cache, "MAX_BYTES", sizes[16] + 5 * 3 * 4 * 4)  # the second is what the new one takes at most
+    assert open_cache(samples, 4).images_NCHW.shape == (3, 1, 4, 4)
+    assert {size_of(p) for p in root.iterdir()} == {16, 4}
+    assert held.masks_NHW.shape == (3, 8, 8) and held.masks_NHW.max() == 1, "a run that has it open goes on"
+
+
+def test_only_caches_are_removed_to_make_room(tmp_path, root, monkeypatch):
+    for name in ("notes", "f" * 24, "0" * 23 + "-16"):
+        (root / name).mkdir(parents=True)
+        (root / name / "done.json").write_text("mine")
+    (root / "film.png").write_bytes(b"x")
+    before = folders(root)
+    monkeypatch.setattr(cache, "MAX_BYTES", 0)
+    open_cache(films(tmp_path), 16)
+    assert set(before) < set(folders(root))
+
+
+def test_what_a_killed_run_left_half_built_goes_after_a_day(tmp_path, root):
+    old, new = root / ".building-old", root / ".building-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (time.time() - 2 * cache.DAY,) * 2)
+    open_cache(films(tmp_path), 16)
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process are POSIX's")
+@pytest.mark.parametrize("room", [0, 200, 9_000], ids=["for nothing", "for the header", "for some films"])
+def test_a_disk_that_is_full_is_an_input_error_and_leaves_nothing(tmp_path, root, room):
+    """The system refuses bytes past a limit, as a full disk does; the process lives, and nothing half built is left."""
+    import resource
+
+    samples = films(tmp_path)
+    root.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(InputError) as caught:
+            open_cache(samples, 32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.code == "cache" and caught.value.where == str(root) and "REPORTSEG_CACHE" in caught.value.fix
+    assert folders(root) == []
+    assert open_cache(samples, 32).masks_NHW.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("step", ["posix_fallocate", "save", "rename"])
+def test_a_disk_that_fills_up_on_the_way_leaves_nothing_either(tmp_path, root, monkeypatch, step):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    samples = films(tmp_path)
+    monkeypatch.setattr({"posix_fallocate": cache.os, "save": cache.np, "rename": cache.Path}[step], step, full)
+    with pytest.raises(InputError, match="No space left on device") as caught:
+        open_cache(samples, 16)
+    assert caught.value.code == "cache" and folders(root) == []
+
+
+def test_a_cache_folder_that_is_a_file_is_named(tmp_path, root):
+    root.write_text("not a folder")
+    with pytest.raises(InputError) as caught:
+        open_cache(films(tmp_path), 16)
+    assert caught.value.code == "cache" and caught.value.where == str(root)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")

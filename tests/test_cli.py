@@ -259,6 +259,18 @@ def test_import_prints_the_manifest_and_the_splits(phantoms, tmp_path):
     assert "train" in result.stdout
 
 
+def test_import_takes_the_prompt_of_medvlsm(phantoms, tmp_path):
+    (tmp_path / "in/anns").mkdir(parents=True)
+    one = {"img_name": "a.png", "mask_name": "a.png", "prompts": {"p1": "polyp", "p6": "one polyp"}}
+    (tmp_path / "in/anns/train.json").write_text(json.dumps([one]))
+    for folder in ("images", "masks"):
+        (tmp_path / "in" / folder).mkdir()
+        (tmp_path / "in" / folder / "a.png").write_bytes(b"not looked at yet")
+    run("data", "import", "medvlsm", tmp_path / "in", "-o", tmp_path / "out", "--prompt", "p1")
+    assert ",polyp," in (tmp_path / "out/manifest.csv").read_text()
+    assert "p6" in run("data", "import", "medvlsm", tmp_path / "in", "-o", tmp_path / "no", "--prompt", "p2", code=2).stderr
+
+
 # ---------------------------------------------------------------- train, evaluate, predict
 
 
@@ -282,6 +294,14 @@ def test_resume_needs_only_the_run_folder(trained):
 
 def test_a_run_folder_is_not_written_over(trained, phantoms):
     assert "--resume" in run("train", "demo", "--data", phantoms, "-o", trained[0], *TINY, code=2).stderr
+
+
+def test_data_may_be_given_more_than_once(phantoms, tmp_path):
+    other = run("data", "import", "folder", phantoms, "-o", tmp_path / "in", "--name", "other").stdout.split(":")[0]
+    one = json.loads(run("train", "demo", "--data", phantoms, "--dry-run", "--json").stdout)
+    two = json.loads(run("train", "demo", "--data", phantoms, "--data", other, "--dry-run", "--json").stdout)
+    assert two["train_films"] + two["dev_films"] == 2 * (one["train_films"] + one["dev_films"])
+    assert "same name" in run("train", "demo", "--data", phantoms, "--data", phantoms, "--dry-run", code=2).stderr
 
 
 def test_dry_run_plans_and_writes_nothing(phantoms, tmp_path, monkeypatch):

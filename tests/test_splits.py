@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reportseg.data import splits
-from reportseg.data.splits import compare_frozen, draw_dev, mark_disjoint, read_frozen, shared_patients, split_by_patient, split_sha256
+from reportseg.data.splits import (
+    compare_frozen,
+    draw_dev,
+    mark_disjoint,
+    read_frozen,
+    rows_known,
+    shared_patients,
+    split_by_patient,
+    split_sha256,
+)
 from reportseg.errors import InputError
 from reportseg.types import Sample
 
@@ -160,6 +169,19 @@ def test_a_split_under_another_name_is_known_by_its_counts(tmp_path):
     assert compare_frozen("mine", {}, folder) == []
 
 
+def test_equal_counts_do_not_make_two_data_sets_one(tmp_path):
+    folder = freeze(tmp_path, train=["a", "b"], val=["c"])
+    assert compare_frozen("mine", {"train": ["x", "y"], "val": ["z"]}, folder) == []
+    assert "equals" in compare_frozen("mine", {"train": ["x", "y"], "val": ["c"]}, folder)[1]
+
+
+def test_rows_known_counts_rows_of_patients_that_the_other_split_has():
+    rows = [("train", "a"), ("train", ""), ("test", "a"), ("test", "a"), ("test", "b"), ("test", "")]
+    samples = [sample(str(i), patient, split) for i, (split, patient) in enumerate(rows)]
+    assert rows_known(samples, "test", "train") == (2, 4)
+    assert rows_known(samples, "val", "train") == (0, 0)
+
+
 def test_an_installed_package_has_no_published_splits_and_says_so(tmp_path):
     assert read_frozen("toy", tmp_path / "none") is None
     assert "not compared" in compare_frozen("toy", {"train": ["a"]}, tmp_path / "none")[0]
@@ -181,3 +203,24 @@ def test_the_frozen_split_of_qata_covid19():
     assert set(frozen.stems) == {"train", "val"}
     assert not set(frozen.stems["train"]) & set(frozen.stems["val"])
     assert all(list(names) == sorted(names) for names in frozen.stems.values())
+
+
+FROZEN = {  # counts, and the splits whose names are known whole
+    "busi": ((624, 78, 78), ()),
+    "kvasir_seg": ((800, 100, 100), ("val",)),
+    "monuseg": ((24, 6, 14), ("train", "val", "test")),
+    "mosmed": ((2183, 273, 273), ()),
+    "qata_cov19": ((5716, 1429, 2113), ("train", "val")),
+}
+
+
+def test_every_published_split_that_is_frozen():
+    if not splits.FROZEN.is_dir():
+        pytest.skip("needs a checkout of the sources")
+    assert sorted(file.stem for file in splits.FROZEN.glob("*.json")) == sorted(FROZEN)
+    for name, (counts, whole) in FROZEN.items():
+        frozen = read_frozen(name)
+        assert tuple(frozen.counts.values()) == counts and frozen.name == name and frozen.source
+        assert tuple(frozen.stems) == tuple(frozen.sha256) == whole
+        every = [stem for names in frozen.stems.values() for stem in names]
+        assert len(every) == len(set(every)) == sum(frozen.counts[part] for part in whole)

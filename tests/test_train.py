@@ -20,6 +20,7 @@ from reportseg.bundle import load_bundle
 from reportseg.config import load_config, parse_config
 from reportseg.data.manifest import write_manifest
 from reportseg.errors import InputError
+from reportseg.runs import prepare
 from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
 from reportseg.text import CONSTANT
 
@@ -257,16 +258,46 @@ def test_init_refuses_another_model_and_another_left(tmp_path, films):
         training.train(config(init=str(parent)), manifest=patients, out=tmp_path / "sides")
 
 
-def test_two_manifests_train_together_with_a_dev_of_each(tmp_path, films):
+def test_two_manifests_train_together_each_as_if_it_were_alone(tmp_path, films):
+    """The same ids and the same patients in both: dev, ids and what the bundle says of a data set do not mix."""
     other = make_films(tmp_path / "other", name="other")
-    both = config(images=16, data={"manifest": [str(films), str(other)]})
-    run = training.train(both, out=tmp_path / "r")
-    sources = {id.split("__")[0] for id in read_json(run / "env.json", EnvFile).dev_ids}
-    assert sources == {"made-up", "other"}
-    assert [d.name for d in load_bundle(run / "bundle").config.trained_on] == ["made-up", "other"]
+    run = training.train(config(images=16), manifest=[films, other], out=tmp_path / "r")
+    alone = [prepare(config(data={"manifest": str(path)})) for path in (films, other)]
+    env, bundle = read_json(run / "env.json", EnvFile), load_bundle(run / "bundle")
+    names = ("made-up", "other")
+    assert env.dev_ids == sorted(f"{name}__{s.id}" for name, one in zip(names, alone, strict=True) for s in one.dev)
+    assert [d.name for d in bundle.config.trained_on] == list(names)
+    assert [d.split_sha256 for d in bundle.config.trained_on] == [one.trained_on[0]["split_sha256"] for one in alone]
+    both = prepare(config(data={"manifest": [str(films), str(other)]}))
+    assert len({s.id for s in [*both.train, *both.dev]}) == 48
+    assert {s.patient for s in both.dev if s.id.startswith("other__")}.isdisjoint(
+        s.patient for s in both.train if s.id.startswith("other__")
+    )
+    assert load_config(run / "config.yaml").data.manifest == [str(films), str(other)]
+    assert training.train(config(images=16), manifest=[films, other], out=run, resume=True) == run
+
+
+def test_sentences_that_mean_the_other_left_are_turned(tmp_path, films):
     patients = make_films(tmp_path / "patients", laterality="patient", name="p")
-    with pytest.raises(InputError, match="disagree about whose left"):
+    both = prepare(config(data={"manifest": [str(films), str(patients)]}))
+    assert both.laterality == "image" and {s.laterality for s in both.train} == {"image"}
+    texts = {s.id: s.text for s in [*both.train, *both.dev]}
+    assert "upper left lung" in texts["made-up__f0"] and "upper right lung" in texts["p__f0"]
+    turned = prepare(config(data={"manifest": [str(patients), str(films)]}))
+    assert turned.laterality == "patient", "the first data set says whose left the run means"
+    assert {s.id: s.text for s in [*turned.train, *turned.dev]}["p__f0"] == texts["made-up__f0"]
+
+
+def test_a_side_that_cannot_be_turned_and_a_name_that_stands_twice_are_refused(tmp_path, films):
+    patients = make_films(tmp_path / "patients", laterality="patient", name="p")
+    patients.write_text(patients.read_text().replace("upper right lung.", "upper rt lung."))
+    with pytest.raises(InputError) as caught:
         training.train(config(data={"manifest": [str(films), str(patients)]}), out=tmp_path / "no")
+    assert caught.value.code == "side_word" and "row 2" in caught.value.what
+    assert prepare(config(data={"manifest": str(patients)})).laterality == "patient"
+    with pytest.raises(InputError, match="same name") as caught:
+        training.train(config(), manifest=[films, films], out=tmp_path / "no")
+    assert caught.value.code == "same_name" and not (tmp_path / "no").exists()
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, films, monkeypatch):

@@ -90,7 +90,7 @@ def _build(samples: Sequence[Sample], size: int, folder: Path, progress: Callabl
                 shutil.rmtree(folder, ignore_errors=True)
                 work.rename(folder)
     except OSError as e:
-        what = f"the films cannot be kept decoded, which takes {needed / GIB:.2f} GiB ({e.strerror or e})"
+        what = f"the films cannot be kept decoded, which takes {needed / 2**20:,.0f} MiB ({e.strerror or e})"
         raise InputError(what, folder.parent, "Make room, or let REPORTSEG_CACHE name a folder on another disk.", "cache") from e
     finally:
         if work:
