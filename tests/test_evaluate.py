@@ -130,6 +130,7 @@ def test_three_files_that_agree(painter, data, tmp_path):
     assert (metrics.n_cases, metrics.n_patients, metrics.ci.clusters, metrics.ci.n_boot) == (8, 4, 4, 50)
     assert (metrics.split, metrics.text, metrics.seed, metrics.bundle_sha256) == ("test", "text", 7, "a" * 64)
     assert metrics.command == "reportseg evaluate bundle data"
+    assert metrics.name == "painter"
     assert metrics.decision.threshold == 0.5
     assert metrics.dice_pooled == metrics.dice_mean == pytest.approx(2 * 192 / (192 + 512))
     assert metrics.ci95["dice_mean"] == pytest.approx((metrics.dice_mean, metrics.dice_mean))
@@ -483,6 +484,28 @@ def test_a_bundle_or_masks_not_both_nor_neither(painter, data, tmp_path):
         with pytest.raises(InputError) as caught:
             run(bundle, data, tmp_path / "eval", masks=masks)
         assert caught.value.code == "options"
+
+
+def test_saved_masks_are_those_that_were_scored(painter, data, tmp_path):
+    own = run(painter, data, tmp_path / "own", save_masks=True)
+    masks = tmp_path / "own" / "masks"
+    assert sorted(file.name for file in masks.iterdir()) == [f"c{i}.png" for i in range(8)]
+    again = run(None, data, tmp_path / "again", masks=masks, save_masks=True)
+    assert (again.dice_pooled, again.dice_mean, again.hd95) == (own.dice_pooled, own.dice_mean, own.hd95)
+    assert (tmp_path / "again" / "masks" / "c3.png").read_bytes() == (masks / "c3.png").read_bytes()
+
+
+def test_no_mask_is_saved_of_a_case_that_failed(painter, tmp_path):
+    manifest = make_data(tmp_path / "data", [(LEFT, "left", {}), ("unturnable", "left", {})])
+    run(painter, manifest, tmp_path / "eval", save_masks=True)
+    assert [file.name for file in (tmp_path / "eval" / "masks").iterdir()] == ["c0.png"]
+
+
+def test_masks_are_not_copied_onto_themselves(painter, data, tmp_path):
+    run(painter, data, tmp_path / "eval", save_masks=True)
+    with pytest.raises(InputError, match="already") as caught:
+        run(None, data, tmp_path / "eval", masks=tmp_path / "eval" / "masks", save_masks=True, overwrite=True)
+    assert caught.value.code == "options"
 
 
 # ---------------------------------------------------------------- with a real, tiny model

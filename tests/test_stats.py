@@ -9,7 +9,19 @@ import pytest
 
 from reportseg.errors import InputError
 from reportseg.metrics import summarise
-from reportseg.stats import align, bootstrap, clusters, holm, paired_bootstrap, paired_bootstrap_mean, wilcoxon_patients
+from reportseg.stats import (
+    align,
+    bootstrap,
+    bootstrap_runs,
+    clusters,
+    film_means,
+    holm,
+    paired_bootstrap,
+    paired_bootstrap_mean,
+    paired_bootstrap_runs,
+    wilcoxon_patients,
+    wilcoxon_runs,
+)
 from reportseg.types import CaseScore
 
 
@@ -184,6 +196,78 @@ def test_pairs_may_cover_different_cases():
     assert 0 < low < value < high
     assert paired_bootstrap_mean([(a, b), ([], [])], 200) == paired_bootstrap(a, b, 200)
     assert paired_bootstrap_mean([]) == {}
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def one_patient(*tps):
+    """One run per number: a single film, so that nothing but the seed can vary."""
+    return [[case("a", "p", tp=tp)] for tp in tps]
+
+
+def dice(tp):
+    return 2 * tp / (2 * tp + 20)
+
+
+def test_one_run_is_a_method_of_one_seed():
+    a, b = cohort(shift=10), cohort()
+    assert bootstrap_runs([a], 200) == bootstrap(a, 200)
+    assert paired_bootstrap_runs([a], [b], same_seeds=True, n_boot=200) == paired_bootstrap(a, b, 200)
+
+
+def test_from_three_on_seeds_are_drawn_too():
+    """Three seeds have 27 equally likely draws; the lowest and the highest have a share of 1/27 each, more than 2.5 %."""
+    assert bootstrap_runs(one_patient(20, 50, 90))["dice_pooled"] == pytest.approx((dice(20), dice(90)))
+
+
+def test_two_seeds_are_averaged_and_not_drawn():
+    mean = (dice(20) + dice(90)) / 2
+    assert bootstrap_runs(one_patient(20, 90))["dice_mean"] == pytest.approx((mean, mean))
+
+
+def test_seeds_widen_what_patients_alone_give():
+    runs = [cohort(seed=0, shift=shift) for shift in (-60, 0, 60)]
+    both, patients = bootstrap_runs(runs)["dice_mean"], bootstrap(runs[1])["dice_mean"]
+    assert both[1] - both[0] > 1.2 * (patients[1] - patients[0])
+
+
+def test_the_value_of_a_difference_is_that_of_the_means():
+    a, b = one_patient(20, 50, 90), one_patient(30)
+    value, low, high = paired_bootstrap_runs(a, b, same_seeds=False)["dice_mean"]
+    assert value == pytest.approx((dice(20) + dice(50) + dice(90)) / 3 - dice(30))
+    assert (low, high) == pytest.approx((dice(20) - dice(30), dice(90) - dice(30)))
+
+
+def test_equal_seeds_are_drawn_together():
+    """Where both methods rise and fall together the difference is sure; by themselves the seeds are not."""
+    a, b = one_patient(20, 50, 90), one_patient(20, 50, 90)
+    assert paired_bootstrap_runs(a, b, same_seeds=True)["dice_mean"] == pytest.approx((0, 0, 0))
+    value, low, high = paired_bootstrap_runs(a, b, same_seeds=False)["dice_mean"]
+    assert value == pytest.approx(0)
+    assert low < -0.1
+    assert high > 0.1
+
+
+def test_runs_are_drawn_in_portions(monkeypatch):
+    a, b = [cohort(seed=s, shift=20) for s in range(3)], [cohort(seed=s) for s in range(3)]
+    whole = paired_bootstrap_runs(a, b, same_seeds=True, n_boot=100)
+    monkeypatch.setattr("reportseg.stats._CELLS", 1000)
+    assert same(paired_bootstrap_runs(a, b, same_seeds=True, n_boot=100), whole)
+
+
+def test_a_film_s_mean_is_over_its_seeds_whatever_their_order():
+    a = [[case("a", tp=20), case("b", tp=50)], [case("b", tp=90), case("a", tp=30)]]
+    assert film_means(a, a[0]) == pytest.approx([(dice(20) + dice(30)) / 2, (dice(50) + dice(90)) / 2])
+    with pytest.raises(InputError, match="not on the same cases"):
+        film_means([a[0], a[1][:1]], a[0])
+
+
+def test_wilcoxon_of_runs_is_made_on_the_means_over_seeds():
+    a, b = [cohort(seed=s, shift=10) for s in range(3)], [cohort(seed=s) for s in range(3)]
+    assert wilcoxon_runs(a, b) < 1e-6
+    assert wilcoxon_runs(a, [a[2], a[0], a[1]]) == 1.0
+    assert wilcoxon_runs([a[0]], [b[0]], "nsd") == wilcoxon_patients(a[0], b[0], "nsd")
 
 
 # ---------------------------------------------------------------- tests

@@ -266,6 +266,7 @@ def evaluate(
     masks: Annotated[Path | None, typer.Option("--masks", help="Score the files ID.png in this folder, made by any program.")] = None,
     with_: With = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Leave films out of the report.")] = False,
+    save_masks: Annotated[bool, typer.Option("--save-masks", help="Write each mask to masks/ID.png, for compare to show.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows of the split.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -294,6 +295,7 @@ def evaluate(
             with_=tuple(with_ or ()),
             out=out,
             images=not no_images,
+            save_masks=save_masks,
             limit=limit,
             overwrite=overwrite,
             command=shlex.join(["reportseg", *ctx.obj]),
@@ -306,6 +308,41 @@ def evaluate(
         print(f"report: {out / 'report.html'}")
     if metrics.counts.failed:
         raise typer.Exit(3)
+
+
+@app.command(epilog="Example: reportseg compare runs/first/val runs/twin/val -o runs/first-and-twin")
+def compare(
+    ctx: typer.Context,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that evaluate wrote, two or more.")],
+    out: Out,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="NAME|DIR", help="Compare each method with this one; default: the first.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--data", help="manifest.csv or its folder: show films, where evaluate had --save-masks.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare evaluations on the same cases.
+
+    Seeds of one configuration count as one method. Writes compare.html, compare.json and table.md, .csv, .tex.
+    """
+    from .compare import PAGE
+    from .compare import compare as against
+    from .console import print_comparison, print_line
+    from .schemas import to_json
+
+    command = shlex.join(["reportseg", *ctx.obj])
+    done = against(folders, out=out, reference=reference, manifest=manifest, overwrite=overwrite, command=command)
+    if as_json:
+        print(to_json(done), end="")
+        return
+    for warning in () if quiet else done.warnings:
+        print_line(f"warning: {warning}")
+    print_comparison(done)
+    print(f"report: {out / PAGE}")
 
 
 @app.command(epilog='Example: reportseg predict demo film.png --text "opacity in the left lower zone" -o out')

@@ -14,7 +14,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from .predict import PredictReport
-    from .schemas import Metrics, Scores
+    from .schemas import Comparison, Metrics, Scores
 
 PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
@@ -63,7 +63,11 @@ def print_error(error: Exception, as_json: bool) -> int:
 
 def print_line(text: str) -> None:
     """One line on stderr. What does not print becomes "?": the name of a file may hold what moves a terminal's cursor."""
-    print("".join(c if c.isprintable() else "?" for c in " ".join(text.split())), file=sys.stderr)
+    print(_printable(" ".join(text.split())), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def show(facts: Mapping[str, Any], as_json: bool) -> None:
@@ -115,6 +119,20 @@ def print_scores(metrics: Metrics) -> None:
         print(row(name, subset.n_cases, subset, subset.ci95))
     for name, control in metrics.controls.items():
         print(row(name, control.n_cases, control, {}))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Both Dice scores of each method, and what lies between it and the reference."""
+    print(f"{'':<32}{'dice_pooled':<23}{'dice_mean':<23}{'minus reference, pooled':<27}{'p, Holm':<9}win/tie/loss")
+    for arm in comparison.arms:
+        mark = " *" if arm.name == comparison.reference else " (no text)" if arm.text == "constant" else ""
+        cells = [f"{arm.scores[s]:.4f} [{arm.ci95[s][0]:.3f}, {arm.ci95[s][1]:.3f}]".ljust(23) for s in ("dice_pooled", "dice_mean")]
+        if arm.difference:
+            value, low, high = arm.difference["dice_pooled"]
+            p = "-" if arm.p_holm is None else f"{arm.p_holm:.3f}"
+            cells += [f"{value:+.4f} [{low:+.3f}, {high:+.3f}]".ljust(27), p.ljust(9), f"{arm.win}/{arm.tie}/{arm.loss}"]
+        print("".join([_printable(arm.name + mark).ljust(31) + " ", *cells]).rstrip())
+    print(f"* the reference; {comparison.n_cases} cases of the split {comparison.split}")
 
 
 def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:

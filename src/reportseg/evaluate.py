@@ -20,6 +20,7 @@ import numpy as np
 from .cases import CASES, FAILURES, read_cases, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
 from .errors import InputError
+from .io.png import write_mask
 from .metrics import EMPTY_POLICY, TOLERANCE, Calibration, count_policy, summarise
 from .pictures import draw_cases
 from .report import write_report
@@ -34,7 +35,7 @@ from .schemas import (
     read_json,
     write_json,
 )
-from .scoring import Column, MaskSource, ModelSource, Result, Scored, Source, hash_cases, score_films
+from .scoring import Column, Mask, MaskSource, ModelSource, Result, Scored, Source, hash_cases, score_films
 from .stats import N_BOOT, bootstrap, clusters, paired_bootstrap, paired_bootstrap_mean
 from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
 from .types import CaseScore, Sample
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .predict import Segmenter
 
 METRICS, REPORT = "metrics.json", "report.html"
+MASKS = "masks"  # folder of <id>.png, where they are saved
 CONTROLS = ("original", "empty", "shuffled", "swapped-side")
 PERMUTATIONS = 5  # of the shuffled control
 NAMED = 20  # cases that a warning lists by name
@@ -60,6 +62,7 @@ def evaluate(
     with_: Sequence[str | os.PathLike[str]] = (),
     out: str | Path,
     images: bool = True,
+    save_masks: bool = False,
     batch: int = 16,
     limit: int | None = None,
     n_boot: int = N_BOOT,
@@ -70,9 +73,10 @@ def evaluate(
     """Scores `bundle` (or the files `<id>.png` of the folder `masks`) on a split of `manifest`, and writes its files into `out`.
 
     `controls` None takes those of the bundle's training; a text-free model, and masks, have none. `twin` is the folder of the twin's
-    evaluation on the same cases. `images=False` keeps films and sentences out of the report. InputError before anything is
-    computed: exists, options, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if no
-    case at all can be scored. A case that fails is counted, and listed in failures.csv.
+    evaluation on the same cases. `images=False` keeps films and sentences out of the report. `save_masks` writes each answer to
+    out/masks/<id>.png, for `compare` to show and for `masks` to read. InputError before anything is computed: exists, options, control,
+    those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if no case at all can be scored. A case
+    that fails is counted, and listed in failures.csv.
     """
     folder = Path(out)
     if (folder / METRICS).exists() and not overwrite:
@@ -85,16 +89,32 @@ def evaluate(
     digest = hash_cases(samples)
     twin_metrics, twin_cases = (None, None) if twin is None else _read_twin(Path(twin), digest)
 
+    if save_masks and masks is not None and (folder / MASKS).resolve() == Path(masks).resolve():
+        raise InputError("the masks are in the place of their copies already", masks, "Leave out --save-masks.", "options")
+
     _make(folder)
+
+    def keep(id: str, mask_HW: Mask) -> None:
+        write_mask(folder / MASKS / f"{id}.png", mask_HW)
 
     spacing = all(sample.spacing_mm for sample in samples)
     columns: list[Column] = [texts, *(column for columns in plan.values() for column in columns)]
-    result = score_films(subject.source, samples, columns, text_name=subject.text, spacing=spacing, batch=batch, progress=progress)
+    result = score_films(
+        subject.source,
+        samples,
+        columns,
+        text_name=subject.text,
+        spacing=spacing,
+        batch=batch,
+        keep=keep if save_masks else None,
+        progress=progress,
+    )
     own, rest = [one for one in result.columns[0] if one is not None], iter(result.columns[1:])
     cases = [one.case for one in own]
 
     metrics = Metrics(
         command=command,
+        name=_name(subject.training),
         bundle_sha256=subject.sha256,
         ensemble=list(subject.ensemble),
         config_sha256=_config_sha256(subject.training),
@@ -190,6 +210,11 @@ def _setting(training: TrainingFile | None, section: str, key: str) -> Any:
     """A value of the configuration that a bundle was trained with; None where it is not recorded."""
     values = training.config.get(section) if training else None
     return values.get(key) if isinstance(values, dict) else None
+
+
+def _name(training: TrainingFile | None) -> str | None:
+    name = training.config.get("name") if training else None
+    return name if isinstance(name, str) and name else None
 
 
 def _config_sha256(training: TrainingFile | None) -> str | None:

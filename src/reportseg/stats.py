@@ -3,9 +3,9 @@
 In each of `n_boot` draws as many patients as there are come back with replacement. Pooled scores are made anew from the summed TP, FP and
 FN of the draw, mean scores from its cases. Intervals run from the 2.5th to the 97.5th percentile. A film without a patient is its own
 cluster: where there are such films the interval is a lower bound. Draws depend only on the seed and the patients, so two arms on the same
-cases get the same ones.
+cases get the same ones. Of a method that was trained with `MIN_SEEDS` seeds or more, seeds are drawn together with the patients.
 
-Shapes: N cases, C clusters (patients), D draws, K sums.
+Shapes: N cases, C clusters (patients), D draws, K sums, S seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from .errors import InputError
 from .types import CaseScore
 
 Array = NDArray[np.float64]
+Runs = Sequence[Sequence[CaseScore]]  # of one method, one for each seed, all on the same cases
 N_BOOT = 2000
+MIN_SEEDS = 3  # fewer cannot tell how much a method varies from seed to seed
 _CELLS = 4_000_000  # weights held at once: 32 MB
 
 
@@ -62,6 +64,26 @@ def paired_bootstrap_mean(
     return {name: (float(value[name][0]), *_interval(drawn[name])) for name in told}
 
 
+def bootstrap_runs(runs: Runs, n_boot: int = N_BOOT, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of the mean over the seeds. Fewer than `MIN_SEEDS` are not drawn: the interval is then about these very runs."""
+    drawn = _drawn_runs([runs], n_boot, seed, same_seeds=False)[0]
+    return {name: _interval(values) for name, values in drawn.items() if not np.isnan(values).all()}
+
+
+def paired_bootstrap_runs(
+    a: Runs, b: Runs, *, same_seeds: bool, n_boot: int = N_BOOT, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """Mean over the seeds of `a` minus that of `b`: (value, lower, upper), the same patients for both in each draw.
+
+    `same_seeds` says that run i of both had the same seed: they are then drawn together, else each method's seeds by themselves.
+    InputError cases_differ unless all ids agree.
+    """
+    value = _minus(*_drawn_runs([a, b], 0, seed, same_seeds=same_seeds))
+    drawn = _minus(*_drawn_runs([a, b], n_boot, seed, same_seeds=same_seeds))
+    told = [name for name in value if not (np.isnan(value[name]).all() or np.isnan(drawn[name]).all())]
+    return {name: (float(value[name][0]), *_interval(drawn[name])) for name in told}
+
+
 def align(a: Sequence[CaseScore], b: Sequence[CaseScore]) -> list[CaseScore]:
     """`b` in the order of `a`. InputError cases_differ unless both hold the same ids, each once."""
     by_id = {case.id: case for case in b}
@@ -80,12 +102,23 @@ def clusters(cases: Sequence[CaseScore]) -> list[str]:
 
 def wilcoxon_patients(a: Sequence[CaseScore], b: Sequence[CaseScore], score: str = "dice") -> float:
     """Two-sided p of Wilcoxon's signed-rank test on patient means of `score` (dice, iou, hd95, nsd). 1 where no patient differs."""
+    return wilcoxon_runs([a], [b], score)
+
+
+def wilcoxon_runs(a: Runs, b: Runs, score: str = "dice") -> float:
+    """The same on each film's mean over the seeds. It is about patients: what another seed would have given it cannot tell."""
     from scipy.stats import wilcoxon
 
-    labels = np.unique(clusters(a), return_inverse=True)[1]
-    difference = np.array([getattr(x, score) - getattr(y, score) for x, y in zip(a, align(a, b), strict=True)], dtype=np.float64)
-    means = np.bincount(labels, difference) / np.maximum(np.bincount(labels), 1)
+    labels = np.unique(clusters(a[0]), return_inverse=True)[1]
+    difference = film_means(a, a[0], score) - film_means(b, a[0], score)
+    means = np.bincount(labels, difference) / np.bincount(labels)
+    means = np.round(means, 12)  # the same sum in another order is no difference
     return float(wilcoxon(means).pvalue) if means.any() else 1.0
+
+
+def film_means(runs: Runs, order: Sequence[CaseScore], score: str = "dice") -> Array:
+    """`score` of each film in the order of `order`, mean over the seeds. InputError cases_differ unless all ids agree."""
+    return np.asarray([[getattr(case, score) for case in align(order, run)] for run in runs], dtype=np.float64).mean(axis=0)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -148,6 +181,35 @@ class _Arm:
         below = np.cumsum(absent, axis=1) - absent
         wins = (present * (below + absent / 2)).sum(1)
         return np.asarray(wins / (present.sum(1) * absent.sum(1)))
+
+
+def _drawn_runs(methods: Sequence[Runs], n_boot: int, seed: int, *, same_seeds: bool) -> list[dict[str, Array]]:
+    """Per method the mean over its seeds in each draw; with `n_boot` 0 in one draw, which is everything as it is."""
+    first = methods[0][0]
+    labels = clusters(first)
+    every = sorted(set(labels))
+    arms = [[_Arm(align(first, run), labels, every) for run in runs] for runs in methods]
+    rng = np.random.default_rng([seed, MIN_SEEDS])  # not the stream of the patients
+    seeds: list[Array] = []
+    for runs in methods:
+        seeds.append(seeds[0] if seeds and same_seeds else _seed_weights(len(runs), n_boot, rng))
+    parts: list[list[dict[str, Array]]] = [[] for _ in methods]
+    done = 0
+    for weights_DC in _draws(len(every), n_boot, seed) if n_boot else [np.ones((1, len(every)))]:
+        rows = slice(done, done + len(weights_DC))
+        done = rows.stop
+        for part, own, weights_DS in zip(parts, arms, seeds, strict=True):
+            scores = [arm.scores(weights_DC) for arm in own]
+            part.append({name: np.sum(weights_DS[rows].T * np.stack([s[name] for s in scores]), axis=0) for name in scores[0]})
+    return [_collect(part) for part in parts]
+
+
+def _seed_weights(n_seeds: int, n_boot: int, rng: np.random.Generator) -> Array:
+    """The share of each seed in each draw, (D, S)."""
+    if not n_boot or n_seeds < MIN_SEEDS:
+        return np.full((max(n_boot, 1), n_seeds), 1 / n_seeds)
+    picked_DS = rng.integers(n_seeds, size=(n_boot, n_seeds))
+    return np.asarray((picked_DS[:, :, None] == np.arange(n_seeds)).mean(axis=1))
 
 
 def _draws(n_clusters: int, n_boot: int, seed: int) -> Iterator[Array]:
