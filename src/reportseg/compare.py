@@ -187,14 +187,14 @@ def group(runs: Sequence[Run]) -> list[Arm]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """A name for each method: that of the configuration, else of the folder. Where two would be the same the folder is added."""
+    """A name for each method: that of the configuration, else of the folder. What would be the name of an earlier one gets its folder."""
     places = _places([run.folder for run in runs])
-    names = []
+    names: list[str] = []
     for run, place in zip(runs, places, strict=True):
         name, more = run.metrics.name or place, len(run.metrics.ensemble)
-        names.append(f"{name}, ensemble of {more + 1}" if more else name)
-    shared = {name for name, n in Counter(names).items() if n > 1}
-    return [f"{name} ({place})" if name in shared else name for name, place in zip(names, places, strict=True)]
+        name += f", ensemble of {more + 1}" if more else ""
+        names.append(f"{name} ({place})" if name in names else name)
+    return names
 
 
 def _places(folders: Sequence[Path]) -> list[str]:

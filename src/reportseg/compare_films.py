@@ -21,7 +21,7 @@ from .scoring import MaskSource, read_truth
 from .types import CaseScore, Sample
 
 TIE = 0.01  # films whose Dice differs by no more are a tie
-EACH = 4  # films of greatest gain that are listed, and as many of greatest loss
+EACH = 3  # films of greatest gain that are listed, and as many of greatest loss
 Floats = NDArray[np.float64]
 
 

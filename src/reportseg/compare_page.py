@@ -59,6 +59,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _header(c: Comparison) -> Html:
+    seeds = sorted(len(arm.runs) for arm in c.arms)
     return el(
         "header",
         el("h1", el("bdi", _title(c))),
@@ -66,7 +67,7 @@ def _header(c: Comparison) -> Html:
             [
                 ("Cases", f"{counted(c.n_cases, 'case')} of {counted(c.n_patients, 'patient')}"),
                 ("Reference", el("bdi", c.reference)),
-                ("Seeds", ", ".join(str(n) for n in sorted({len(arm.runs) for arm in c.arms})) + " a method"),
+                ("Seeds", f"{seeds[0]} a method" if seeds[0] == seeds[-1] else f"{seeds[0]} to {seeds[-1]} a method"),
                 ("Draws", f"{c.ci.n_boot:,} of {counted(c.ci.clusters, 'cluster')}"),
             ]
         ),
@@ -80,12 +81,10 @@ def _header(c: Comparison) -> Html:
 
 def verdict(arm: ComparedArm) -> str:
     """From the intervals of both Dice scores: above or below the reference, or undecided."""
-    words = {}
-    for score in DIFFERENCES:
-        _, low, high = arm.difference[score]
-        words[score] = "above" if low > 0 else "below" if high < 0 else "undecided"
-    pooled, mean = words["dice_pooled"], words["dice_mean"]
-    return pooled if pooled == mean else f"{pooled} pooled, {mean} mean"
+    pooled, mean = (
+        "above" if low > 0 else "below" if high < 0 else "undecided" for _, low, high in (arm.difference[s] for s in DIFFERENCES)
+    )
+    return f"{pooled} on both Dice scores" if pooled == mean else f"{pooled} on pooled Dice, {mean} on mean Dice"
 
 
 def _ahead(c: Comparison) -> Html:
@@ -127,7 +126,7 @@ def _name(arm: ComparedArm, c: Comparison) -> Html:
         notes.append("masks made by other code")
     if len(arm.runs) > 1:
         notes.append(f"mean of {len(arm.runs)} seeds")
-    return el("th", el("bdi", arm.name), el("span", ", ".join(notes), class_="under") if notes else None, scope="row")
+    return el("th", el("bdi", arm.name), el("span", ", ".join(notes), class_="under") if notes else None, scope="row", class_="method")
 
 
 def _score_heads(c: Comparison) -> list[str]:
@@ -152,13 +151,12 @@ def _scores(c: Comparison) -> Html:
 def _differences(c: Comparison) -> Html:
     rows = []
     for arm in (arm for arm in c.arms if arm.difference):
-        values = (cell(signed(s, arm.difference[s][0]), _bounds(s, arm.difference[s][1:])) for s in COMPARED)
-        ps = (
-            cell(number(None, why="two seeds cannot tell how much a method varies") if p is None else p_value(p))
-            for p in (arm.p, arm.p_holm)
-        )
-        rows.append(el("tr", _name(arm, c), *values, *ps, cell(f"{arm.win} / {arm.tie} / {arm.loss}")))
-    heads = ("Method", *_score_heads(c), "p", "p, Holm", "Win / tie / loss")
+        values = [cell(signed(s, arm.difference[s][0]), _bounds(s, arm.difference[s][1:])) for s in COMPARED]
+        p = number(None, why="two seeds cannot tell how much a method varies") if arm.p_holm is None else p_value(arm.p_holm)
+        counts = cell(f"{arm.win} / {arm.tie} / {arm.loss}")
+        rows.append(el("tr", _name(arm, c), *values[:2], cell(p), counts, *values[2:]))
+    heads = ["Method", *_score_heads(c)]
+    heads[3:3] = ["p, Holm", "Win / tie / loss"]
     says = f"Each method minus {c.reference}, paired: the same films, the same draws of patients. For HD95 below 0 is better."
     return join(el("p", says), table(heads, rows, "Differences to the reference", text={"Method"}))
 
@@ -216,7 +214,10 @@ def _pairs(c: Comparison, pictures: Mapping[str, Sequence[PairPicture]]) -> Html
     )
     groups: list[Child] = [legend]
     for name, pairs in pictures.items():
-        groups += [el("h3", el("bdi", name)), el("div", *(_pair(pair, name, c.reference) for pair in pairs), class_="pairs")]
+        groups += [
+            el("h3", el("bdi", c.reference), " and ", el("bdi", name)),
+            el("div", *(_pair(pair, name, c.reference) for pair in pairs), class_="pairs"),
+        ]
     return join(*groups)
 
 
@@ -226,7 +227,7 @@ def _pair(pair: PairPicture, name: str, reference: str) -> Html:
         el(
             "div",
             _image(png, f"Film of {pair.id} with the answer of {who} and the truth"),
-            el("p", el("bdi", who), " ", el("b", number(dice, 3))),
+            el("p", el("bdi", who), el("br"), "Dice ", el("b", number(dice, 3))),
         )
         for who, dice, png in sides
     ]

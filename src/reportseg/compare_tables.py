@@ -108,7 +108,7 @@ def latex_table(comparison: Comparison) -> str:
 
 def _escape_latex(text: str) -> str:
     text = "".join(_TEX.get(c, c) for c in _one_line(text))
-    return text.replace("<", r"$<$").replace(">", r"$>$").replace("−", r"$-$").replace("Δ", r"$\Delta$ ")
+    return text.replace("<", r"$<$").replace(">", r"$>$").replace("−", r"$-$").replace("Δ", r"$\Delta$").replace("–", "--")
 
 
 def _one_line(text: str) -> str:
@@ -144,7 +144,7 @@ def _difference_cells(arm: ComparedArm) -> list[Cell]:
 def _seed_rows(arm: ComparedArm, width: int) -> Iterator[list[Cell]]:
     """Two seeds are both shown: their interval does not tell how much they vary."""
     for run in arm.runs if 1 < len(arm.runs) < MIN_SEEDS else ():
-        row = [(f"seed {run.seed}", "", ""), ("", "", ""), *((f"{run.scores[s]:.{digits(s)}f}", "", "") for s in COMPARED)]
+        row = [(f"– seed {run.seed}", "", ""), ("", "", ""), *((f"{run.scores[s]:.{digits(s)}f}", "", "") for s in COMPARED)]
         yield row + [("", "", "")] * (width - len(row))
 
 

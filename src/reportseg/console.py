@@ -123,16 +123,19 @@ def print_scores(metrics: Metrics) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Both Dice scores of each method, and what lies between it and the reference."""
-    print(f"{'':<32}{'dice_pooled':<23}{'dice_mean':<23}{'minus reference, pooled':<27}{'p, Holm':<9}win/tie/loss")
-    for arm in comparison.arms:
-        mark = " *" if arm.name == comparison.reference else " (no text)" if arm.text == "constant" else ""
+    from .compare_tables import p_value, text_free
+
+    names = [_printable(arm.name) + " *" * (arm.name == comparison.reference) + " †" * text_free(arm) for arm in comparison.arms]
+    width = max(map(len, names)) + 2
+    print(f"{'':<{width}}{'dice_pooled':<23}{'dice_mean':<23}{'minus reference, pooled':<27}{'p, Holm':<9}win/tie/loss")
+    for name, arm in zip(names, comparison.arms, strict=True):
         cells = [f"{arm.scores[s]:.4f} [{arm.ci95[s][0]:.3f}, {arm.ci95[s][1]:.3f}]".ljust(23) for s in ("dice_pooled", "dice_mean")]
         if arm.difference:
             value, low, high = arm.difference["dice_pooled"]
-            p = "-" if arm.p_holm is None else f"{arm.p_holm:.3f}"
+            p = "-" if arm.p_holm is None else p_value(arm.p_holm)
             cells += [f"{value:+.4f} [{low:+.3f}, {high:+.3f}]".ljust(27), p.ljust(9), f"{arm.win}/{arm.tie}/{arm.loss}"]
-        print("".join([_printable(arm.name + mark).ljust(31) + " ", *cells]).rstrip())
-    print(f"* the reference; {comparison.n_cases} cases of the split {comparison.split}")
+        print("".join([name.ljust(width), *cells]).rstrip())
+    print(f"* the reference, † reads no text; {comparison.n_cases} cases of the split {_printable(comparison.split)}")
 
 
 def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:

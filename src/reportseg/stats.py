@@ -118,7 +118,8 @@ def wilcoxon_runs(a: Runs, b: Runs, score: str = "dice") -> float:
 
 def film_means(runs: Runs, order: Sequence[CaseScore], score: str = "dice") -> Array:
     """`score` of each film in the order of `order`, mean over the seeds. InputError cases_differ unless all ids agree."""
-    return np.asarray([[getattr(case, score) for case in align(order, run)] for run in runs], dtype=np.float64).mean(axis=0)
+    values_SN = np.array([[getattr(case, score) for case in align(order, run)] for run in runs], dtype=np.float64)
+    return np.asarray(values_SN.mean(axis=0))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
