@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from reportseg.charts import WIDTH, Frame, histogram, interval_plot, line_plot, reliability, style, tick_label, ticks
+from reportseg.charts import WIDTH, Frame, bar_plot, histogram, interval_plot, line_plot, reliability, style, tick_label, ticks
 
 
 def marks(svg: str) -> list[str]:
@@ -58,6 +58,7 @@ def test_frame_maps_data_onto_its_corners():
         interval_plot([("a", 0.5, 0.4, 0.6), ("b", 0.7, None, None)], "T"),
         interval_plot([("a", 0.2, 0.1, 0.3)], "T", differences=True),
         interval_plot([("a", 0.0, 0.0, 0.0)], "T", differences=True),
+        bar_plot([("a", 1.0), ("b", 0.0)], "T"),
         line_plot({"loss": [(0, 1.5), (100, 0.5)], "one": [(50, 1.0)]}, "T", "images"),
         line_plot({"flat": [(0, 0.0), (10, 0.0)]}, "T", "images"),
         line_plot({"start": [(0, -2.0)]}, "T", "images"),
@@ -66,7 +67,7 @@ def test_frame_maps_data_onto_its_corners():
         reliability([(0.01, 0.0, 10**9), (0.5, 0.6, 1), (0.99, 1.0, 50)], "T"),
         reliability([(1.0, 1.0, 1)], "T"),
     ],
-    ids=["intervals", "differences", "nothing", "curves", "flat", "point", "dice", "gains", "reliability", "one-bin"],
+    ids=["intervals", "differences", "nothing", "bars", "curves", "flat", "point", "dice", "gains", "reliability", "one-bin"],
 )
 def test_every_plot_has_a_name_and_stays_within_itself(svg):
     assert svg.startswith("<svg viewBox=")
@@ -98,6 +99,18 @@ class TestIntervals:
         assert "<script" not in svg
         assert "…" in svg
         assert f"<title>&lt;script&gt;{'x' * 60}</title>" in svg
+
+
+class TestBars:
+    def test_a_bar_is_as_long_as_its_value(self):
+        svg = bar_plot([("original", 0.8), ("empty", 0.4)], "T")
+        first, second = (float(w) for w in re.findall(r'class="bar c\d" [^>]*width="([\d.]+)"', svg))
+        assert first == pytest.approx(2 * second)
+        assert re.findall(r">(0\.\d+)</text>", svg) == ["0.800", "0.400"]
+
+    def test_the_first_bar_is_the_measure_of_the_others(self):
+        assert bar_plot([("original", 0.8), ("empty", 0.4)], "T").count('class="zero"') == 1
+        assert 'class="zero"' not in bar_plot([("original", 0.8)], "T")
 
 
 class TestCurves:

@@ -135,8 +135,9 @@ class TestShell:
         assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch|XMLHttpRequest|import\(", js)
 
 
-def colours(css: str) -> dict[str, str]:
-    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", css))
+def colours(css: str, dark: bool = False) -> dict[str, str]:
+    pairs = re.findall(r"--([\w-]+): (?:light-dark\((#\w+), (#\w+)\)|(#\w+));", css)
+    return {name: one or (b if dark else a) for name, a, b, one in pairs}
 
 
 def luminance(colour: str) -> float:
@@ -153,19 +154,30 @@ def contrast(a: str, b: str) -> float:
 
 class TestThemes:
     css = resource("page.css")
-    light = colours(css[css.index(":root") : css.index("@media")])
-    dark = colours(css[css.index("prefers-color-scheme: dark") : css.index("box-sizing")])
-    paper = colours(css[css.index("@media print") :])
+    light = colours(css[: css.index("@media")])
+    dark = colours(css[: css.index("@media")], dark=True)
+    paper = light | colours(css[css.index("@media print") :])
 
     @pytest.mark.parametrize("theme", ["light", "dark", "paper"])
     def test_text_and_curves_are_legible(self, theme):
-        theme = self.light | getattr(self, theme)
+        theme = getattr(self, theme)
         for ground in ("page", "card", "alert"):
             assert contrast(theme["ink"], theme[ground]) >= 7
             assert contrast(theme["soft"], theme[ground]) >= 4.5
         for colour in ("c1", "c2", "c3", "c4"):
             assert contrast(theme[colour], theme["card"]) >= 4.5
 
-    def test_each_theme_sets_the_same_colours(self):
-        assert set(self.dark) == set(self.light) - {"pred", "truth", "film"}
-        assert set(self.paper) == set(self.dark)
+    def test_the_switch_overrules_the_system_without_a_script_and_paper_overrules_both(self):
+        made = page("A", el("p", "x"))
+        assert re.findall(r'<input type="radio" name="theme" id="theme-(\w+)"', made) == ["auto", "light", "dark"]
+        assert "checked" in re.search(r"<input[^>]*theme-auto[^>]*>", made).group()
+        for scheme in ("light", "dark"):
+            assert f":root:has(#theme-{scheme}:checked) {{ color-scheme: {scheme}; }}" in self.css
+        assert "color-scheme: light;" in self.css[self.css.index("@media print") :]
+        assert {self.paper[ground] for ground in ("page", "card", "alert")} == {"#fff"}
+
+    def test_paper_cuts_no_table(self):
+        paper = self.css[self.css.index("@media print") :]
+        assert ".scroll, .tall { overflow: visible; max-height: none; }" in paper
+        assert "thead { break-inside: avoid; }" in paper
+        assert "nth-child" not in paper

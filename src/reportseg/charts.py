@@ -80,6 +80,26 @@ def interval_plot(rows: Sequence[Row], title: str, *, differences: bool = False)
     return _svg(title, bottom + 26, *parts)
 
 
+def bar_plot(rows: Sequence[tuple[str, float]], title: str) -> Html:
+    """One bar of 0..1 per row, its value beside it; the dashed line goes on where the first row ends."""
+    frame = Frame(0, 1, 0, 1, left=118, right=WIDTH - 52, top=0, bottom=28.0 * len(rows))
+    first = frame.x(rows[0][1])
+    parts: list[Child] = []
+    for i, (label, value) in enumerate(rows):
+        y = 28.0 * i + 4
+        parts += [
+            el("text", _short(label, 16), el("title", label), x=frame.left - 10, y=y + 14, text_anchor="end"),
+            el("rect", class_="track", x=frame.left, y=y, width=frame.right - frame.left, height=20.0),
+            el(
+                "rect", class_="bar c1" if i == 0 else "bar c0", x=frame.left, y=y, width=max(frame.x(value) - frame.left, 1.0), height=20.0
+            ),
+            el("text", f"{value:.3f}", x=frame.right + 8, y=y + 14),
+        ]
+    if len(rows) > 1:
+        parts.append(el("line", class_="zero", x1=first, x2=first, y1=28, y2=frame.bottom - 4))
+    return _svg(title, frame.bottom, *parts)
+
+
 def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Html:
     """Curves of (x, y) over one axis, x from 0; `style` gives the classes of each, in order, for the legend."""
     points = [p for curve in curves.values() for p in curve]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from importlib.resources import files
 
+MAIN = "main"  # id of what the skip link leads to
 VOID = {"meta", "img", "input", "br"}
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # not allowed in HTML, or not writable as UTF-8
 
@@ -56,7 +57,7 @@ def el(tag: str, *children: Child, **attributes: Attribute) -> Html:
 
 
 def page(title: str, *body: Child) -> str:
-    """The whole file: no request leaves it, and no script but ours runs in it."""
+    """The whole file: no request leaves it, and no script but ours runs in it. One element of the body has the id MAIN."""
     style, script = Html(_resource("page.css")), Html(_resource("page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = ("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
@@ -69,7 +70,17 @@ def page(title: str, *body: Child) -> str:
         el("title", title),
         el("style", style),
     )
-    return "<!DOCTYPE html>\n" + el("html", head, "\n", el("body", *body, el("script", script)), lang="en") + "\n"
+    return "<!DOCTYPE html>\n" + el("html", head, "\n", el("body", _bar(), *body, el("script", script)), lang="en") + "\n"
+
+
+def _bar() -> Html:
+    """The skip link, and the switch of colours: three radio buttons that the style sheet reads, so it works without a script."""
+    choices = [
+        el("label", el("input", type="radio", name="theme", id=f"theme-{name.lower()}", checked=name == "Auto"), el("span", name))
+        for name in ("Auto", "Light", "Dark")
+    ]
+    switch = el("fieldset", el("legend", "Colours", class_="unseen"), *choices, class_="theme")
+    return el("div", el("a", "Skip to the figures", href=f"#{MAIN}", class_="skip"), el("span", "reportseg"), switch, class_="top")
 
 
 def _resource(name: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .io import read_image
 from .io.png import overlay_rgb
-from .report import CasePicture
+from .report_cases import CasePicture
 from .scoring import Source, read_truth
 from .types import CaseScore, Sample
 
