@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format docs docs-check licences wheel bench-help clean
+.PHONY: help demo test test-all lint format docs docs-check site licences wheel bench-help clean
 
 BIN := .venv/bin
 STAMP := .venv/.stamp
@@ -14,7 +14,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
 
 $(STAMP): pyproject.toml constraints.txt
-	scripts/venv .venv -c constraints.txt -e '.[dev]'
+	scripts/venv .venv -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/eval/report.html
@@ -23,7 +23,7 @@ demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/e
 test: $(STAMP) ## the tests, minutes on two cores
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint docs-check licences wheel ## all checks: lint, docs, licences, the wheel alone, every test
+test-all: lint docs-check site licences wheel ## all checks: lint, docs, site, licences, the wheel alone, every test
 	$(BIN)/python -m pytest
 
 lint: $(STAMP) ## style, types, direction of imports
@@ -42,6 +42,9 @@ docs: $(STAMP) ## write the generated pages of docs/
 docs-check: $(STAMP) ## generated pages current, links whole, commands real
 	$(BIN)/python scripts/docs.py --check
 
+site: $(STAMP) ## build the documentation as site/index.html; a warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 licences: $(STAMP) ## fail on GPL and AGPL
 	$(BIN)/python scripts/licences.py
 
@@ -54,4 +57,4 @@ bench-help: $(STAMP) ## time of reportseg --help
 	$(BIN)/python benchmarks/cli_help.py
 
 clean: ## remove .venv and what was built; runs/ stays
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

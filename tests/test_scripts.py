@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mkdocs.config import load_config
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,3 +66,56 @@ def test_a_command_that_does_not_exist_is_found(page):
 def test_a_place_in_the_code_that_is_gone_is_found(page):
     page.write_text("`models/tgcnet.py:SSE` `models/tgcnet.py:STRIDES` `losses.py:nothing`\n")
     assert list(script("docs").lost_places(page)) == ["losses.py has no nothing"]
+
+
+def test_a_place_has_the_line_that_defines_it(page):
+    line = script("docs").line_of("models/tgcnet.py", "SSE")
+    assert (ROOT / "src/reportseg/models/tgcnet.py").read_text().splitlines()[line - 1].startswith("class SSE")
+    assert script("docs").line_of("models/tgcnet.py", "nothing") is None
+    assert script("docs").line_of("nothing.py", "SSE") is None
+
+
+class TestSite:
+    @pytest.fixture
+    def hook(self, monkeypatch):
+        monkeypatch.syspath_prepend(ROOT / "scripts")
+        return script("mkdocs_hook")
+
+    @pytest.fixture
+    def files(self, hook):
+        config = load_config(str(ROOT / "mkdocs.yml"))
+        config.plugins._current_plugin = "hook"  # as while mkdocs runs one
+        page = File.generated(config, "a/page.md", content="`models/tgcnet.py:SSE` and `losses.py:nothing`")
+        return hook.on_files(Files([page]), config)
+
+    def test_an_equation_leads_to_the_line_of_its_code_in_the_site_itself(self, hook, files):
+        page = SimpleNamespace(file=files.src_uris["a/page.md"], url="a/page.html")
+        line = hook.line_of("models/tgcnet.py", "SSE")
+        made = hook.on_page_markdown("| g | `models/tgcnet.py:SSE` |", page=page, files=files)
+        assert made == f'| g | <a href="../source/models/tgcnet.html#__codelineno-0-{line}"><code>models/tgcnet.py:SSE</code></a> |'
+        assert "class SSE(nn.Module)" in files.src_uris["source/models/tgcnet.md"].content_string
+
+    def test_a_lost_place_fails_the_build(self, hook, files):
+        page = SimpleNamespace(file=files.src_uris["a/page.md"], url="a/page.html")
+        with pytest.raises(PluginError, match=r"losses\.py has no nothing"):
+            hook.on_page_markdown("`losses.py:nothing`", page=page, files=files)
+
+    @pytest.mark.parametrize(
+        "tag",
+        [
+            '<script src="https://a.example/x.js">',
+            "<script defer src=//a.example/x.js>",
+            '<link rel="stylesheet" href="https://a.example/x.css">',
+            '<img alt="x" src="http://a.example/x.png">',
+        ],
+    )
+    def test_what_a_browser_would_fetch_from_elsewhere_fails_the_build(self, hook, files, tag):
+        page = SimpleNamespace(file=files.src_uris["a/page.md"])
+        with pytest.raises(PluginError, match="fetched from elsewhere"):
+            hook.on_post_page(f"<p>{tag}", page=page)
+
+    @pytest.mark.parametrize(
+        "tag", ['<a href="https://arxiv.org/abs/2512.21135">', '<script src="assets/x.js">', '<img src="images/a.png">']
+    )
+    def test_links_that_a_reader_follows_and_our_own_files_are_fine(self, hook, tag):
+        assert hook.on_post_page(tag, page=None) == tag
