@@ -44,7 +44,8 @@ def formats_page() -> str:
         parts += [schema["description"] + "\n"] if schema.get("description") else []
         parts += _table(schema)
         for part, inner in schema.get("$defs", {}).items():
-            parts += [f"### {name}: {part}\n", *_table(inner)]
+            says = [inner["description"] + "\n"] if inner.get("description") else []
+            parts += [f"### {name}: {part}\n", *says, *_table(inner)]
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -57,6 +57,7 @@ class Bundle:
 
     @property
     def decision(self) -> Decision:
+        """The rule that turns its probabilities into a mask, fitted on dev."""
         return Decision(self.config.decision.rule, self.config.decision.threshold, self.config.decision.temperature)
 
 

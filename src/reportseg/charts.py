@@ -31,9 +31,11 @@ class Frame:
     bottom: float = 212
 
     def x(self, value: float) -> float:
+        """Data to pixels, left to right."""
         return self.left + (value - self.x0) / (self.x1 - self.x0) * (self.right - self.left)
 
     def y(self, value: float) -> float:
+        """Data to pixels; larger values lie higher, so at smaller pixels."""
         return self.bottom - (value - self.y0) / (self.y1 - self.y0) * (self.bottom - self.top)
 
 

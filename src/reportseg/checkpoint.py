@@ -20,6 +20,7 @@ LAST, PREVIOUS, BEST = "last", "previous", "best"
 
 
 def path_of(directory: Path, name: str) -> Path:
+    """Where the checkpoint of that name lies: last, previous or best."""
     return Path(directory) / f"{name}.safetensors"
 
 

@@ -26,10 +26,12 @@ class Commands(TyperGroup):
     """Turns what a command raises into one line and an exit code, and keeps the arguments as they were typed."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Keeps the arguments as they were typed, for metrics.json."""
         extra.setdefault("obj", tuple(args))
         return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
+        """Runs the command; whatever it raises ends in one line, or one JSON object, and an exit code."""
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, BrokenPipeError):

@@ -19,10 +19,14 @@ MAX_BYTES = 1 << 20
 
 
 class Section(BaseModel):
+    """What all sections share: frozen, no unknown key, no NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augment(Section):
+    """Random changes to the films of a batch; each is drawn by seed, step and index."""
+
     flip: bool = Field(default=True, description="mirror half of the films that are flip_safe, and the side words with them")
     rotate_deg: float = Field(default=20, ge=0, le=180, description="largest rotation, degrees")
     scale: float = Field(default=0.3, ge=0, lt=1, description="zoom between 1 - scale and 1 / (1 - scale), log-uniform")
@@ -31,6 +35,8 @@ class Augment(Section):
 
 
 class DataConfig(Section):
+    """Films and sentences, and how they are shown to the model."""
+
     manifest: str | list[str] | None = Field(default=None, description="manifest.csv or its folder; `--data` overrides")
     train: str = Field(default="train", description="the split to train on; 10 % of it, whole patients, becomes dev")
     size_px: int | list[tuple[float, int]] = Field(
@@ -60,6 +66,8 @@ class DataConfig(Section):
 
 
 class TrainSection(Section):
+    """The schedule: how many films, at what rate, with which precision."""
+
     images: int = Field(default=110_000, ge=1, description="films seen in all, counted with repetition")
     batch: int = Field(default=32, ge=1)
     accumulate: int = Field(default=1, ge=1, description="batches summed before each step")
@@ -78,10 +86,14 @@ class TrainSection(Section):
 
 
 class EvalSection(Section):
+    """What an evaluation asks beside the film's own sentence."""
+
     controls: list[Literal["original", "empty", "shuffled", "swapped-side"]] = ["original", "empty", "shuffled", "swapped-side"]
 
 
 class RunConfig(Section):
+    """A run's YAML. Equal configs of equal seed on equal data give equal weights, on CPU and for an equal thread count."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: DataConfig = DataConfig()

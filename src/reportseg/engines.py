@@ -45,6 +45,7 @@ class TorchEngine:
 
     @property
     def name(self) -> str:
+        """What the answers name as their engine, e.g. torch-cpu."""
         return f"torch-{self.device.type}"
 
     def encode_image(self, image_B3HW: Tensor) -> Any:
@@ -53,6 +54,7 @@ class TorchEngine:
             return self.model.encode_image(image_B3HW.to(self.device))
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
+        """Sentences to units in the joint space, once for any number of films."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             encoded: TextBatch = self.model.encode_text(list(texts))
         return encoded

@@ -180,14 +180,17 @@ class Calibration:
         self.sums += np.stack([sums.sum(axis=1), sums[:, 1]])
 
     def merge(self, other: Calibration) -> None:
+        """Adds the counts of other films."""
         self.sums += other.sums
 
     @property
     def ece(self) -> float | None:
+        """Over all pixels, in [0, 1]; None without pixels."""
         return self._ece(0)
 
     @property
     def ece_border(self) -> float | None:
+        """Over the pixels within BORDER_PX of a true border; None without such pixels."""
         return self._ece(1)
 
     @property

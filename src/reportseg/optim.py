@@ -42,6 +42,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, t: int) -> None:
+        """Moves the average towards the model's weights: step `t` since it began."""
         decay = min(self.decay, (1 + t) / (10 + t))
         mine, new = [], []
         for name, value in model.state_dict().items():

@@ -103,6 +103,7 @@ def number(value: float | None, digits: int = 4, why: str = "not available") -> 
 
 
 def interval(pair: tuple[float, float], digits: int = 3) -> Html:
+    """An interval (lower, upper) as text."""
     return el("span", minus(f"[{pair[0]:,.{digits}f}, {pair[1]:,.{digits}f}]"), class_="ci")
 
 
@@ -112,6 +113,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def short_hash(sha256: str) -> Html:
+    """The first twelve digits; the whole hash shows when hovered."""
     return el("code", sha256[:12], title=sha256)
 
 
@@ -144,10 +146,12 @@ def table(heads: Sequence[str], rows: Iterable[Html], label: str, *, text: Colle
 
 
 def figure(title: str, says: Child, plot: Html, legend: Html | None = None) -> Html:
+    """A plot with its title, one line on how to read it, and a key where it has several series."""
     return el("figure", el("figcaption", el("strong", title), says), legend, plot, class_="chart")
 
 
 def side_by_side(figures: Sequence[Html]) -> Html | None:
+    """Figures two in a row, one below the other on a narrow screen; None where there is none."""
     return el("div", *figures, class_="charts") if figures else None
 
 

@@ -56,6 +56,7 @@ class PredictionFolder:
         self.saved = 0.0
 
     def file(self, id: str, suffix: str) -> Path:
+        """The path of a case's file, e.g. `suffix` ".mask.png"."""
         return self.path / f"{id}{suffix}"
 
     def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None) -> bool:

@@ -36,6 +36,7 @@ class Prepared:
 
     @property
     def words(self) -> set[str]:
+        """All words of the training texts, for the warning out_of_vocabulary."""
         return {word for sample in self.train for word in words(self.text_of(sample))}
 
     def text_of(self, sample: Sample) -> str:

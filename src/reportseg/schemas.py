@@ -57,11 +57,15 @@ class Tower(File):
 
 
 class Base(File):
+    """The pretrained towers under the weights."""
+
     vision: Tower = Field(default=Tower(), description="The image tower.")
     text: Tower = Field(default=Tower(), description="The text tower.")
 
 
 class Preprocess(File):
+    """From a film to the grid that the model reads."""
+
     size_px: int = Field(gt=0, description="Side of the square grid that the model reads, in pixels.")
     resize: Literal["stretch"] = Field(default="stretch", description="How a film meets the square: stretched to it.")
     mean: tuple[float, float, float] = Field(description="Mean per colour channel, for pixels in [0, 1].")
@@ -69,11 +73,15 @@ class Preprocess(File):
 
 
 class TextConfig(File):
+    """How a sentence is read."""
+
     laterality: Laterality = Field(description="Whose left the training sentences mean: patient, image, or none.")
     max_tokens: int = Field(gt=0, description="Tokens read of one text; longer texts record the warning text_truncated.")
 
 
 class TrainedOn(File):
+    """A data set behind the weights."""
+
     name: str = Field(description="Name of the data set.")
     licence: str = Field(description="Its licence, as its owner states it.")
     split_sha256: Sha256 = Field(description="sha256 of the sorted ids trained on, joined by newlines.")
@@ -166,6 +174,8 @@ class SubsetScores(Scores):
 
 
 class Counts(File):
+    """How many cases the policy for empty masks decided."""
+
     both_empty: Count = Field(default=0, description="Cases where truth and prediction are empty; Dice 1.")
     truth_only: Count = Field(default=0, description="Cases with an empty prediction and a target; Dice 0.")
     pred_only: Count = Field(default=0, description="Cases with a prediction and no target; Dice 0.")
@@ -173,6 +183,8 @@ class Counts(File):
 
 
 class IntervalMethod(File):
+    """How the 95 % intervals were made."""
+
     method: str = Field(default="percentile bootstrap of patients", description="How the intervals were made.")
     n_boot: Count = Field(description="Draws.")
     clusters: Count = Field(description="Patients; a film without a patient is its own cluster.")

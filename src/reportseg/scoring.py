@@ -73,6 +73,7 @@ class ModelSource:
         self.segmenter, self.seconds = segmenter, 0.0
 
     def read(self, sample: Sample, shape: tuple[int, int]) -> Image:
+        """The film, to be answered on the grid `shape` (H, W) of its true mask. InputError: those of read_image."""
         image = self.segmenter.read(sample.image)
         return replace(image, geometry=replace(image.geometry, shape=shape))
 
@@ -115,6 +116,7 @@ class MaskSource:
         self.folder, self.seconds = folder, 0.0
 
     def read(self, sample: Sample, shape: tuple[int, int]) -> Mask:
+        """The case's mask file on the grid `shape`. InputError: size_mismatch, and those of check_file and read_mask."""
         file = self.folder / f"{sample.id}.png"
         mask = read_mask(check_file(file))
         if mask.shape != shape:
@@ -123,6 +125,7 @@ class MaskSource:
         return mask
 
     def answer(self, samples: Sequence[Sample], films: Sequence[Mask], texts: Sequence[Sequence[str]]) -> list[list[Answer | InputError]]:
+        """The masks as they are, whatever the sentence."""
         return [[Answer(mask)] * len(own) for mask, own in zip(films, texts, strict=True)]
 
 

@@ -132,6 +132,7 @@ class Segmenter:
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
+        """The bundle, then those that are averaged with it."""
         return tuple(member.bundle for member in self._members)
 
     @property
@@ -142,6 +143,7 @@ class Segmenter:
 
     @property
     def sha256(self) -> str:
+        """Hash of the first bundle."""
         return self._members[0].bundle.sha256
 
     @property
@@ -151,10 +153,12 @@ class Segmenter:
 
     @property
     def decision(self) -> Decision:
+        """The first bundle's rule, which is applied to the average."""
         return self._members[0].bundle.decision
 
     @property
     def engine(self) -> str:
+        """What computes, e.g. torch-cpu."""
         return self._members[0].engine.name
 
     # ---- films
@@ -170,6 +174,7 @@ class Segmenter:
         return read_image(source, self.limits)
 
     def encode_image(self, source: Source) -> Encoded:
+        """The text-free part of one film: each further sentence costs one decode. InputError: those of `read`."""
         return self.encode_images([source])
 
     def encode_images(self, sources: Sequence[Source]) -> Encoded:
@@ -209,13 +214,13 @@ class Segmenter:
     # ---- answers
 
     def segment(self, source: Source | Encoded, text: str, *, id: str = "", laterality: Laterality | None = None) -> Prediction:
-        """One film, one sentence."""
+        """One film, one sentence; the answer is on the film's own grid. InputError: those of `read` and `ask`."""
         return self.segment_many(source, [text], id=id, laterality=laterality)[0]
 
     def segment_many(
         self, source: Source | Encoded, texts: Sequence[str], *, id: str = "", laterality: Laterality | None = None
     ) -> list[Prediction]:
-        """One film, read once, many sentences."""
+        """One film, read once, many sentences: one answer each, in their order. InputError: those of `read` and `ask`."""
         started = time.perf_counter()
         encoded = source if isinstance(source, Encoded) else self.encode_image(source)
         name = id or ("" if isinstance(source, Encoded) else _name(source))
@@ -228,7 +233,10 @@ class Segmenter:
     def segment_batch(
         self, sources: Sequence[Source], texts: Sequence[str], *, ids: Sequence[str] | None = None, laterality: Laterality | None = None
     ) -> list[Prediction]:
-        """One sentence a film, computed in batches of 8; the answers are those of `segment`."""
+        """One sentence a film, computed in batches of 8; the answers are those of `segment`.
+
+        ValueError where films, texts and ids differ in number; InputError: those of `read` and `ask`.
+        """
         names = list(ids) if ids is not None else [_name(source) for source in sources]
         if not len(sources) == len(texts) == len(names):
             raise ValueError(f"{len(sources)} films, {len(texts)} texts, {len(names)} ids")

@@ -26,6 +26,7 @@ class Geometry:
 
     @property
     def pixel_area_mm2(self) -> float | None:
+        """Area of a pixel, None where the spacing is unknown."""
         return None if self.spacing_mm is None else self.spacing_mm[0] * self.spacing_mm[1]
 
 
@@ -45,7 +46,12 @@ class Image:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a manifest, paths resolved. `mask` is None in a jobs file."""
+    """One row of a manifest, paths resolved. `mask` is None in a jobs file.
+
+    `text` is as written and may be empty; `laterality` says whose left it means. `flip_safe`: the mirrored film with swapped side words is
+    as true. `present` False: an absent target, whose mask is empty. `spacing_mm` is (row, column) distance. An empty `patient` means
+    unknown. `row` is the manifest's data row, from 1; `extra` has its other columns.
+    """
 
     id: str
     image: Path
@@ -68,7 +74,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finding:
-    """A clause of a report: `report[span[0]:span[1]] == text`."""
+    """A clause of a report: `report[span[0]:span[1]] == text`. What the clause does not name is None."""
 
     text: str
     span: tuple[int, int]
@@ -80,7 +86,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer on the native grid of its image. `probability_HW` is calibrated; `mask_HW` is after the decision rule."""
+    """One answer on the native grid (H, W) of its image.
+
+    `probability_HW` float32 in [0, 1] is calibrated; `mask_HW` bool is after the decision rule, and empty for a text that wholly denies
+    (`polarity` absent). `presence` in [0, 1] is None where no bundle has the head. `side` is where the mask lies, in the convention of
+    `laterality`, None for an empty mask. `warnings` are codes of `errors.WARNINGS`; `time_s` are seconds.
+    """
 
     id: str
     mask_HW: NDArray[np.bool_]
@@ -99,17 +110,22 @@ class Prediction:
 
     @property
     def area_px(self) -> int:
+        """Pixels in the mask, on the image's own grid."""
         return int(self.mask_HW.sum())
 
     @property
     def area_mm2(self) -> float | None:
+        """The mask's area, None where the spacing is unknown."""
         pixel = self.geometry.pixel_area_mm2
         return None if pixel is None else self.area_px * pixel
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Counts first, scores second. Dice and IoU are fractions; `hd95` is in the unit that metrics.json names."""
+    """Counts of pixels on the true mask's grid first, scores second. An empty `patient` means unknown; no text is kept.
+
+    `dice`, `iou`, `nsd` and `presence` are in [0, 1], higher is better; `hd95` is a distance in the unit that metrics.json names.
+    """
 
     id: str
     patient: str

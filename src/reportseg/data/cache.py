@@ -46,6 +46,7 @@ class FilmCache:
 
 
 def cache_root() -> Path:
+    """Where caches of films lie: REPORTSEG_CACHE, else the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reportseg"
     return Path(os.environ.get("REPORTSEG_CACHE", default))
 

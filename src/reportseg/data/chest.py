@@ -29,6 +29,7 @@ class Area:
 
     @property
     def zones(self) -> frozenset[tuple[str, str]]:
+        """(side, level) pairs that it fills."""
         return frozenset((self.side, level) for level in self.levels)
 
 

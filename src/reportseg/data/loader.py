@@ -32,6 +32,7 @@ class Batch:
     valid_BHW: Tensor
 
     def to(self, device: torch.device) -> Batch:
+        """The same batch on that device; texts and ids stay."""
         return replace(
             self, image_B3HW=self.image_B3HW.to(device), mask_B1HW=self.mask_B1HW.to(device), valid_BHW=self.valid_BHW.to(device)
         )
@@ -49,6 +50,7 @@ class RawBatch:
     size: int
 
     def finish(self, device: torch.device) -> Batch:
+        """The batch on the device, augmented there by the drawn numbers: image in [0, 1], gray repeated to three channels."""
         image = self.image_BCHW.to(device).float() / 255
         image, mask, valid = augment(image, self.mask_B1HW.to(device), self.params, self.size)
         return Batch(image.expand(-1, 3, -1, -1), mask, self.texts, self.ids, valid[:, 0])
@@ -58,10 +60,14 @@ class Films(Protocol):
     """What the loader needs of a cache."""
 
     @property
-    def images_NCHW(self) -> NDArray[np.uint8]: ...
+    def images_NCHW(self) -> NDArray[np.uint8]:
+        """Film i in row i, C is 1 or 3, all of one size."""
+        ...
 
     @property
-    def masks_NHW(self) -> NDArray[np.uint8]: ...
+    def masks_NHW(self) -> NDArray[np.uint8]:
+        """Their masks, 0 or 1."""
+        ...
 
 
 class Steps(Dataset[RawBatch]):

@@ -39,10 +39,12 @@ class Dataset:
 
     @property
     def name(self) -> str:
+        """The data set's name, which seeds the choice of dev."""
         return self.info.name
 
     @property
     def laterality(self) -> Laterality:
+        """Whose left its sentences mean, where a row does not say otherwise."""
         return self.info.laterality
 
     def split(self, name: str) -> list[Sample]:

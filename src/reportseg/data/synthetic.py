@@ -48,10 +48,13 @@ class Meta:
 
     @property
     def zones(self) -> frozenset[tuple[str, str]]:
+        """(side, level) pairs that the sentence tells of."""
         return frozenset().union(*(a.zones for a in self.areas))
 
 
 class Phantom(NamedTuple):
+    """A drawn film (H, W) uint8, the mask (H, W) of what its sentence describes, the sentence, and what the program knows of it."""
+
     image_HW: NDArray[np.uint8]
     mask_HW: NDArray[np.bool_]
     sentence: str

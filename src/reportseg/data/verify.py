@@ -54,10 +54,12 @@ class Verified:
 
     @property
     def errors(self) -> list[Issue]:
+        """What forbids the use of the data: exit 2."""
         return [i for i in self.issues if i.severity == "error"]
 
     @property
     def warnings(self) -> list[Issue]:
+        """What a user should know before the data is used."""
         return [i for i in self.issues if i.severity == "warning"]
 
     def __iter__(self) -> Iterator[Issue]:

@@ -131,6 +131,7 @@ def _inflated(inflater: Any, body: bytes, most: int, where: str) -> int:
 
 
 def cut_short(where: str) -> InputError:
+    """The error truncated, for a file that ends early."""
     return InputError("the file ends before the image does", where, "Copy or download it again.", "truncated")
 
 

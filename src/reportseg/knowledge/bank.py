@@ -52,10 +52,12 @@ class Bank:
 
     @property
     def name(self) -> str:
+        """Its name, by which a config asks for it."""
         return self.file.name
 
     @property
     def statements(self) -> tuple[Statement, ...]:
+        """The statements, in the order of the file."""
         return tuple(self.file.statements)
 
     def texts(self, laterality: Laterality = "none") -> list[str]:
@@ -89,6 +91,7 @@ class Bank:
 
 
 def canonical(file: BankFile) -> str:
+    """The bank's content as JSON that does not depend on the file's layout: what its sha256 is taken of."""
     return json.dumps(
         file.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
     )

@@ -125,6 +125,7 @@ class SentenceTokenizer:
         self.known: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
+        """Piece ids with begin and end, of any length."""
         if text not in self.known:
             if len(self.known) > 50_000:
                 self.known.clear()
@@ -133,6 +134,7 @@ class SentenceTokenizer:
         return self.known[text]
 
     def too_long(self, text: str) -> bool:
+        """Whether the limit of max_tokens cuts the text."""
         return len(self.ids(text)) > self.max_tokens
 
     def __call__(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), group_norm(c_out))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, c_in, H, W) to (B, c_out, H / stride, W / stride), rounded up."""
         return F.relu(self.body(x_BCHW) + self.skip(x_BCHW))
 
 
@@ -50,6 +51,7 @@ class PositionMap(nn.Module):
         self.grid_1Chw = nn.Parameter(START * waves(channels, grid))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
+        """The embedding (1, channels, h, w) at the asked size."""
         return resize(self.grid_1Chw, size)
 
 

@@ -36,10 +36,14 @@ RAW_WEIGHT = 0.1  # our reading: from scratch nothing else would align the raw s
 
 
 class Strict(BaseModel):
+    """What the sections of the config share: frozen, no unknown key."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tower(Strict):
+    """Where the weights of a tower come from, and whether they train."""
+
     source: str = Field(default="scratch", min_length=1, description="scratch, or the id or path of pretrained weights")
     train: Literal["frozen", "full"] = "full"
     revision: str | None = None
@@ -52,6 +56,8 @@ class Tower(Strict):
 
 
 class Sse(Strict):
+    """Switch of SSE's CNN branch."""
+
     cnn: bool | Tower = Field(
         default=True, description="false: ViT alone; true: with a CNN branch, from scratch; {source, train}: as that says"
     )
@@ -63,12 +69,16 @@ class Sse(Strict):
 
 
 class Date(Strict):
+    """Switch of DATE's knowledge, and the bank that it reads."""
+
     knowledge: bool = True
     bank: str = "chest"
     top_k: int = Field(default=8, ge=1, description="statements retrieved for a sentence, at most")
 
 
 class Vlcm(Strict):
+    """Switch of VLCM."""
+
     enabled: bool = True
 
 
@@ -371,6 +381,7 @@ class TGCNet(nn.Module):
         return losses
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
+        """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
         return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
 
 

@@ -59,6 +59,7 @@ class UNet(nn.Module):
         return TextBatch(nothing, nothing[..., 0].bool(), nothing.sum(1), tuple(() for _ in texts))
 
     def truncates(self, text: str) -> bool:
+        """No text is read, so none is cut."""
         return False
 
     def encode_image(self, image_B3HW: Tensor) -> UNetFeatures:
@@ -75,6 +76,7 @@ class UNet(nn.Module):
     def decode(
         self, image: UNetFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None
     ) -> ModelOutput:
+        """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
         height, width = image.size
         logits = self.head(image.map_BCHW).float()[..., :height, :width]
         losses = {}
@@ -83,4 +85,5 @@ class UNet(nn.Module):
         return ModelOutput(logits, losses=losses)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
+        """`encode_image`, `encode_text` and `decode` in turn."""
         return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
