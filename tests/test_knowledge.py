@@ -1,4 +1,4 @@
-"""The bank's schema, its retrieval, and what the shipped chest bank must hold."""
+"""A bank: its retrieval, its sides, its control, and the files it is read from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reportseg.errors import InputError
-from reportseg.knowledge.bank import Bank, from_file, load_bank, retrieve, shipped_banks, skeleton, stem, union
+from reportseg.knowledge.bank import Bank, from_file, load_bank, retrieve, stem, union
 from reportseg.schemas import BankFile, parse
-from reportseg.text import has_side, words
 
 QATA = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
 
@@ -29,44 +28,6 @@ def bank_of(*statements: dict[str, Any]) -> Bank:
 
 def concepts(text: str, bank: Bank, top_k: int = 8) -> list[str]:
     return [hit.statement.concept for hit in retrieve(text, bank, top_k)]
-
-
-# ---------------------------------------------------------------- the chest bank
-
-
-def test_chest_ships_with_statements_that_say_different_things() -> None:
-    bank = load_bank("chest")
-    assert shipped_banks() == ["chest"]
-    assert len(bank.statements) >= 30
-    assert len({skeleton(s.statement) for s in bank.statements}) >= 25
-    assert all(len(words(s.statement)) <= 30 for s in bank.statements)
-
-
-def test_chest_is_honest_about_its_origin_and_holds_for_mirrored_films() -> None:
-    bank = load_bank("chest")
-    assert all(s.source and s.model and s.date and s.reviewed_by is None for s in bank.statements)
-    assert "not reviewed by a clinician" in bank.file.description
-    assert not any(has_side(s.statement) for s in bank.statements)
-
-
-def test_a_qata_sentence_calls_for_what_it_says() -> None:
-    found = concepts(QATA, load_bank("chest"))
-    assert {"pulmonary infection", "infected area", "bilateral", "upper zone", "lower zone", "two infected areas"} <= set(found)
-    assert "middle zone" not in found and "unilateral" not in found
-
-
-@pytest.mark.parametrize(
-    ("text", "first"),
-    [
-        ("Right pleural effusions with blunting of the costophrenic angle", "pleural effusion"),
-        ("ground-glass opacities", "ground glass"),
-        ("patchy infiltrates", "infiltrate"),
-        ("cardiomegaly", "cardiomegaly"),
-        ("The lungs are clear.", "normal lung"),
-    ],
-)
-def test_report_words_find_their_concept_first(text: str, first: str) -> None:
-    assert concepts(text, load_bank("chest"))[0] == first
 
 
 # ---------------------------------------------------------------- retrieval
@@ -130,6 +91,7 @@ def test_plurals_are_one_word_with_their_singular(plural: str, singular: str) ->
     assert stem(plural) == stem(singular) == singular
 
 
+@settings(deadline=None)  # the first call builds the index
 @given(st.lists(st.sampled_from([QATA, "lower left lung", "effusion", "polyp", ""]), max_size=6))
 def test_union_is_what_a_batch_needs(texts: list[str]) -> None:
     bank = load_bank("chest")
@@ -138,13 +100,77 @@ def test_union_is_what_a_batch_needs(texts: list[str]) -> None:
     assert indices == sorted({i for row in per_text for i in row})
 
 
+def test_concepts_take_turns() -> None:
+    """A concept with many statements does not crowd out the others."""
+    bank = bank_of(
+        statement("rare disease", "First."),
+        statement("rare disease", "Second."),
+        statement("rare disease", "Third."),
+        statement("lung", "Fourth."),
+        statement("base", "Fifth.", "lung"),
+    )
+    assert concepts("rare disease of the lung", bank, top_k=4) == ["rare disease", "lung", "base", "rare disease"]
+    assert [hit.index for hit in retrieve("rare disease of the lung", bank)] == [0, 3, 4, 1, 2]
+
+
+def test_hyphens_part_the_words_of_terms_as_they_do_those_of_texts() -> None:
+    bank = bank_of(statement("ground glass", "First.", "left-sided"))
+    assert concepts("Left sided veil", bank) == concepts("ground-glass", bank) == ["ground glass"]
+
+
 # ---------------------------------------------------------------- sides
 
 
+SIDED = statement("left kidney", "It lies on the left, the liver on the right.", "renal left", laterality="patient")
+
+
 def test_statements_that_name_a_side_follow_the_asked_convention() -> None:
-    bank = bank_of(statement("heart", "The heart points left.", laterality="patient"), statement("lung", "Dark."))
-    assert bank.texts("patient") == bank.texts("none") == ["The heart points left.", "Dark."]
-    assert bank.texts("image") == ["The heart points right.", "Dark."]
+    bank = bank_of(SIDED, statement("lung", "Dark.", "left lung", "right lung"))
+    assert bank.facing("patient") is bank.facing("none") is bank
+    turned = bank.facing("image")
+    assert turned.texts() == ["It lies on the right, the liver on the left.", "Dark."]
+    assert turned.facing("image") is turned
+    assert turned.facing("patient").sha256 == bank.sha256 != turned.sha256
+
+
+def test_a_turned_statement_is_called_for_by_the_turned_words() -> None:
+    """Where sentences mean the image's side, "right kidney" is the patient's left one."""
+    turned = bank_of(SIDED).facing("image")
+    assert concepts("right kidney", turned) == ["right kidney"] and concepts("left kidney", turned) == []
+    assert concepts("renal right", turned) == ["right kidney"]
+    assert load_bank("chest").facing("image") is load_bank("chest").facing("patient")
+
+
+# ---------------------------------------------------------------- the neutral control
+
+
+def test_the_control_calls_for_the_same_statements_and_says_nothing() -> None:
+    bank = bank_of(
+        statement("n", "Trains run late.", kind="neutral"),
+        statement("effusion", "Fluid is quite white.", "fluid"),
+        statement("mass", "Masses are round."),
+        statement("n", "Bread is baked daily.", kind="neutral"),
+    )
+    control = bank.control()
+    assert control.texts() == ["Bread is baked daily.", "Trains run late."] and control.name == "test-neutral"
+    for text in ("effusion and mass", "fluid", "tooth"):
+        told, neutral = retrieve(text, bank.fitting()), retrieve(text, control)
+        assert [(hit.index, hit.score, hit.why) for hit in told] == [(hit.index, hit.score, hit.why) for hit in neutral]
+    assert bank.fitting().texts() == ["Fluid is quite white.", "Masses are round."]
+
+
+def test_a_control_needs_a_sentence_of_the_same_length_for_every_statement() -> None:
+    bank = bank_of(
+        statement("n", "Trains run late.", kind="neutral"), statement("mass", "Masses are round."), statement("nodule", "It is round.")
+    )
+    with pytest.raises(InputError, match="no neutral statement of 3 words left for 'nodule'") as caught:
+        bank.control()
+    assert caught.value.code == "no_control"
+
+
+def test_neutral_statements_change_neither_order_nor_score() -> None:
+    bank = bank_of(statement("n", "Trains run late.", kind="neutral"), statement("mass", "Masses are round."))
+    assert retrieve("mass", bank)[0].score == retrieve("mass", bank.fitting())[0].score
 
 
 # ---------------------------------------------------------------- files

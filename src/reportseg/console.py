@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from .knowledge.bank import Hit
+    from .knowledge.build import Built
+    from .knowledge.check import Finding
     from .predict import PredictReport
-    from .schemas import Comparison, Metrics, Scores
+    from .schemas import BankFile, Comparison, Metrics, Scores
 
 PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
@@ -149,6 +152,43 @@ def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:
     skipped = f", {report.skipped} were there already" if report.skipped else ""
     failed = f", {report.failed} failed (see failures.csv)" if report.failed else ""
     print(f"{out}: {report.done} done{skipped}{failed}")
+
+
+def print_hits(hits: Sequence[Hit]) -> None:
+    """The statements that a sentence called for, two lines each."""
+    for hit in hits:
+        print(f"{hit.score:5.2f}  {hit.statement.concept}, {hit.statement.kind}  ({', '.join(hit.why)})")
+        print(f"       {hit.statement.statement}")
+    if not hits:
+        print("no statement fits")
+
+
+def print_findings(file: BankFile, found: Sequence[Finding], as_json: bool) -> None:
+    """What `knowledge check` found, and a line that sums it up."""
+    errors = sum(finding.severity == "error" for finding in found)
+    if as_json:
+        print_json({"bank": file.name, "errors": errors, "warnings": len(found) - errors, "findings": [vars(f) for f in found]})
+        return
+    for finding in found:
+        print(f"{finding.severity}: {finding}")
+    fitting = [s for s in file.statements if s.kind != "neutral"]
+    neutral = f" and {len(file.statements) - len(fitting)} neutral ones" if len(fitting) < len(file.statements) else ""
+    print(f"{file.name}: {len(fitting)} statements of {len({s.concept for s in fitting})} concepts{neutral}")
+    print(f"{errors} errors, {len(found) - errors} warnings")
+
+
+def print_built(built: Built, as_json: bool, quiet: bool) -> None:
+    """How a build ended: what was dropped and what failed on stderr, the rest on stdout."""
+    if as_json:
+        print_json(vars(built))
+        return
+    for concept, what in () if quiet else built.dropped:
+        print_line(f"dropped: {concept}: {what}")
+    for concept, _, what in built.failed:
+        print_line(f"failed: {concept}: {what}")
+    tokens = f"{'about ' if built.estimated else ''}{built.prompt_tokens} + {built.answer_tokens} tokens"
+    print(f"{built.bank}: {built.statements} statements of {built.concepts - len(built.failed)} concepts")
+    print(f"{built.fresh} asked ({tokens}), {built.cached} from the cache, {len(built.dropped)} dropped, {len(built.failed)} failed")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Accelerate brings device and precision. What is selected or fitted uses `dev`, 1
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -28,7 +29,7 @@ from .engines import Precision, TorchEngine, autocast, pick_device
 from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
-from .models import bank_of, build, check, resolve
+from .models import bank_of, build, check, model_config, resolve
 from .models.encoders import train_tokenizer
 from .runs import Prepared, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, TrainingFile, write_json
@@ -142,8 +143,13 @@ class Run:
         bank = bank_of(self.config.model)
         if not self.prepared.reads_text:
             return None, None
+        bank = bank and bank.facing(self.prepared.laterality)
         sentences = [sample.text for sample in self.prepared.train]
         return train_tokenizer([*sentences, *(bank.texts() if bank else [])]), bank
+
+    def _words_sha256(self) -> str:
+        """Hash of tokenizer and knowledge: they are made anew on a resume, and with others the weights would read other words."""
+        return hashlib.sha256(f"{self.tokenizer}\0{self.bank.sha256 if self.bank else None}".encode()).hexdigest()
 
     def _images_in(self, minutes: float) -> int:
         """How many images this machine trains on in so many minutes: each size is measured and weighted by its share."""
@@ -164,6 +170,9 @@ class Run:
         for key, value in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = value
+        if meta.get("words", self._words_sha256()) != self._words_sha256():
+            fix = "Give the run the sentences and the bank that it began with, or start another with -o."
+            raise InputError("the sentences or the knowledge bank have changed since the run began", self.folder, fix, "config")
         self.model.load_state_dict(parts["model"], strict=True)
         self.average.state = {name: value.to(self.device) for name, value in parts["ema"].items()}
         optim.load_optimiser_state(self.optimiser, self.model, parts["optimiser"])
@@ -290,6 +299,7 @@ class Run:
         tensors |= {f"ema/{name}": value for name, value in self.average.state.items()}
         tensors |= {f"optimiser/{name}": value for name, value in optim.optimiser_state(self.optimiser, self.model).items()}
         meta = {key: value for key, value in asdict(state).items() if key != "log"}
+        meta["words"] = self._words_sha256()
         checkpoint.save(self.folder / CHECKPOINTS, tensors, meta)
 
     # ---------------------------------------------------------------- finish
@@ -337,8 +347,9 @@ class Run:
 
 def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
     """A bundle to start from has the same model, and its sentences mean the same side."""
-    if dict(parent.config.model) != dict(config.model):
-        keys = [k for k in config.model if config.model[k] != parent.config.model.get(k)]
+    theirs = model_config(parent.config.model).model_dump()  # an older bundle does not name the keys that came later
+    if theirs != dict(config.model):
+        keys = [k for k in config.model if config.model[k] != theirs.get(k)]
         fix = f"Set the model section to that of the bundle; it differs in {', '.join(keys) or 'its keys'}."
         raise InputError("the bundle to start from holds another model", config.train.init or "", fix, "init")
     whose = {parent.config.text.laterality, prepared.laterality} - {"none"}

@@ -1,7 +1,8 @@
 """A bank of statements about what findings look like, and which of them a sentence calls for.
 
 Retrieval is lexical: a statement fits where its concept or one of its terms stands in the text. It needs no model, is the same on every
-machine, and says why. A cosine (`embed`) only re-ranks what the words found. Statements of kind "neutral" are controls and never retrieved.
+machine, and says why. A cosine (`embed`) only re-ranks what the words found. Statements of kind "neutral" are controls and never retrieved:
+`Bank.control` puts them in the place of the fitting ones, sentence for sentence.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from reportseg.errors import InputError
 from reportseg.schemas import BankFile, Statement, parse, read_json
-from reportseg.text import can_swap, has_side, normalise, swap_sides, words
+from reportseg.text import normalise, swap_sides, words
+
+from .rules import NEUTRAL, broken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reportseg.types import Laterality
-
-MAX_STATEMENTS = 20_000
-MAX_WORDS = 60  # of one statement; a model reads them all, so a page of prose is a mistake
 
 Embed = Callable[[Sequence[str]], Any]
 """Sentences -> array (N, D), one vector each."""
@@ -60,12 +61,47 @@ class Bank:
         """The statements, in the order of the file."""
         return tuple(self.file.statements)
 
-    def texts(self, laterality: Laterality = "none") -> list[str]:
-        """All statements; those that name a side are turned into the asked convention ("none" leaves every one as it stands)."""
-        return [
-            swap_sides(s.statement) if "none" not in (laterality, s.laterality) and s.laterality != laterality else s.statement
-            for s in self.file.statements
-        ]
+    def texts(self) -> list[str]:
+        """All statements as sentences."""
+        return [s.statement for s in self.file.statements]
+
+    def facing(self, laterality: Laterality) -> Bank:
+        """The bank in the asked convention: where a statement means the other side, its sentence, concept and terms are turned.
+
+        "none" leaves every one as it stands: nobody knows whose side is meant.
+        """
+
+        def turned(s: Statement) -> Statement:
+            if "none" in (laterality, s.laterality) or s.laterality == laterality:
+                return s
+            swapped = {"concept": swap_sides(s.concept), "statement": swap_sides(s.statement), "terms": list(map(swap_sides, s.terms))}
+            return s.model_copy(update={**swapped, "laterality": laterality})
+
+        return _with(self, list(map(turned, self.file.statements)))
+
+    def fitting(self) -> Bank:
+        """The bank without its neutral statements: what a model with knowledge reads."""
+        return _with(self, [s for s in self.file.statements if s.kind != NEUTRAL])
+
+    def control(self) -> Bank:
+        """The bank for the *neutral* control: each fitting statement keeps concept and terms and says a neutral sentence of as many words.
+
+        The same statements are called for, in the same number and length, and none says anything. The first unused neutral sentence of the
+        right length is taken. InputError `no_control` where one is missing.
+        """
+        spare: dict[int, list[Statement]] = {}
+        for s in self.file.statements:
+            if s.kind == NEUTRAL:
+                spare.setdefault(len(words(s.statement)), []).append(s)
+        statements = []
+        for s in self.fitting().statements:
+            length = len(words(s.statement))
+            if not spare.get(length):
+                what = f"the bank has no neutral statement of {length} words left for {s.concept!r}"
+                raise InputError(what, self.name, "The bank `chest` has one for each; write the missing ones, kind neutral.", "no_control")
+            sentence = spare[length].pop(0).statement
+            statements.append(s.model_copy(update={"kind": "control", "statement": sentence}))
+        return _with(self, statements, f"{self.name}-neutral")
 
     def to_json(self) -> str:
         """The canonical JSON: what `sha256` is taken of and what a bundle keeps. `load_bank` reads it back to an equal bank."""
@@ -76,12 +112,12 @@ class Bank:
         """First stem of a term -> (all its stems, the term as written, statements that have it)."""
         owners: dict[tuple[str, ...], tuple[str, list[int]]] = {}
         for i, statement in enumerate(self.file.statements):
-            if statement.kind == "neutral":
+            if statement.kind == NEUTRAL:
                 continue
             for term in (statement.concept, *statement.terms):
-                stems = tuple(map(stem, words(term)))
+                stems = _stems(term)
                 indices = owners.setdefault(stems, (term, []))[1]
-                if stems and i not in indices:
+                if indices[-1:] != [i]:
                     indices.append(i)
         index: dict[str, list[tuple[tuple[str, ...], str, tuple[int, ...]]]] = {}
         for stems, (term, indices) in owners.items():
@@ -99,28 +135,24 @@ def canonical(file: BankFile) -> str:
 
 def from_file(file: BankFile, where: str | Path = "") -> Bank:
     """A checked bank. InputError `bad_bank` lists what is wrong with its statements, at most 20 lines."""
-    problems = []
-    seen: dict[str, int] = {}
-    for i, s in enumerate(file.statements):
-        first = seen.setdefault(normalise(s.statement), i)
-        if first != i:
-            problems.append(f"statement {i} repeats statement {first}")
-        if len(words(s.statement)) > MAX_WORDS:
-            problems.append(f"statement {i} has more than {MAX_WORDS} words")
-        if not words(s.statement) or not words(s.concept):
-            problems.append(f"statement {i} has no words in its statement or its concept")
-        if s.laterality == "none" and has_side(s.statement):
-            problems.append(f"statement {i} names a side but not whose (laterality)")
-        if s.laterality != "none" and not can_swap(s.statement):
-            problems.append(f"statement {i} has a side word that cannot be swapped")
-    if not file.statements:
-        problems.append("there is no statement")
-    if len(file.statements) > MAX_STATEMENTS:
-        problems = [f"{len(file.statements)} statements are more than {MAX_STATEMENTS}"]
+    problems = list(map(str, broken(file)))
     if problems:
         more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
-        raise InputError("; ".join(problems[:20] + more), where, "Mend these statements.", "bad_bank")
+        raise InputError(
+            "; ".join(problems[:20] + more), where, "Mend these statements; `reportseg knowledge check` lists all.", "bad_bank"
+        )
+    return _hashed(file)
+
+
+def _hashed(file: BankFile) -> Bank:
     return Bank(file, hashlib.sha256(canonical(file).encode()).hexdigest())
+
+
+def _with(bank: Bank, statements: list[Statement], name: str = "") -> Bank:
+    """The bank with other statements; itself where nothing changes."""
+    if statements == bank.file.statements:
+        return bank
+    return _hashed(bank.file.model_copy(update={"name": name or bank.name, "statements": statements}))
 
 
 def shipped_banks() -> list[str]:
@@ -187,7 +219,8 @@ def _stems(text: str) -> tuple[str, ...]:
 def retrieve(text: str, bank: Bank, top_k: int = 8, embed: Embed | None = None) -> list[Hit]:
     """The at most `top_k` statements that fit the text, best first; [] where no term of the bank stands in it.
 
-    Score: for each term found, its number of words x the log-rarity of the term in the bank. Equal scores keep the bank's order.
+    Score: for each term found, its number of words x the log-rarity of the term in the bank. Equal scores keep the bank's order. Concepts
+    take turns: a second statement of one comes after the first of every other, so that no concept of many statements fills the answer.
     With `embed` what the words found is ordered by cosine to the text instead (score = cosine): that changes order and adds nothing.
     """
     hits = _lexical(normalise(text), bank)
@@ -204,14 +237,21 @@ def _lexical(text: str, bank: Bank) -> tuple[Hit, ...]:
         for term_stems, term, owners in bank.index.get(first, ()):
             if stems[position : position + len(term_stems)] == term_stems:
                 found[term_stems] = (term, owners)
-    total = len(bank.file.statements)
+    total = sum(s.kind != NEUTRAL for s in bank.file.statements)  # with or without its control a bank ranks alike
     scores: dict[int, float] = {}
     why: dict[int, list[str]] = {}
     for term_stems, (term, owners) in found.items():
         for i in owners:
             scores[i] = scores.get(i, 0.0) + len(term_stems) * math.log(1 + total / len(owners))
             why.setdefault(i, []).append(term)
-    order = sorted(scores, key=lambda i: (-round(scores[i], 9), i))
+    best_first = sorted(scores, key=lambda i: (-round(scores[i], 9), i))
+    taken: Counter[str] = Counter()
+    turn: dict[int, int] = {}
+    for i in best_first:
+        concept = normalise(bank.file.statements[i].concept)
+        turn[i] = taken[concept]
+        taken[concept] += 1
+    order = sorted(best_first, key=turn.__getitem__)
     return tuple(Hit(i, bank.file.statements[i], scores[i], tuple(why[i])) for i in order)
 
 

@@ -70,9 +70,12 @@ def check(section: Mapping[str, Any]) -> None:
 
 
 def bank_of(section: Mapping[str, Any]) -> Bank | None:
-    """The knowledge bank that a model section names, or None where it uses none."""
+    """What a model section reads of the knowledge bank it names: the fitting statements, or the neutral control; None for none."""
     date = getattr(model_config(section), "date", None)
-    return load_bank(date.bank) if date is not None and date.knowledge else None
+    if date is None or not date.knowledge:
+        return None
+    bank = load_bank(date.bank)
+    return bank.control() if date.statements == "neutral" else bank.fitting()
 
 
 def count_parameters(section: Mapping[str, Any]) -> dict[str, int]:

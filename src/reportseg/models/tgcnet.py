@@ -72,7 +72,10 @@ class Date(Strict):
     """Switch of DATE's knowledge, and the bank that it reads."""
 
     knowledge: bool = True
-    bank: str = "chest"
+    bank: str = Field(default="chest", description="a shipped bank's name, or a JSON file")
+    statements: Literal["fitting", "neutral"] = Field(
+        default="fitting", description="neutral: the control; the same number of sentences of the same length that say nothing"
+    )
     top_k: int = Field(default=8, ge=1, description="statements retrieved for a sentence, at most")
 
 
