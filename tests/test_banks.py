@@ -104,13 +104,13 @@ def test_report_words_find_their_concept_first(text: str, first: str) -> None:
 
 @pytest.mark.data
 def test_chest_knows_the_words_of_real_reports(data_root: Path) -> None:
-    """Nine of ten sentences of findings call for a statement."""
+    """Nineteen of twenty sentences of findings call for a statement; every eighth report is read."""
     bank = load_bank("chest")
     with (data_root / "reports" / "indiana_reports.csv").open(encoding="utf-8") as file:
-        reports = [row["findings"] for row in csv.DictReader(file)]
+        reports = [row["findings"] for row in csv.DictReader(file)][::8]
     sentences = [s for report in reports for s in re.split(r"\.\s+", report) if words(s)]
-    assert len(sentences) > 10_000
-    assert sum(bool(retrieve(s, bank)) for s in sentences) > 0.9 * len(sentences)
+    assert len(sentences) > 1_500
+    assert sum(bool(retrieve(s, bank)) for s in sentences) > 0.95 * len(sentences)
 
 
 def test_a_bundle_keeps_the_bank_that_it_was_trained_with() -> None:

@@ -54,7 +54,7 @@ def phantoms(tmp_path_factory) -> Path:
 def test_the_commands_of_this_version():
     assert {" ".join(words) for words in commands()} == {
         "demo", "data import", "data verify", "data synth", "train", "evaluate", "compare", "predict", "info", "models",
-        "config list", "config show", "config schema", "knowledge show",
+        "config list", "config show", "config schema", "knowledge show", "knowledge check", "knowledge build",
     }  # fmt: skip
 
 

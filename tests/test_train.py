@@ -20,6 +20,7 @@ from reportseg.bundle import load_bundle
 from reportseg.config import load_config, parse_config
 from reportseg.data.manifest import write_manifest
 from reportseg.errors import InputError
+from reportseg.knowledge.bank import load_bank
 from reportseg.runs import prepare
 from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
 from reportseg.text import CONSTANT
@@ -249,6 +250,16 @@ def test_init_starts_from_a_bundle_and_records_it(tmp_path, films):
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-3
 
 
+def test_init_takes_a_bundle_from_before_a_key_of_the_model_was_there(tmp_path, films):
+    tgcnet = {"name": "tgcnet", "preset": "tiny"}
+    parent = training.train(config(tgcnet, images=8), manifest=films, out=tmp_path / "parent") / "bundle"
+    card = json.loads((parent / "config.json").read_text())
+    del card["model"]["date"]["statements"]
+    (parent / "config.json").write_text(json.dumps(card))
+    child = training.train(config(tgcnet, images=8, init=str(parent)), manifest=films, out=tmp_path / "child") / "bundle"
+    assert load_bundle(child).bank.sha256 == load_bundle(parent).bank.sha256
+
+
 def test_init_refuses_another_model_and_another_left(tmp_path, films):
     parent = training.train(config(images=8), manifest=films, out=tmp_path / "parent") / "bundle"
     with pytest.raises(InputError, match="holds another model.*width"):
@@ -256,6 +267,35 @@ def test_init_refuses_another_model_and_another_left(tmp_path, films):
     patients = make_films(tmp_path / "patients", laterality="patient")
     with pytest.raises(InputError, match="the image's left, the manifest the patient's"):
         training.train(config(init=str(parent)), manifest=patients, out=tmp_path / "sides")
+
+
+def test_a_model_reads_the_arm_of_the_bank_that_its_config_names(tmp_path, films):
+    """With knowledge, without, and with neutral statements: one key each, and the bundle holds what was read."""
+    banks = {}
+    for arm in ({}, {"statements": "neutral"}, {"knowledge": False}):
+        run = training.train(
+            config({"name": "tgcnet", "preset": "tiny", "date": arm}, images=8), manifest=films, out=tmp_path / str(len(banks))
+        )
+        banks[str(arm)] = load_bundle(run / "bundle").bank
+    told, neutral, none = banks.values()
+    assert none is None and (told.name, neutral.name) == ("chest", "chest-neutral")
+    assert told.sha256 == load_bank("chest").fitting().sha256 and neutral.sha256 == load_bank("chest").control().sha256
+
+
+def test_knowledge_follows_the_sides_of_the_data_and_a_changed_bank_stops_a_resume(tmp_path, films):
+    """The films mean the image's left, the bank the patient's."""
+    bank = tmp_path / "bank.json"
+    row = {"concept": "lung", "kind": "anatomy", "statement": "The heart points to the left.", "laterality": "patient"}
+    bank.write_text(json.dumps({"schema": 1, "name": "b", "statements": [row]}))
+    settings = config({"name": "tgcnet", "preset": "tiny", "date": {"bank": str(bank)}}, checkpoint_minutes=1e-9)
+    with pytest.raises(Interrupt):
+        training.train(settings, manifest=films, out=tmp_path / "r", progress=interrupt_after(48))
+    bank.write_text(bank.read_text().replace("points", "leans"))
+    with pytest.raises(InputError, match="have changed since the run began"):
+        training.train(settings, manifest=films, out=tmp_path / "r", resume=True)
+    bank.write_text(bank.read_text().replace("leans", "points"))
+    run = training.train(settings, manifest=films, out=tmp_path / "r", resume=True)
+    assert load_bundle(run / "bundle").bank.texts() == ["The heart points to the right."]
 
 
 def test_two_manifests_train_together_each_as_if_it_were_alone(tmp_path, films):

@@ -176,7 +176,7 @@ class Run:
         self.model.load_state_dict(parts["model"], strict=True)
         self.average.state = {name: value.to(self.device) for name, value in parts["ema"].items()}
         optim.load_optimiser_state(self.optimiser, self.model, parts["optimiser"])
-        self.state = State(**meta, log=self.state.log)
+        self.state = State(**{key: value for key, value in meta.items() if key != "words"}, log=self.state.log)
 
     def _rewrite_log(self) -> None:
         """The log as it was at the step that training goes on from; a line that a kill cut short is dropped."""
