@@ -13,9 +13,10 @@ import PIL.Image
 import pytest
 
 from reportseg.data import cache
-from reportseg.data.cache import cache_root, open_cache, prepare_mask
+from reportseg.data.cache import open_cache, prepare_mask
 from reportseg.errors import InputError
 from reportseg.io.png import write_mask
+from reportseg.limits import cache_root
 from reportseg.types import Sample
 
 RNG = np.random.default_rng(0)

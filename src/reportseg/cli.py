@@ -534,11 +534,11 @@ def knowledge_build(
     after an interruption. Exit 3 if some concepts failed.
     """
     from .console import print_built, progress
-    from .data.cache import cache_root
     from .errors import InputError
     from .knowledge.ask import Endpoint, local_name
     from .knowledge.ask import local as local_model
     from .knowledge.build import build, read_concepts
+    from .limits import cache_root
 
     wanted = read_concepts(concepts)
     if endpoint and model and not local:

@@ -40,7 +40,7 @@ def installation() -> dict[str, Any]:
     import torch
 
     from .bundle import shipped
-    from .data.cache import cache_root
+    from .limits import cache_root
     from .models import MODELS
     from .types import INTENDED_USE
 

@@ -135,6 +135,12 @@ def unique_ids(paths: Sequence[str | Path]) -> list[str]:
     return ids
 
 
+def cache_root() -> Path:
+    """Where what can be made again is kept: `$REPORTSEG_CACHE`, by default the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reportseg"
+    return Path(os.environ.get("REPORTSEG_CACHE", default))
+
+
 def safe_join(root: str | Path, relative: str) -> Path:
     """`root / relative` for names out of zips and uploads. InputError unsafe_path where it would leave `root`, also through links."""
     parts = PurePosixPath(relative.replace("\\", "/")).parts

@@ -79,9 +79,9 @@ def test_half_a_surrogate_pair_is_refused(tmp_path):
 
 
 def test_two_thousand_faults_are_told_in_twenty(tmp_path):
-    assert "and 1980 more" in str(
-        pytest.raises(InputError, load_bank, write(tmp_path / "b.json", [plain(0)] + [plain(0, statement=".")] * 1_000)).value
-    )
+    path = write(tmp_path / "b.json", [plain(0, statement=".")] * 1_000)
+    with pytest.raises(InputError, match="and 1979 more"):
+        load_bank(path)
 
 
 def test_a_long_text_and_a_long_statement_take_no_time():

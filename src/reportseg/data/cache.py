@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..io import read_image, read_mask
-from ..limits import GIB
+from ..limits import GIB, cache_root
 from ..types import Sample
 from .loader import prepare_image
 
@@ -43,12 +43,6 @@ class FilmCache:
 
     images_NCHW: NDArray[np.uint8]
     masks_NHW: NDArray[np.uint8]
-
-
-def cache_root() -> Path:
-    """Where caches of films lie: REPORTSEG_CACHE, else the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reportseg"
-    return Path(os.environ.get("REPORTSEG_CACHE", default))
 
 
 def open_cache(samples: Sequence[Sample], size: int, progress: Callable[[int, int], None] | None = None) -> FilmCache:

@@ -149,8 +149,10 @@ class Endpoint:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect could carry key and question to another host; it becomes an HTTPError instead."""
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
+    def http_error_302(self, *_: Any) -> None:
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 
 
 def chat_url(url: str) -> str:

@@ -13,8 +13,8 @@ from typing import Literal
 from reportseg.schemas import BankFile, Statement, read_json
 from reportseg.text import normalise, swap_sides, words
 
-from .bank import NEUTRAL, load_bank, shipped_banks, skeleton, stem
-from .rules import broken
+from .bank import load_bank, skeleton, stem
+from .rules import NEUTRAL, broken
 
 LONG = 40  # words of a statement above which a text tower of 77 tokens may not read all of it
 ALIKE = 0.8  # shared words, as a share of all words of the two, above which two statements are near duplicates
@@ -35,8 +35,8 @@ class Finding:
 
 
 def read_bank(name_or_path: str | Path) -> BankFile:
-    """A bank that may break rules: a shipped name, else a file in the schema. InputError as for load_bank, but never `bad_bank`."""
-    return load_bank(name_or_path).file if str(name_or_path) in shipped_banks() else read_json(name_or_path, BankFile)
+    """A bank that may break rules: a file in the schema, else a shipped name. InputError as for load_bank, but never `bad_bank`."""
+    return read_json(name_or_path, BankFile) if Path(name_or_path).is_file() else load_bank(name_or_path).file
 
 
 def check(file: BankFile, concepts: Sequence[str] = ()) -> list[Finding]:
