@@ -535,11 +535,12 @@ def knowledge_build(
     """
     from .console import print_built, progress
     from .errors import InputError
-    from .knowledge.ask import Endpoint, local_name
+    from .knowledge.ask import Ask, Endpoint, local_name
     from .knowledge.ask import local as local_model
     from .knowledge.build import build, read_concepts
     from .limits import cache_root
 
+    ask: Ask
     wanted = read_concepts(concepts)
     if endpoint and model and not local:
         ask, name = Endpoint(endpoint, model), model

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit, urlunsplit
 
 from reportseg.errors import InputError
@@ -211,10 +211,14 @@ def _answer(data: bytes, asked: int) -> Answer:
     if finished == "length":
         raise NoAnswerError("cut_answer", "the model stopped before the end of its answer")
     usage = content.get("usage")
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
-    if counts and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**9 for n in counts):
-        return Answer(text, *counts, estimated=False)  # type: ignore[arg-type]
+    prompt, answer = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (None, None)
+    if _is_count(prompt) and _is_count(answer):
+        return Answer(text, prompt, answer, estimated=False)
     return Answer(text, _estimate(asked), _estimate(len(text)), estimated=True)
+
+
+def _is_count(n: object) -> TypeGuard[int]:
+    return isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**9
 
 
 def _estimate(characters: int) -> int:
@@ -237,7 +241,7 @@ def local(directory: str | Path, max_new_tokens: int = 2048) -> Ask:
     offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, **offline)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **offline).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **offline)  # comes in eval mode
     except Exception as error:  # the folder is a stranger's; transformers raises of every kind
         what = f"the model cannot be read ({type(error).__name__})"
         raise InputError(what, folder, "Is it a causal language model in transformers' own format?", "bad_model") from error
