@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from reportseg.cli import app
 from reportseg.errors import InputError
 from reportseg.knowledge import ask
 from reportseg.knowledge.ask import KEY, Answer, Endpoint, NoAnswerError, chat_url, local, local_name
+from reportseg.knowledge.bank import load_bank
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 SECRET = "sk-a-key-that-nobody-may-see"
@@ -223,6 +226,28 @@ def test_a_redirect_is_not_followed(serve, status, target) -> None:
     with pytest.raises(InputError, match="not followed") as caught:
         endpoint("a", "b")
     assert caught.value.code == "endpoint_redirect" and len(server.seen) == 1
+
+
+# ---------------------------------------------------------------- the whole way
+
+
+def test_the_command_builds_a_bank_through_every_passing_fault_and_then_from_its_cache(serve, pauses, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("REPORTSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(KEY, SECRET)
+    statement = {"kind": "density", "statement": "A nodule is a round white spot.", "terms": ["spot"]}
+    written = says(json.dumps({"statements": [statement, {"kind": "density", "statement": "On the lt side."}]}))
+    server, _ = serve(send(429, "", {"Retry-After": "3"}), send(500, ""), send(200, "{"), CUT, written)
+    (tmp_path / "concepts.txt").write_text("nodule\n")
+    words = ["knowledge", "build", str(tmp_path / "concepts.txt"), "--endpoint", server.url, "--model", "tiny"]
+    first = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "one.json")])
+    assert first.exit_code == 0, first.output
+    assert "1 asked (about " in first.output and "dropped: nodule: has a side word that cannot be swapped" in first.output
+    assert len(server.seen) == 5 and pauses == [3.0, 2.0, 4.0, 8.0]
+    server.replies = [send(401, "")]
+    again = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "two.json")])
+    assert "0 asked (0 + 0 tokens), 1 from the cache" in again.output and len(server.seen) == 5
+    assert load_bank(tmp_path / "one.json").statements == load_bank(tmp_path / "two.json").statements
+    assert not any(SECRET in file.read_text() for file in tmp_path.rglob("*") if file.is_file()) and SECRET not in first.output
 
 
 # ---------------------------------------------------------------- addresses and keys
