@@ -170,7 +170,7 @@ class Run:
         for key, value in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = value
-        if meta.get("words", self._words_sha256()) != self._words_sha256():
+        if meta.get("words") != self._words_sha256():
             fix = "Give the run the sentences and the bank that it began with, or start another with -o."
             raise InputError("the sentences or the knowledge bank have changed since the run began", self.folder, fix, "config")
         self.model.load_state_dict(parts["model"], strict=True)
