@@ -52,10 +52,12 @@ class Arm:
 
     @property
     def cases(self) -> list[list[CaseScore]]:
+        """The cases of each run, in the order of the runs."""
         return [run.cases for run in self.runs]
 
     @property
     def seeds(self) -> list[int]:
+        """The seed of each run, in their order."""
         return [run.metrics.seed for run in self.runs]
 
 

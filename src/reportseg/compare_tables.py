@@ -21,22 +21,27 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\te
 
 
 def head(score: str, comparison: Comparison) -> str:
+    """The name of a score as a column shows it; a distance with its unit."""
     return HEADS.get(score) or f"HD95, {comparison.hd95_unit}"
 
 
 def digits(score: str) -> int:
+    """Decimals that a score is printed with."""
     return 2 if score == "hd95" else 4
 
 
 def signed(score: str, value: float) -> str:
+    """A difference with its sign."""
     return minus(f"{value:+.{digits(score)}f}")
 
 
 def text_free(arm: ComparedArm) -> bool:
+    """Whether the method reads no sentence, or one and the same for every film."""
     return arm.text == CONSTANT
 
 
 def p_value(p: float) -> str:
+    """Three decimals, or that it is smaller."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -72,6 +72,7 @@ class Endpoint:
         self._open = urllib.request.build_opener(*handlers).open
 
     def __call__(self, instructions: str, question: str) -> Answer:
+        """One question under its instructions, tried again where that may help. Errors are those of `Ask`."""
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": question}]
         body = json.dumps({"model": self.model, "messages": messages, "stream": False}).encode()
         for attempt in range(self.tries):
