@@ -60,7 +60,7 @@ def test_an_id_is_a_file_name_on_every_system(stem):
     name = safe_id(stem)
     assert 0 < len(name) <= 100 and name not in {".", ".."}
     assert all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
-    assert safe_id(name) == name
+    assert safe_id(name) == name and csv_cell(name) == name  # neither an option of a shell nor a formula of a spreadsheet
 
 
 def test_ids_keep_what_they_can_and_stay_apart():
@@ -76,11 +76,12 @@ def test_repeated_stems_take_their_folder_and_repeated_rows_a_number():
     assert unique_ids(["a/1.png", "a/1.png", "a/1.png"]) == ["1", "1-2", "1-3"]
     assert unique_ids(["p/a/1.png", "q/a/1.png"]) == ["a__1", "a__1-2"]
     assert unique_ids(["1.png", "1.png", "1-2.png"]) == ["1", "1-3", "1-2"]
+    assert unique_ids(["a/F.png", "b/f.png"]) == ["a__F", "b__f"] and unique_ids(["a/F.png", "a/f.png"]) == ["a__F", "a__f-2"]
 
 
-@given(st.lists(st.sampled_from(["a/1.png", "b/1.png", "a/1-2.png", "c/a__1.png", "a/1 2.png", "b/1.jpg"]), max_size=12))
+@given(st.lists(st.sampled_from(["a/1.png", "b/1.png", "a/1-2.png", "c/a__1.png", "a/1 2.png", "b/1.jpg", "C/A__1.png"]), max_size=12))
 def test_ids_never_repeat(paths):
-    assert len(set(unique_ids(paths))) == len(paths)
+    assert len({id.lower() for id in unique_ids(paths)}) == len(paths)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import InputError
+from .limits import MAX_SIDE, MIN_SIDE
 
 MAX_BYTES = 1 << 20
 
@@ -56,8 +57,8 @@ class DataConfig(Section):
         shares = [share for share, _ in steps]
         if not steps or shares != sorted(set(shares)) or shares[-1] != 1.0 or shares[0] <= 0:
             raise ValueError("shares must rise and end at 1.0, as in [[0.85, 112], [1.0, 224]]")
-        if not all(16 <= size <= 2048 for _, size in steps):
-            raise ValueError("a side must be between 16 and 2048 pixels")
+        if not all(MIN_SIDE <= size <= MAX_SIDE for _, size in steps):
+            raise ValueError(f"a side must be between {MIN_SIDE} and {MAX_SIDE} pixels")
         return value
 
     def sizes(self) -> list[tuple[float, int]]:

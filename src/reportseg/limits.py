@@ -18,6 +18,7 @@ from .errors import InputError
 
 GIB = 2**30
 MAX_ID = 100
+MIN_SIDE, MAX_SIDE = 16, 2048  # of the square that a model reads, pixels
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def check_text(text: str, where: str | Path = "", limits: Limits = DEFAULT) -> s
 def safe_id(stem: str) -> str:
     """A name for files of ours: characters A-Za-z0-9._- (others become -), at most 100, never empty, "." or "..".
 
-    Names that would lose everything, and names that are too long, are told apart by a hash of the stem.
+    A hyphen in front becomes _: shells would take the file for an option, and spreadsheets the cell for a formula. Names that would lose
+    everything, and names that are too long, are told apart by a hash of the stem.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", stem)
+    name = re.sub(r"^-", "_", re.sub(r"[^A-Za-z0-9._-]", "-", stem))
     mark = hashlib.sha256(stem.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     if not re.search(r"[A-Za-z0-9]", name):
         return f"case-{mark}"
@@ -116,21 +118,25 @@ def safe_id(stem: str) -> str:
 
 
 def unique_ids(paths: Sequence[str | Path]) -> list[str]:
-    """One id per path, in order: the stem; with the parent folder where another file has that stem (a__1); -2, -3 for repeated rows."""
+    """One id per path, in order: the stem; with the parent folder where another file has that stem (a__1); -2, -3 for repeated rows.
+
+    No two differ in case only: on many disks they would be one file.
+    """
     files = [Path(p) for p in paths]
-    owners = Counter(safe_id(f.stem) for f in dict.fromkeys(files))
-    names = [safe_id(f.stem) if owners[safe_id(f.stem)] == 1 else safe_id(f"{f.parent.name}__{f.stem}") for f in files]
-    taken, ids = set(names), []
+    owners = Counter(safe_id(f.stem).lower() for f in dict.fromkeys(files))
+    names = [safe_id(f.stem) if owners[safe_id(f.stem).lower()] == 1 else safe_id(f"{f.parent.name}__{f.stem}") for f in files]
+    taken, ids = {name.lower() for name in names}, []
     seen: Counter[str] = Counter()
     for name in names:
-        seen[name] += 1
+        key = name.lower()
+        seen[key] += 1
         candidate = name
-        while seen[name] > 1:
-            candidate = f"{name[: MAX_ID - 8]}-{seen[name]}"
-            if candidate not in taken:  # another file may bear the name a-2
+        while seen[key] > 1:
+            candidate = f"{name[: MAX_ID - 8]}-{seen[key]}"
+            if candidate.lower() not in taken:  # another file may bear the name a-2
                 break
-            seen[name] += 1
-        taken.add(candidate)
+            seen[key] += 1
+        taken.add(candidate.lower())
         ids.append(candidate)
     return ids
 

@@ -182,9 +182,10 @@ def _check_ids(jobs: Sequence[Sample]) -> None:
         if job.id != safe_id(job.id):
             fix = "Use A-Z a-z 0-9 . _ - and at most 100 of them."
             raise InputError(f"row {job.row}: the id {job.id!r} cannot be the name of a file", "", fix, "bad_id")
-    id, count = Counter(job.id for job in jobs).most_common(1)[0]
+    id, count = Counter(job.id.lower() for job in jobs).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{count} jobs have the id {id!r}", "", "Give each its own id.", "duplicate_id")
+        what = f"{count} jobs have the id {id!r} (capitals do not tell files apart on every disk)"
+        raise InputError(what, "", "Give each its own id.", "duplicate_id")
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
