@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reportseg import checkpoint
+from reportseg.errors import InputError
 
 
 def state(step: int) -> dict[str, torch.Tensor]:
@@ -122,6 +123,22 @@ def test_a_kill_at_every_system_call_of_a_save(tmp_path, monkeypatch, moment):
     assert loaded_step(tmp_path) in (2, 3)
     checkpoint.save(tmp_path, state(4), {"step": 4})
     assert loaded_step(tmp_path) == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_full_disk_is_said_and_older_checkpoints_stay(tmp_path):
+    import resource
+
+    checkpoint.save(tmp_path, state(1), {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(InputError) as caught:
+            checkpoint.save(tmp_path, state(2), {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.code == "unwritable" and "--resume" in caught.value.fix
+    assert loaded_step(tmp_path) == 1 and [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
 
 def test_tied_and_strided_tensors_are_stored(tmp_path):

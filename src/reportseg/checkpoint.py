@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,8 +29,9 @@ def path_of(directory: Path, name: str) -> Path:
 def save(directory: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], name: str = LAST) -> Path:
     """Write one checkpoint and return its path. `meta` is JSON data.
 
-    `last` keeps its complete predecessor as `previous`; any other name, such as `best`, replaces itself.
+    `last` keeps its complete predecessor as `previous`; any other name, such as `best`, replaces itself. InputError unwritable.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     directory = Path(directory)
@@ -37,8 +40,13 @@ def save(directory: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], 
     temporary = target.with_name(f"{target.name}.tmp")
     tensors = _separate(state)
     text = json.dumps(dict(meta), sort_keys=True)
-    save_file(tensors, temporary, metadata={"meta": text, "sha256": _digest(tensors, text)})
-    _sync(temporary)
+    try:
+        save_file(tensors, temporary, metadata={"meta": text, "sha256": _digest(tensors, text)})
+        _sync(temporary)
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
+        temporary.unlink(missing_ok=True)
+        fix = "Make room and go on with --resume; older checkpoints are untouched."
+        raise InputError("the checkpoint cannot be written; the disk may be full", target, fix, "unwritable") from error
     if name == LAST and target.exists() and _has_full_length(target):  # a damaged `last` must not push out a sound `previous`
         os.replace(target, path_of(directory, PREVIOUS))
     os.replace(temporary, target)
