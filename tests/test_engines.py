@@ -47,4 +47,6 @@ def test_native_logits_goes_to_each_grid_and_leaves_its_own_alone():
 def test_a_device_that_is_not_here_is_the_users_mistake():
     with pytest.raises(InputError, match="not available"):
         pick_device("cuda:99")
+    with pytest.raises(InputError, match="not available"):
+        pick_device("meta")  # PyTorch has it; nothing comes back from it
     assert pick_device("cpu").type == "cpu"

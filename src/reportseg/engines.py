@@ -16,14 +16,17 @@ from .errors import InputError
 from .models import ModelOutput, TextBatch
 
 Precision = Literal["fp32", "bf16"]
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, else Apple's MPS, else the CPU. Raises InputError for a device that is not here."""
+    """`auto` takes CUDA, else Apple's MPS, else the CPU. Raises InputError for a device that is not here, or that we do not compute on."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"the device {name!r} is not available", "--device", "Use cpu, or auto.", "device") from error
