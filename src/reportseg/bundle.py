@@ -156,7 +156,7 @@ def load_bundle(ref: str | os.PathLike[str], revision: str | None = None) -> Bun
     path = resolve(ref, revision)
     config, sha256 = read_config(path)
     check_files(path, config)
-    tokenizer_json = (path / TOKENIZER).read_text(encoding="utf-8") if TOKENIZER in config.files else None
+    tokenizer_json = _read_text(path / TOKENIZER) if TOKENIZER in config.files else None
     bank = load_bank(path / KNOWLEDGE) if KNOWLEDGE in config.files else None
     words = load_json(path / VOCABULARY)
     if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
@@ -168,6 +168,13 @@ def load_bundle(ref: str | os.PathLike[str], revision: str | None = None) -> Bun
     return bundle
 
 
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("the file is not UTF-8 text", file, _AGAIN, "encoding") from error
+
+
 def read_config(path: Path) -> tuple[BundleConfig, str]:
     """config.json of a bundle directory and the bundle's hash; reads no other file."""
     file = path / CONFIG
@@ -177,10 +184,15 @@ def read_config(path: Path) -> tuple[BundleConfig, str]:
     if not isinstance(data, dict) or data.get("format") != "reportseg-bundle":
         raise InputError("this config.json is not that of a reportseg bundle", file, "Give the `bundle` folder of a run.", "no_bundle")
     version = data.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if type(version) is not int:
+        raise InputError(f"version: {version!r} is no whole number", file, _AGAIN, "bad_field")
+    if version > VERSION:
         fix = f"Install a newer one: pip install 'reportseg>=0.{version}'."
         raise InputError(f"the bundle has format version {version}; this reportseg reads up to {VERSION}", file, fix, "newer_version")
-    return parse(data, BundleConfig, file), hashlib.sha256(_json(data)).hexdigest()
+    config = parse(data, BundleConfig, file)
+    if config.model.get("name") != config.model_type:
+        raise InputError(f"model_type is {config.model_type!r}, and model.name {config.model.get('name')!r}", file, _AGAIN, "bad_field")
+    return config, hashlib.sha256(_json(data)).hexdigest()
 
 
 def check_files(path: Path, config: BundleConfig) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import InputError
-from .limits import atomic_write, check_file
+from .limits import MAX_SIDE, atomic_write, check_file
 from .types import INTENDED_USE, Laterality, Polarity, Side
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -66,7 +66,7 @@ class Base(File):
 class Preprocess(File):
     """From a film to the grid that the model reads."""
 
-    size_px: int = Field(gt=0, description="Side of the square grid that the model reads, in pixels.")
+    size_px: int = Field(gt=0, le=MAX_SIDE, description="Side of the square grid that the model reads, in pixels.")
     resize: Literal["stretch"] = Field(default="stretch", description="How a film meets the square: stretched to it.")
     mean: tuple[float, float, float] = Field(description="Mean per colour channel, for pixels in [0, 1].")
     std: tuple[Positive, Positive, Positive] = Field(description="Standard deviation per colour channel.")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save, save_file
 from reportseg.bundle import load_bundle, save_bundle
 from reportseg.errors import InputError
 from reportseg.models import build
+from reportseg.models.encoders import train_tokenizer
 from reportseg.schemas import TrainingFile
 
 UNET = {"name": "unet", "width": 4}
@@ -188,7 +189,14 @@ def test_configs_that_are_none(folder):
     refused(folder, "config.json", "no_bundle")
     path.write_text(json.dumps(good | {"colour": "red"}))
     assert "colour" in refused(folder, "config.json", "bad_field")
-    path.write_text(json.dumps(good | {"model": {"name": "resnet"}}))
+    for version in ("7", 7.0, True, None):  # each of them reads as a number somewhere
+        path.write_text(json.dumps(good | {"version": version}))
+        refused(folder, "config.json", "bad_field")
+    path.write_text(json.dumps(good | {"preprocess": good["preprocess"] | {"size_px": 10**9}}))
+    assert "size_px" in refused(folder, "config.json", "bad_field")
+    path.write_text(json.dumps(good | {"model_type": "tgcnet"}))
+    assert "unet" in refused(folder, "config.json", "bad_field")
+    path.write_text(json.dumps(good | {"model_type": "resnet", "model": {"name": "resnet"}}))
     refused(folder, "config.json", "config")
     path.write_text("[" * 100_000)
     refused(folder, "config.json", "too_deep")
@@ -198,14 +206,40 @@ def test_configs_that_are_none(folder):
     refused(folder, "", "no_bundle")
 
 
-def test_a_tokenizer_that_is_none(folder, tmp_path):
+def _past_the_table(tokenizer):
+    tokenizer["model"]["vocab"] = {piece: i + 10_000 for piece, i in tokenizer["model"]["vocab"].items()}
+
+
+def _one_piece_more(tokenizer):
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": len(tokenizer["model"]["vocab"]), "content": "<evil>"})
+
+
+def _frame_past_the_table(tokenizer):
+    tokenizer["post_processor"]["special_tokens"]["<eos>"]["ids"] = [10_000]
+
+
+def _no_frame(tokenizer):
+    tokenizer["post_processor"] = None
+
+
+def _no_pieces(tokenizer):
+    tokenizer["model"] = {"vocab": {"a": 0}}
+
+
+@pytest.mark.parametrize("harm", [_no_pieces, _past_the_table, _one_piece_more, _frame_past_the_table, _no_frame])
+def test_a_tokenizer_that_no_model_can_use(folder, harm):
+    """Refused when the bundle is read: an id past the embedding's table would only show at some film."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
-    config["files"]["tokenizer.json"] = ""
-    config["model"] = {"name": "tgcnet", "preset": "tiny"}
+    tokenizer = json.loads(train_tokenizer(["left lung"]))
+    harm(tokenizer)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config |= {"model_type": "tgcnet", "model": {"name": "tgcnet", "preset": "tiny"}, "files": config["files"] | {"tokenizer.json": ""}}
     (folder / "config.json").write_text(json.dumps(config))
     relist(folder)
     refused(folder, "config.json", "bad_model")
+    (folder / "tokenizer.json").write_bytes(b"\xff")
+    relist(folder)
+    refused(folder, "tokenizer.json", "encoding")
 
 
 def test_a_vocabulary_that_is_no_list_of_words(folder):

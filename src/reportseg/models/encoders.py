@@ -121,6 +121,9 @@ class SentenceTokenizer:
 
     def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        frame, size = self.tokenizer.encode("").ids, self.tokenizer.get_vocab_size(with_added_tokens=False)
+        if len(frame) != 2 or max(*frame, *self.tokenizer.get_vocab().values()) >= size:  # a row past the table, or no sentence vector
+            raise ValueError("the tokenizer frames no sentence, or numbers a piece past its vocabulary")
         self.max_tokens = max_tokens
         self.known: dict[str, list[int]] = {}
 
