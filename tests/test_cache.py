@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,30 @@ def test_a_film_without_a_mask_cannot_train(tmp_path):
     with pytest.raises(InputError, match="mask") as caught:
         open_cache([Sample(id="0", image=samples[0].image, mask=None, text="")], 16)
     assert caught.value.code == "missing_mask" and caught.value.where == str(samples[0].image)
+
+
+def test_what_verify_calls_an_error_is_not_trained_on(tmp_path):
+    def refused(samples, code):
+        with pytest.raises(InputError) as caught:
+            open_cache(samples, 16)
+        assert caught.value.code == code and caught.value.where == str(samples[1].mask) and "data verify" in caught.value.fix
+
+    samples = films(tmp_path)
+    refused([samples[0], replace(samples[1], present=False)], "absent_with_mask")
+    write_mask(samples[1].mask, np.zeros((16, 16), bool))
+    refused(samples, "empty_mask")
+    absent = [replace(s, present=s is not samples[1]) for s in samples]
+    assert not open_cache(absent, 16).masks_NHW[1].any()
+    refused(samples, "empty_mask")  # though its cache is there by now
+    write_mask(samples[1].mask, np.eye(16, 8, dtype=bool))
+    refused(samples, "size_mismatch")
+
+
+def test_a_target_that_the_grid_loses_is_a_target_still(tmp_path):
+    dot = np.zeros((64, 64), bool)
+    dot[9, 9] = True
+    found = open_cache(films(tmp_path, [np.zeros((64, 64), np.uint8)], [dot]), 16)
+    assert not found.masks_NHW.any()
 
 
 def test_a_cache_that_was_not_finished_is_built_again(tmp_path, root, reads):

@@ -35,6 +35,7 @@ _NAME = re.compile(r"[0-9a-f]{24}-[0-9]+")
 DONE = "done.json"  # written last; its time is that of the last use
 BUILDING = ".building-"
 DAY = 24 * 3600
+_ALL = "`reportseg data verify` lists all such rows."
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class FilmCache:
 def open_cache(samples: Sequence[Sample], size: int, progress: Callable[[int, int], None] | None = None) -> FilmCache:
     """The cache of these samples at `size` pixels, built where it is missing.
 
-    InputError: missing_mask, missing, those of read_image and read_mask for the first file that cannot be read, cache (no room for it).
+    InputError: missing_mask, missing, those of read_image and read_mask for the first file that cannot be read, size_mismatch, empty_mask
+    and absent_with_mask for the first that may not be trained on, cache (no room for it).
     """
     key = hashlib.sha256(b"films-1")
     for sample in samples:
@@ -66,7 +68,20 @@ def open_cache(samples: Sequence[Sample], size: int, progress: Callable[[int, in
             os.utime(folder / DONE)
     else:
         _build(samples, size, folder, progress)
-    return FilmCache(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r"))
+    found = FilmCache(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r"))
+    _check_targets(samples, found.masks_NHW)
+    return found
+
+
+def _check_targets(samples: Sequence[Sample], masks_NHW: NDArray[np.uint8]) -> None:
+    """`present` is no part of the cache, so this is asked each time. A target too small for the grid is a target still."""
+    for sample, mask_HW in zip(samples, masks_NHW, strict=True):
+        file, some = cast(Path, sample.mask), bool(mask_HW.any())
+        if some and not sample.present:
+            raise InputError("present is 0 and the mask is not empty", file, f"Mend one of them. {_ALL}", "absent_with_mask")
+        if sample.present and not some and not read_mask(file).any():
+            fix = f"Draw it, or write present=0 if the target is absent. {_ALL}"
+            raise InputError("the mask is empty", file, fix, "empty_mask")
 
 
 def _build(samples: Sequence[Sample], size: int, folder: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -118,9 +133,13 @@ def _fill(work: Path, samples: Sequence[Sample], size: int, progress: Callable[[
     masks = _array(work / "masks.npy", (len(samples), size, size))
 
     def read(i: int) -> bool:
-        film = prepare_image(read_image(samples[i].image), size)
+        image, mask_HW = read_image(samples[i].image), read_mask(cast(Path, samples[i].mask))  # open_cache has seen that there is one
+        if mask_HW.shape != image.geometry.shape:
+            what = "the mask has {1} x {0} pixels".format(*mask_HW.shape) + ", its image {1} x {0}".format(*image.geometry.shape)
+            raise InputError(what, cast(Path, samples[i].mask), f"Export it on the grid of its image. {_ALL}", "size_mismatch")
+        film = prepare_image(image, size)
         images[i] = (film * 255).round().byte().numpy()
-        masks[i] = prepare_mask(read_mask(cast(Path, samples[i].mask)), size)  # open_cache has seen that there is one
+        masks[i] = prepare_mask(mask_HW, size)
         return bool((film[0] == film[1]).all() and (film[0] == film[2]).all())
 
     gray = True
