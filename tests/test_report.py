@@ -249,6 +249,13 @@ class TestFirstScreen:
         for part in ("3f3f3f3f3f3f", "4 cases of 3 patients", "cut at 0.41, temperature 1.12", "column text", "--split val"):
             assert part in full.text
 
+    @pytest.mark.parametrize(
+        ("known", "says"), [(3, "4 cases of 3 known patients, 1 film without"), (0, "4 cases of patients who are not named")]
+    )
+    def test_patients_are_counted_as_far_as_they_are_known(self, render, known, says):
+        changes = {"n_patients": known, "ci": {"n_boot": 2000, "clusters": 4, "without_patient": 4 - known}}
+        assert says in render(changes=changes).text
+
     def test_without_a_training_file_the_bundle_is_the_name(self, render):
         assert "Bundle 3f3f3f3f3f3f on val" in render().text
 
@@ -337,6 +344,11 @@ class TestTwin:
     def test_verdict(self, render, low, high, verdict):
         page = render(changes={"twin": {"bundle_sha256": None, "difference": {"dice_mean": [(low + high) / 2, low, high]}}})
         assert verdict in page.text
+
+    def test_one_patient_has_no_verdict(self, render):
+        page = render(changes={"twin": {"bundle_sha256": None, "difference": {}}})
+        assert "no interval can be drawn" in page.text
+        assert not re.search("Undecided|The text (helped|did harm)", page.text)
 
     def test_without_a_twin_it_says_how_to_get_one(self, render):
         assert "--twin DIR" in render().section("text")

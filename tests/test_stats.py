@@ -10,6 +10,7 @@ import pytest
 from reportseg.errors import InputError
 from reportseg.metrics import summarise
 from reportseg.stats import (
+    _Arm,
     align,
     bootstrap,
     bootstrap_runs,
@@ -98,7 +99,7 @@ def test_films_without_a_patient_are_their_own_clusters():
 
 
 def test_the_formulas_are_those_of_the_metrics():
-    """With one cluster each draw is the whole set, so the interval is the score itself."""
+    """Under equal weights the scores are those of the whole set."""
     rng = np.random.default_rng(4)
     cases = [
         case(
@@ -110,14 +111,21 @@ def test_the_formulas_are_those_of_the_metrics():
         )
         for i in range(40)
     ]
-    scores, intervals = summarise(cases), bootstrap(cases, n_boot=3)
-    assert set(intervals) == set(scores)
+    scores, weighted = summarise(cases), _Arm(cases, clusters(cases), ["patient p"]).scores(np.full((1, 1), 3.0))
+    assert set(weighted) == set(scores)
     for name, value in scores.items():
-        assert intervals[name] == pytest.approx((value, value)), name
+        assert weighted[name] == pytest.approx(value), name
+
+
+def test_one_patient_has_no_interval():
+    """However many films: each draw would be the same, and a point would pass for certainty."""
+    cases = [case(str(i), "p", tp=10 * i) for i in range(9)]
+    assert bootstrap(cases) == {} == paired_bootstrap(cases, cases)
+    assert bootstrap([*cases, case("x", "q")])
 
 
 def test_only_empty_pairs_have_a_pooled_dice_of_one():
-    assert bootstrap([case("a", tp=0, fp=0, fn=0, present=False)], n_boot=5)["dice_pooled"] == (1.0, 1.0)
+    assert bootstrap([case(name, tp=0, fp=0, fn=0, present=False) for name in "ab"], n_boot=5)["dice_pooled"] == (1.0, 1.0)
 
 
 def test_draws_that_hold_no_absent_target_are_left_out():

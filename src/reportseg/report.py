@@ -100,7 +100,7 @@ def _summary(metrics: Metrics, training: TrainingFile | None, sections: Sequence
             [
                 ("Bundle", join(*(join(bundle, " ") for bundle in bundles)) or "none: masks made by other code"),
                 ("Split", metrics.split),
-                ("Cases", f"{counted(metrics.n_cases, 'case')} of {counted(metrics.n_patients, 'patient')}"),
+                ("Cases", f"{counted(metrics.n_cases, 'case')} of {_patients(metrics)}"),
                 ("Decision rule", _decision(metrics)),
                 ("Text", "constant: a text-free twin" if metrics.text == "constant" else join("column ", el("code", metrics.text))),
                 ("Seed", str(metrics.seed) if metrics.bundle_sha256 else None),
@@ -110,6 +110,14 @@ def _summary(metrics: Metrics, training: TrainingFile | None, sections: Sequence
         el("div", *panels, class_="panels") if panels else None,
         el("p", el("strong", "Where the sentence comes from. "), CAVEAT, class_="note", id="caveat"),
     )
+
+
+def _patients(metrics: Metrics) -> str:
+    """How many patients, as far as the manifest names them."""
+    if metrics.ci and metrics.ci.without_patient:
+        known = counted(metrics.n_patients, "known patient")
+        return f"{known}, {counted(metrics.ci.without_patient, 'film')} without" if metrics.n_patients else "patients who are not named"
+    return counted(metrics.n_patients, "patient")
 
 
 def _decision(metrics: Metrics) -> str:

@@ -194,9 +194,11 @@ def twin_table(metrics: Metrics, cases: Sequence[CaseScore], twin_cases: Sequenc
 def verdict(differences: Differences) -> str:
     """What the differences in Dice say about the text, in one sentence."""
     pairs = [differences[score][1:] for score in DICE if score in differences]
-    if pairs and all(low > 0 for low, _ in pairs):
+    if not pairs:
+        return "Not told: with fewer than two patients no interval can be drawn."
+    if all(low > 0 for low, _ in pairs):
         return "The text helped on these cases: the intervals of Dice lie above 0."
-    if pairs and all(high < 0 for _, high in pairs):
+    if all(high < 0 for _, high in pairs):
         return "The text did harm on these cases: the intervals of Dice lie below 0."
     return "Undecided: an interval of Dice contains 0."
 

@@ -26,10 +26,10 @@ _CELLS = 4_000_000  # weights held at once: 32 MB
 
 
 def bootstrap(cases: Sequence[CaseScore], n_boot: int = N_BOOT, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of every score that `metrics.summarise` can tell of these cases."""
-    if not cases:
-        return {}
+    """The 95 % interval of every score that `metrics.summarise` can tell of these cases; none for fewer than two clusters."""
     every = sorted(set(clusters(cases)))
+    if len(every) < 2:
+        return {}
     arm = _Arm(cases, clusters(cases), every)
     drawn = _collect(arm.scores(weights) for weights in _draws(len(every), n_boot, seed))
     return {name: _interval(values) for name, values in drawn.items() if not np.isnan(values).all()}
@@ -47,12 +47,13 @@ def paired_bootstrap_mean(
 ) -> dict[str, tuple[float, float, float]]:
     """The mean of several paired differences, e.g. a model minus each of five shuffled runs: one draw serves all of them.
 
-    The pairs may cover different cases of the same patients. In a draw the mean is over the pairs that have a case in it.
+    The pairs may cover different cases of the same patients. In a draw the mean is over the pairs that have a case in it. Nothing for
+    fewer than two clusters: every draw would be the same, and its interval a point.
     """
     aligned = [(a, align(a, b)) for a, b in pairs if a or b]  # an empty pair says nothing
-    if not aligned:
-        return {}
     every = sorted({label for a, _ in aligned for label in clusters(a)})
+    if len(every) < 2:
+        return {}
     arms = [(_Arm(a, clusters(a), every), _Arm(b, clusters(a), every)) for a, b in aligned]
 
     def difference(weights_DC: Array) -> dict[str, Array]:
