@@ -305,6 +305,7 @@ def test_an_ensemble_is_the_mean_of_calibrated_probabilities_each_in_its_own_con
     assert both.sha256 == first.sha256
     assert len(both.bundles) == 2
     assert both.ask(LEFT, "patient").prompts == (RIGHT, LEFT)
+    assert both.ask(LEFT).prompts == (LEFT, RIGHT)  # unsaid it means the first bundle's left, for all of them
     answer = both.segment(film(), LEFT, laterality="patient")
     parts = [s.segment(film(), LEFT, laterality="patient").probability_HW for s in (first, second)]
     assert np.allclose(answer.probability_HW, np.mean(parts, axis=0), atol=1e-6)

@@ -205,7 +205,7 @@ class Segmenter:
         reading = [member for member in self._members if member.reads_text]
         if reading and is_negated(text):
             return Question(text, (text,) * len(self._members), named, True, ("negated",))
-        prompts = tuple(member.prompt(text, whose) for member in self._members)
+        prompts = tuple(member.prompt(text, named) for member in self._members)
         warnings = ["laterality_assumed"] if reading and whose == "none" and has_side(text) else []
         for member, prompt in zip(self._members, prompts, strict=True):
             warnings += member.warnings(prompt)
