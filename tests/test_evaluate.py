@@ -327,11 +327,12 @@ def test_text_free_models_get_the_constant_sentence_and_no_controls(data, tmp_pa
 
 
 def test_subsets_are_scored_side_by_side(painter, tmp_path):
-    rows = [(LEFT, "left", {"subsets": "sub;disjoint"}), (LEFT, "right", {"subsets": "sub"}), (RIGHT, "right", {})]
+    rows = [(LEFT, "left", {"subsets": "sub;disjoint"}), (LEFT, "right", {"subsets": "sub", "patient": "q"}), (RIGHT, "right", {})]
     metrics = run(painter, make_data(tmp_path / "data", rows), tmp_path / "eval")
     assert {name: subset.n_cases for name, subset in metrics.subsets.items()} == {"disjoint": 1, "sub": 2}
     assert metrics.subsets["sub"].dice_mean == pytest.approx(metrics.subsets["disjoint"].dice_mean / 2)
     assert set(metrics.subsets["sub"].ci95) >= {"dice_pooled", "dice_mean", "iou_pooled", "iou_mean"}
+    assert metrics.subsets["disjoint"].ci95 == {}  # one patient
     assert metrics.subsets["disjoint"].ece < metrics.ece
 
 
@@ -431,6 +432,13 @@ def test_a_twin_of_other_cases_is_refused_before_the_work(painter, data, tmp_pat
     painter.encoded.clear()
     with pytest.raises(InputError) as caught:
         run(painter, data, tmp_path / "eval", twin=tmp_path / "twin")
+    assert caught.value.code == "cases_differ"
+    run(painter, data, tmp_path / "whole")
+    table = tmp_path / "whole" / "cases.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    painter.encoded.clear()
+    with pytest.raises(InputError, match=r"cases\.csv") as caught:
+        run(painter, data, tmp_path / "eval", twin=tmp_path / "whole")
     assert caught.value.code == "cases_differ"
     assert painter.encoded == []
 

@@ -87,7 +87,7 @@ def evaluate(
     texts = [CONSTANT if subject.constant else sample.text for sample in samples]
     plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
     digest = hash_cases(samples)
-    twin_metrics, twin_cases = (None, None) if twin is None else _read_twin(Path(twin), digest)
+    twin_metrics, twin_cases = (None, None) if twin is None else _read_twin(Path(twin), digest, {sample.id for sample in samples})
 
     if save_masks and masks is not None and (folder / MASKS).resolve() == Path(masks).resolve():
         raise InputError("the masks are in the place of their copies already", masks, "Leave out --save-masks.", "options")
@@ -297,12 +297,16 @@ def _subsets(samples: Sequence[Sample], own: Sequence[Scored], n_boot: int) -> d
     }
 
 
-def _read_twin(folder: Path, digest: str) -> tuple[Metrics, list[CaseScore]]:
+def _read_twin(folder: Path, digest: str, ids: set[str]) -> tuple[Metrics, list[CaseScore]]:
     metrics = read_json(folder / METRICS, Metrics)
     if metrics.cases_sha256 != digest:
         what = f"the twin was evaluated on other cases ({metrics.n_cases} of the split {metrics.split!r})"
         raise InputError(what, folder / METRICS, "Evaluate it on the same split of the same manifest.", "cases_differ")
-    return metrics, read_cases(folder / CASES)
+    cases = read_cases(folder / CASES)
+    if {case.id for case in cases} != ids:
+        what = f"the twin's {CASES} is not that of its {METRICS}"
+        raise InputError(what, folder / CASES, "Evaluate the twin again.", "cases_differ")
+    return metrics, cases
 
 
 def _twin(
