@@ -157,6 +157,27 @@ def test_a_folder_in_use_is_refused_and_so_is_a_resume_with_other_settings(tmp_p
         training.train(config(lr=0.5), manifest=films, out=tmp_path / "r", resume=True)
 
 
+def test_a_resume_follows_films_that_moved_and_refuses_others(tmp_path):
+    films = make_films(tmp_path / "here")
+    with pytest.raises(Interrupt):
+        training.train(config(), manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
+    (tmp_path / "here").rename(tmp_path / "there")
+    more = make_films(tmp_path / "more", n=26)
+    with pytest.raises(InputError, match="not the films"):
+        training.train(config(), manifest=more, out=tmp_path / "r", resume=True)
+    run = training.train(config(), manifest=tmp_path / "there", out=tmp_path / "r", resume=True)
+    assert load_config(run / "config.yaml").data.manifest == str(tmp_path / "there")
+
+
+def test_seeds_are_checked_before_the_first_run(tmp_path, films):
+    (tmp_path / "t-1").mkdir()
+    (tmp_path / "t-1" / "notes").touch()
+    for seeds, says in (([0, 1], "exists"), ([0, 0], "twice"), ([], "no seed")):
+        with pytest.raises(InputError, match=says):
+            training.train_seeds(config(), seeds, manifest=films, out=tmp_path)
+    assert not (tmp_path / "t-0").exists()
+
+
 SCRIPT = """
 import sys
 from reportseg.config import load_config

@@ -242,7 +242,7 @@ def train(
         show(plan(run_config, manifest=manifest), as_json)
         return
     with progress(quiet, "train") as report:
-        if not numbers:
+        if numbers is None:
             runs = [fit(run_config, manifest=manifest, out=out, resume=resume, device=device, progress=report)]
         else:
             runs = train_seeds(run_config, numbers, out=out, manifest=manifest, resume=resume, device=device, progress=report)

@@ -32,7 +32,7 @@ from .limits import atomic_write
 from .models import bank_of, build, check, model_config, resolve
 from .models.encoders import train_tokenizer
 from .runs import Prepared, environment, plan, prepare, without_paths
-from .schemas import MAX_CURVE_POINTS, TrainingFile, write_json
+from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
 
 CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -66,16 +66,17 @@ def train(
     """Train one model and write its run folder (default `runs/NAME-SEED`); returns the folder, whose `bundle/` is the result.
 
     With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0.
-    InputError: exists, config (a resume with other settings), diverged (with the step and the ids of the batch), and those of the data.
+    InputError: exists, config (a resume with other settings or films), diverged (with the step and the ids of the batch), unwritable, and
+    those of the data.
     """
     config = _checked(config, manifest)
     folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
     if resume and (folder / CONFIG).exists():
-        config = _stored_config(config, folder)
+        config = _stored_config(config, folder, manifest)
         if (folder / BUNDLE / "config.json").exists():
             return folder
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError("the run folder exists", folder, "Give --resume to go on with it, or another folder with -o.", "exists")
+    else:
+        _check_free(folder)
     prepared = prepare(config)
     run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None))
     run.start(resume)
@@ -84,8 +85,15 @@ def train(
 
 
 def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | None = None, **options: Any) -> list[Path]:
-    """One run for each seed, in `NAME-SEED` under `out` (default `runs/`); options as for `train`."""
+    """One run for each seed, in `NAME-SEED` under `out` (default `runs/`); options as for `train`.
+
+    InputError before the first of them: seeds (none, or one twice), exists.
+    """
     parent = Path(out) if out is not None else Path("runs")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError("no seed was given, or one stands twice", "--seeds", "Give each once, as in 0,1,2.", "seeds")
+    for seed in seeds if not options.get("resume") else ():
+        _check_free(parent / f"{config.name}-{seed}")
     return [train(config.model_copy(update={"seed": seed}), out=parent / f"{config.name}-{seed}", **options) for seed in seeds]
 
 
@@ -110,6 +118,8 @@ class Run:
         from accelerate import Accelerator
 
         config, prepared = self.config, self.prepared
+        self.folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows now, not after the films were read
+        self._check_films()
         side = max(size for _, size in config.data.sizes())
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         self.tokenizer, self.bank = self._words()
@@ -126,13 +136,22 @@ class Run:
             config = _with(config, "train", images=self._images_in(config.train.minutes))
         self.config = config
         self.average = optim.Average(self.model, config.train.ema, config.steps())
-        self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self.folder / CONFIG, dump_config(config))
         write_json(self.folder / ENV, environment(config, prepared, self.device))
         found = checkpoint.load(self.folder / CHECKPOINTS) if resume else None
         if found is not None:
             self._restore(*found)
         self._rewrite_log()
+
+    def _check_films(self) -> None:
+        """A run goes on with the films that it began with: on others it would end neither as this run nor as a new one."""
+        if not (self.folder / ENV).exists():
+            return
+        before, now = read_json(self.folder / ENV, EnvFile), environment(self.config, self.prepared, self.device)
+        if (before.split_sha256, before.dev_ids) != (now.split_sha256, now.dev_ids):
+            where = str(self.config.data.manifest)
+            fix = "Restore the manifest, or begin anew with another -o."
+            raise InputError("these are not the films that the run was started with", where, fix, "config")
 
     def _words(self) -> tuple[str | None, Bank | None]:
         """Tokenizer and knowledge: those of the parent bundle, else a tokenizer trained on the sentences and the bank."""
@@ -377,8 +396,15 @@ def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
     return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
 
 
-def _stored_config(config: RunConfig, folder: Path) -> RunConfig:
-    """The config that the run began with. What was repeated on the command line must agree, but for what the run itself fixed."""
+def _check_free(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError("the run folder exists", folder, "Give --resume to go on with it, or another folder with -o.", "exists")
+
+
+def _stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunConfig:
+    """The config that the run began with. What was repeated on the command line must agree, but for what the run itself fixed, and for
+    where the films lie by now.
+    """
     stored = resolve(load_config(folder / CONFIG))
     free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest"}}
     differs = []
@@ -388,4 +414,4 @@ def _stored_config(config: RunConfig, folder: Path) -> RunConfig:
     if differs or config.seed != stored.seed:
         keys = ", ".join(differs or ["seed"])
         raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config")
-    return stored
+    return _with(stored, "data", manifest=config.data.manifest) if manifest else stored
