@@ -80,7 +80,7 @@ def evaluate(
     """
     folder = Path(out)
     if (folder / METRICS).exists() and not overwrite:
-        raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or delete this one.", "exists")
+        raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or --overwrite.", "exists")
     dataset = read_manifest(manifest, text_column=text_column)
     samples = dataset.split(split)[:limit]
     subject = _subject(bundle, masks, with_, text_column)
