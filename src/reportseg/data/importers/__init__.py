@@ -189,11 +189,22 @@ def _root(root: Path, target: Path) -> str:
 def _copy(found: Found, target: Path) -> None:
     """Copies every film and mask once, named by the id of its first row, and points the rows to the copies.
 
-    InputError would_overwrite where `target` has such folders already (they may be those of the source), unwritable.
+    InputError would_overwrite where `target` has such folders already (they may be those of the source), unwritable. Copies that were
+    stopped half way do not stay: they would stand in the way of the next try.
     """
-    there = [target / folder for folder in ("images", "masks") if (target / folder).exists()]
+    folders = [target / name for name in ("images", "masks")]
+    there = [folder for folder in folders if folder.exists()]
     if there:
         raise InputError("the copies would mix with files that are there", there[0], "Choose a new folder.", "would_overwrite")
+    try:
+        _copy_all(found, target)
+    except BaseException:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _copy_all(found: Found, target: Path) -> None:
     copies: dict[Path, str] = {}
     for row in found.rows:
         for column, folder in (("image", "images"), ("mask", "masks")):
