@@ -1,0 +1,109 @@
+"""Report to findings: what a report says is there, is not there, or may be there.
+
+`units.py` reads the sentences; here their units become findings, and questions of the indication meet their answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from ..types import Finding
+from .sentences import Reason, Section, fold, sentences
+from .units import Unit, units_of
+from .whereabouts import zone_in
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sentence, or a part of one, that gave no finding. `report[span[0]:span[1]] == text`; `reason` says why."""
+
+    text: str
+    span: tuple[int, int]
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A report as it was understood: findings and skipped parts, each in the order of the report."""
+
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def asked(self) -> tuple[Finding, ...]:
+        """The findings that a mask is made for: affirmed and uncertain ones."""
+        return tuple(finding for finding in self.findings if finding.polarity != "absent")
+
+
+def findings(report: str) -> list[Finding]:
+    """What the report says of each finding, device or structure, in order.
+
+    Resolved findings, normal structures, and questions of the indication that the report answers negatively are absent; alternatives,
+    questions and rule-outs are uncertain. `side` is the side that the report names, in whatever convention it was written, None where it
+    names none; `label` is from a fixed vocabulary, None for a denial of something outside it.
+    """
+    return list(read_report(report).findings)
+
+
+@lru_cache(maxsize=64)
+def read_report(report: str) -> Reading:
+    """The findings, and the sentences without any with the reason."""
+    low = fold(report)
+    found: list[tuple[Finding, Section]] = []
+    skipped: list[Skipped] = []
+    for sentence in sentences(report):
+        units, _ = units_of(low, sentence)
+        kept = [unit for unit in units if not unit.dropped]
+        found += [(_finding(report, low, unit), sentence.section) for unit in kept]
+        dropped = [(unit.start, unit.end, unit.dropped) for unit in units if unit.dropped]
+        if not kept:
+            reason: Reason = "no_finding" if sentence.section == "findings" else sentence.section
+            dropped = [(sentence.start, sentence.end, dropped[0][2] if dropped else reason)]
+        skipped += [Skipped(report[a:b], (a, b), reason) for a, b, reason in dropped]
+    return Reading(tuple(_answer_questions(found)), tuple(skipped))
+
+
+@lru_cache(maxsize=2048)
+def is_negated(text: str) -> bool:
+    """Whether the whole prompt denies ("no pleural effusion", "lungs are clear"). A mixed prompt does not.
+
+    In doubt the answer is no: a mask too many can be seen and judged, a mask that was withheld cannot. So every word outside the denials
+    must be harmless, and "no new opacity" or "no enlargement" denies only half.
+    """
+    low = fold(text)
+    parts = [units_of(low, sentence) for sentence in sentences(text)]
+    denied = all(units and not doubt and all(unit.polarity == "absent" for unit in units) for units, doubt in parts)
+    return bool(parts) and denied and not _HALF_DENIED.search(low)
+
+
+_HALF_DENIED = re.compile(r"\b(?:new|other|further|additional|more|known|enlargement|residual)\b")
+
+
+def _finding(report: str, low: str, unit: Unit) -> Finding:
+    start, end = unit.start, unit.end
+    while start < end and not (report[start].isalnum() or report[start] in "?("):
+        start += 1
+    while end > start and not (report[end - 1].isalnum() or report[end - 1] in "?)%"):
+        end -= 1
+    return Finding(report[start:end], (start, end), unit.polarity, unit.side, zone_in(low[start:end]), unit.label)
+
+
+_LUNG = frozenset(
+    "pneumonia infection tuberculosis atelectasis edema consolidation infiltrate opacity nodule mass tumor cavity lesion".split()
+) | {"airspace disease", "interstitial disease"}
+
+
+def _answer_questions(found: list[tuple[Finding, Section]]) -> Iterator[Finding]:
+    """The findings; a question of the indication is absent where the rest of the report denies what it asks and affirms it nowhere."""
+    rest = [finding for finding, section in found if section == "findings"]
+    affirmed = {finding.label for finding in rest if finding.polarity != "absent"}
+    denied = {finding.label for finding in rest if finding.polarity == "absent"}
+    for finding, section in found:
+        if section == "indication" and finding.label not in affirmed:
+            clear = "abnormality" in denied or ("lung" in denied and finding.label in _LUNG)
+            if finding.label in denied or clear:
+                finding = replace(finding, polarity="absent")
+        yield finding

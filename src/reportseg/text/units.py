@@ -1,0 +1,372 @@
+"""The units of a sentence: stretches that each affirm, deny or doubt one finding, device or structure.
+
+A sentence is cut into pieces at commas, "and", "or", "with", and before words that deny or doubt. A denial or doubt governs the terms of
+its piece and is handed on to the next pieces as `_carries` tells. A piece that names a finding, or a structure called normal, makes a unit;
+a piece that names neither belongs to the unit before it, else to the one after it. Every step is linear in the length of the sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+
+from ..types import Polarity, Side
+from . import lexicon as lex
+from .sentences import Reason, Sentence
+from .whereabouts import governs, placed_side, side_in
+
+# ---------------------------------------------------------------- marks
+
+_FINDING, _FINDING_LABELS = lex.labelled(lex.FINDINGS, "f")
+_STRUCTURE, _STRUCTURE_LABELS = lex.labelled(lex.STRUCTURES, "s")
+_FIRST = {
+    "pseudo": lex.PSEUDO,
+    "doubted": lex.DOUBTED_AFTER,
+    "denied": lex.DENIED_AFTER,
+    "doubts": lex.DOUBTS,
+    "denies": lex.DENIES,
+    "turn": lex.TURNS,
+    "alternative": lex.ALTERNATIVES,
+}
+_LAST = {"normal": lex.NORMAL, "generic": lex.GENERIC, "tip": lex.TIP, "lead": lex.LEADS, "join": lex.JOINS}
+
+
+@lru_cache(maxsize=1)
+def _marker() -> re.Pattern[str]:
+    """All of the lexicon as one expression; a match's group says which table it is from. Words of _FIRST win over terms."""
+
+    def words(kinds: dict[str, str]) -> str:
+        return "|".join(f"(?P<{name}>{lex.alternation(pattern)})" for name, pattern in kinds.items())
+
+    edge = r"(?:(?<!\w)(?=\w)|(?=[^\w\s]))"
+    return re.compile(
+        rf"{edge}(?:{words(_FIRST)}|{_FINDING}|{_STRUCTURE}|{words(_LAST)})(?:(?<!\w)|(?!\w))|(?<=\w)(?P<apostrophe>n't)(?!\w)"
+    )
+
+
+_ADVICE = re.compile(rf"\b{lex.alternation(lex.ADVICE)}\b")
+_HISTORY = re.compile(rf"\b{lex.alternation(lex.HISTORY)}\b")
+_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
+_CLAUSE = re.compile(
+    r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
+    r"(?! (?:\w+ly )?(?:also )?(?:seen|present|identified|visible|visuali[sz]ed|detected|observed|evident|noted|found|appreciated|demonstrated|apparent)\b)"
+)
+_THERE = re.compile(r"\bthere (?:is|are|was|were)\b")
+_FRESH = re.compile(
+    r"\b(?:left|right|bilateral\w*|both|[rl][uml]l|stable|unchanged|mild(?:ly)?|minimal(?:ly)?|small|moderate(?:ly)?|severe(?:ly)?|"
+    r"tiny|trace|old|chronic|healed|persistent|interval|increased|decreased|scattered|multiple|calcified|degenerative|status|again|there|\d+)\b"
+)
+_COPULA = re.compile(r"\w+ (?:is|are|was|were|appears?|remains?) ")
+#: Words that affirm nothing, beside a denial.
+_HARMLESS = frozenset(
+    """
+    the a an in on of at to is are was were be been has have this that these it its there and or for as with within left right upper
+    middle mid lower both all either any side sided bilateral bilaterally lung lungs lobe lobes zone zones field fields base bases apex
+    apices region area seen present identified visible visualized visualised noted evident found detected appreciated demonstrated film
+    image chest radiograph study evidence sign signs shows show focal definite acute large small significant suspicious patient xray
+    x-ray ct scan
+    """.split()
+)
+#: Words whose denial denies no finding: "no comparison", "no pain".
+_EMPTY = frozenset(
+    """
+    comparison prior previous change interval history evidence film films study studies image images sign signs definite significant
+    focal the a an of in on for with is are was were seen identified noted present there to be been it and or xxxx priors available exam
+    radiograph radiographs other further new old more less than acute any such this that these time doubt question lateral frontal view
+    views pain fever
+    """.split()
+)
+
+
+@dataclass
+class _Piece:
+    """A stretch between two cuts. `cut` is what stands before it: start, join, alternative, lead, turn, or word (a denial or doubt)."""
+
+    start: int
+    end: int
+    cut: str
+    cut_text: str = ""
+    terms: list[tuple[int, str]] = field(default_factory=list)
+    generic: list[str] = field(default_factory=list)
+    tip: bool = False
+    spread: bool = False  # shares the "normal" in front of an earlier structure
+    structures: list[tuple[int, str]] = field(default_factory=list)
+    normal: list[tuple[int, str]] = field(default_factory=list)
+    before: list[tuple[int, str, str]] = field(default_factory=list)  # place, denies or doubts, the words
+    after: list[tuple[int, str]] = field(default_factory=list)  # place, denied or doubted
+    text: str = ""
+
+    @property
+    def clause(self) -> bool:
+        return bool(_CLAUSE.search(self.text))
+
+    @property
+    def joined(self) -> bool:
+        return self.cut in {"join", "alternative"}
+
+
+@dataclass
+class Unit:
+    """One finding before it is one: a stretch of the report. `dropped` says why it is none after all."""
+
+    start: int
+    end: int
+    polarity: Polarity
+    label: str | None
+    piece: int  # number of the piece that named it
+    dropped: Reason | None = None
+    side: Side | None = None
+
+
+def _pieces(low: str, sentence: Sentence) -> list[_Piece]:
+    pieces = [_Piece(sentence.start, sentence.end, "start")]
+    for mark in _marker().finditer(low, sentence.start, sentence.end):
+        kind, here = str(mark.lastgroup), pieces[-1]
+        if kind == "apostrophe":
+            kind = "denies"
+        if kind in {"join", "alternative", "lead", "turn"}:
+            here.end = mark.start()
+            pieces.append(_Piece(mark.end() if kind != "turn" else mark.start(), sentence.end, kind, mark.group()))
+        elif kind in {"denies", "doubts"}:
+            if here.terms or here.normal or here.generic:
+                here.end = mark.start()
+                here = _Piece(mark.start(), sentence.end, "word")
+                pieces.append(here)
+            here.before.append((mark.start(), kind, mark.group()))
+        elif kind in {"denied", "doubted"}:
+            here.after.append((mark.start(), kind))
+        elif kind == "normal":
+            here.normal.append((mark.start(), mark.group()))
+        elif kind == "generic":
+            here.generic.append(mark.group())
+        elif kind == "tip":
+            here.tip = True
+        elif kind in _FINDING_LABELS:
+            here.terms.append((mark.start(), _FINDING_LABELS[kind]))
+        elif kind in _STRUCTURE_LABELS:
+            here.structures.append((mark.start(), _STRUCTURE_LABELS[kind]))
+    for piece in pieces:
+        piece.text = low[piece.start : piece.end]
+    return pieces
+
+
+# ---------------------------------------------------------------- polarity
+
+
+def _polarities(pieces: list[_Piece]) -> list[Polarity]:
+    """What governs the terms of each piece."""
+    later_or = [False] * (len(pieces) + 1)
+    for i in range(len(pieces) - 2, -1, -1):
+        following = pieces[i + 1]
+        later_or[i] = following.cut == "alternative" or (following.cut == "join" and not following.clause and later_or[i + 1])
+    state: Polarity = "present"
+    narrow = False
+    found: list[Polarity] = []
+    for piece, carried in zip(pieces, later_or, strict=False):
+        opens = piece.cut in {"start", "turn"} or (piece.cut != "word" and not _carries(piece, carried))
+        if opens or (narrow and piece.cut != "alternative"):
+            state, narrow = "present", False
+        for place, kind, words in piece.before:
+            if kind == "denies":
+                state, narrow = "absent", bool(lex.NARROW.fullmatch(words))
+            elif state != "absent" or (piece.joined and not piece.text[: place - piece.start].strip() and words != "suspicious"):
+                state, narrow = "uncertain", False
+        found.append(state)
+    return found
+
+
+def _carries(piece: _Piece, later_or: bool) -> bool:
+    """Whether the denial or doubt of the piece before reaches this one."""
+    if piece.cut == "alternative":
+        return not _THERE.search(piece.text)
+    if piece.cut == "lead" and piece.cut_text != "with":
+        return True
+    if piece.cut_text == ":" or piece.clause:
+        return False
+    return later_or or not _FRESH.search(piece.text)
+
+
+# ---------------------------------------------------------------- units
+
+
+def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
+    """The units of a sentence, and whether it holds something besides them that may affirm."""
+    if sentence.section in {"technique", "recommendation"}:
+        return [], True
+    pieces = _pieces(low, sentence)
+    states = _polarities(pieces)
+    waits = _waits(pieces)
+    units: list[Unit] = []
+    waiting: list[tuple[int, _Piece]] = []  # pieces in front of the unit they belong to
+    doubt = False
+    normal_ahead = False  # one of them is "normal" without what
+    structure: str | None = None
+    for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
+        made = _make(pieces, number, state, bool(units), normal_ahead, structure)
+        same = bool(units) and piece.cut != "turn" and not waiting
+        if piece.structures:
+            structure = piece.structures[-1][1]
+        if made is not None:
+            for i, earlier in waiting:
+                if earlier.structures and piece.structures and piece.joined and not piece.terms:
+                    units.append(Unit(earlier.start, earlier.end, made.polarity, earlier.structures[0][1], i))
+                else:
+                    made.start = min(made.start, earlier.start)
+            waiting, normal_ahead = [], False
+            units.append(made)
+        elif waits[number] or not same:
+            if _WORD.search(piece.text) and piece.cut != "turn":
+                waiting.append((number, piece))
+                normal_ahead |= bool(piece.normal and not piece.structures)
+            doubt |= piece.cut == "turn"
+        else:
+            units[-1].end = piece.end
+            doubt |= not (piece.cut == "alternative" or _harmless(piece))
+        _apply_after(piece, units, pieces, leads=number + 1 < len(pieces) and pieces[number + 1].cut == "lead")
+        if piece.cut == "alternative" and made is not None:
+            _alternatives(units, pieces)
+    doubt |= any(not _harmless(piece) for _, piece in waiting)
+    if low.endswith("?", sentence.start, sentence.end):
+        for unit in units:
+            unit.polarity = "uncertain" if unit.polarity == "present" else unit.polarity
+    _drop(low, sentence, units, pieces)
+    for unit in units:
+        unit.side = side_in(low[unit.start : unit.end])
+    _share_sides(low, units, pieces)
+    return units, doubt
+
+
+def _make(pieces: list[_Piece], number: int, state: Polarity, follows: bool, normal_ahead: bool, structure: str | None) -> Unit | None:
+    """The unit that a piece names, or None. `structure` is the last one named before it."""
+    piece = pieces[number]
+
+    def unit(polarity: Polarity, label: str | None) -> Unit:
+        return Unit(piece.start, piece.end, polarity, label, number)
+
+    own = piece.structures[0][1] if piece.structures else None
+    if piece.terms:
+        called_normal = piece.normal and "limits" in piece.normal[-1][1] and piece.normal[-1][0] > piece.terms[-1][0]
+        return unit("absent" if called_normal else state, _label(piece))
+    if piece.generic and (state == "absent" or (own and piece.generic[-1].startswith("abnormalit"))):
+        return unit(state, own or "abnormality")
+    if piece.normal and (own or _COPULA.search(piece.text[: piece.normal[0][0] - piece.start]) or "otherwise" in piece.text):
+        return unit("present" if state == "absent" else "absent", own or structure)
+    if piece.normal and (piece.cut == "turn" or piece.cut_text == ":"):
+        return unit("absent", structure)
+    piece.spread = piece.joined and _all_normal(pieces[number - 1])
+    if own and (piece.spread or normal_ahead):
+        return unit("absent", own)
+    if piece.tip and not follows:
+        return unit(state, "catheter")
+    denials = [place for place, kind, words in piece.before if kind == "denies" and not lex.NARROW.fullmatch(words)]
+    if denials and any(word not in _EMPTY for word in _WORD.findall(piece.text[denials[-1] - piece.start :])[1:]):
+        return unit("absent", None)
+    return None
+
+
+def _all_normal(piece: _Piece) -> bool:
+    """ "Normal heart size": what joins it is normal too."""
+    if piece.terms or not piece.structures:
+        return False
+    return piece.spread or bool(piece.normal and piece.normal[0][0] < piece.structures[0][0])
+
+
+def _label(piece: _Piece) -> str:
+    """The most telling label of a piece: not an adjective or a shadow where something is named, and an enlarged heart by its name."""
+    labels = [label for _, label in piece.terms]
+    telling = [label for label in labels if label not in _VAGUE] or labels
+    if telling[0] == "enlargement" and any(label == "heart" for _, label in piece.structures):
+        return "cardiomegaly"
+    return telling[0]
+
+
+_VAGUE = frozenset({"opacity", "calcification", "abnormal", "enlargement", "deformity", "cyst", "device", "shift"})
+
+
+def _waits(pieces: list[_Piece]) -> list[bool]:
+    """Pieces that name a structure only, and share the normal statement or the finding that is said of the next one."""
+    waits = [False] * len(pieces)
+    for i in range(len(pieces) - 2, -1, -1):
+        here, following = pieces[i], pieces[i + 1]
+        bare = bool(here.structures) and not (here.terms or here.normal or here.generic or here.before)
+        said = bool(following.structures and following.normal and not following.terms) or (waits[i + 1] and bool(following.structures))
+        waits[i] = bare and following.joined and said
+    return waits
+
+
+def _apply_after(piece: _Piece, units: list[Unit], pieces: list[_Piece], leads: bool) -> None:
+    """ "effusion and pneumothorax have resolved", "pneumonia is possible": words that deny or doubt what stands before them."""
+    verdict: Polarity | None = None
+    if piece.after:
+        verdict = "absent" if piece.after[-1][1] == "denied" else "uncertain"
+    elif piece.cut == "word" and not leads and piece.before[-1][1] == "doubts" and not (piece.terms or piece.generic or piece.structures):
+        verdict = "uncertain"
+    if verdict is None or not units or (piece.cut != "turn" and units[-1].piece < 0):
+        return
+    for i in range(len(units) - 1, -1, -1):
+        unit = units[i]
+        if i < len(units) - 1 and (pieces[unit.piece].clause or unit.polarity != "present"):
+            break
+        unit.polarity = verdict if unit.polarity != "absent" or verdict == "uncertain" else unit.polarity
+        if not pieces[unit.piece].joined or piece.cut == "turn":
+            break
+
+
+def _alternatives(units: list[Unit], pieces: list[_Piece]) -> None:
+    """ "scar, atelectasis or pneumonia": the last unit, the one before the "or", and those of the same list are uncertain."""
+    if len(units) < 2 or units[-1].polarity != "present" or units[-2].polarity == "absent":
+        return
+    units[-1].polarity = units[-2].polarity = "uncertain"
+    for i in range(len(units) - 2, 0, -1):
+        piece = pieces[units[i].piece]
+        if (
+            piece.cut != "join"
+            or piece.cut_text != ","
+            or _FRESH.search(piece.text)
+            or piece.structures
+            or units[i - 1].polarity != "present"
+        ):
+            break
+        units[i - 1].polarity = "uncertain"
+
+
+def _harmless(piece: _Piece) -> bool:
+    return all(word in _HARMLESS for word in _WORD.findall(piece.text))
+
+
+def _drop(low: str, sentence: Sentence, units: list[Unit], pieces: list[_Piece]) -> None:
+    """Marks what is said of the past, as advice, or as the reason of the examination."""
+    text = low[sentence.start : sentence.end]
+    advice = [m.start() + sentence.start for m in _ADVICE.finditer(text)]
+    history = [m.start() + sentence.start for m in _HISTORY.finditer(text)]
+    bounds = [piece.start for piece in pieces if piece.cut in {"start", "turn"} or piece.cut_text == ","]
+    for unit in units:
+        after = bisect_right(bounds, unit.start)
+        begin, end = bounds[max(after - 1, 0)], max(bounds[after] if after < len(bounds) else sentence.end, unit.end)
+        if _within(advice, begin, end):
+            unit.dropped = "recommendation"
+        elif _within(history, begin, unit.end):
+            unit.dropped = "history"
+        elif sentence.section == "indication" and unit.polarity != "uncertain":
+            unit.dropped = "indication"
+
+
+def _within(places: list[int], begin: int, end: int) -> bool:
+    """Whether one of the places, in order, lies between the two."""
+    return bisect_left(places, begin) < bisect_left(places, end)
+
+
+def _share_sides(low: str, units: list[Unit], pieces: list[_Piece]) -> None:
+    """One side said of two findings that "and" or "or" joins, where grammar says so (`governs`, `placed_side`)."""
+    for one, two in pairwise(units):
+        first, second = pieces[one.piece], pieces[two.piece]
+        joined = second.joined and second.cut_text not in {",", ":", "(", ")"} and two.piece == one.piece + 1
+        if not joined or one.polarity != two.polarity:
+            continue
+        if one.side and not two.side and not second.structures and governs(low[one.start : one.end]):
+            two.side = one.side
+        elif two.side and not one.side and not first.structures:
+            one.side = placed_side(low[two.start : two.end])
