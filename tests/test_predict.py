@@ -15,7 +15,7 @@ from reportseg import predictions
 from reportseg.data.manifest import read_manifest
 from reportseg.errors import InputError
 from reportseg.io import read_image, read_mask
-from reportseg.predict import Segmenter, jobs_from, predict_files
+from reportseg.predict import Segmenter, jobs_from, jobs_from_report, predict_files
 from reportseg.schemas import CSV_COLUMNS, PredictionFile, read_json
 from reportseg.types import INTENDED_USE
 from tiny import LEFT, RIGHT, film, write_bundle
@@ -113,7 +113,7 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "id": "a",
         "bundle_sha256": segmenter.sha256,
         "ensemble": [],
-        "finding": {"text": LEFT, "span": None, "zone": None, "label": None},
+        "finding": {"text": LEFT, "span": None, "side": None, "zone": None, "label": None},
         "polarity": "present",
         "presence": "unavailable",
         "area_px": expected.area_px,
@@ -123,6 +123,7 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.3},
         "engine": "torch-cpu",
         "warnings": [],
+        "unknown_words": [],
         "time_s": 0,
         "intended_use": INTENDED_USE,
     }
@@ -136,6 +137,7 @@ def test_the_table_has_one_row_a_case(tmp_path, segmenter, films):
             "id": "a",
             "row": "1",
             "finding": LEFT,
+            "polarity": "present",
             "status": "done",
             "mask": "a.mask.png",
             "presence": "unavailable",
@@ -383,7 +385,7 @@ def test_the_tables_grow_while_the_work_goes_on(tmp_path, segmenter, films, monk
     predict_files(
         segmenter, jobs_from(films, LEFT), tmp_path / "out", batch=2, progress=lambda *_: seen.append(len(rows(tmp_path / "out")))
     )
-    assert seen == [0, 2, 2, 4, 4, 4]
+    assert seen == [0, 2, 2, 4, 4, 5]
 
 
 def test_a_full_disk_stops_cleanly_and_a_resume_goes_on(tmp_path, segmenter, films, monkeypatch):
@@ -407,3 +409,86 @@ def test_an_output_that_is_a_file_or_lies_under_one(tmp_path, segmenter, films):
     refused("exists", segmenter, jobs_from(films, LEFT), films[0])
     refused("unwritable", segmenter, jobs_from(films, LEFT), films[0] / "out")
     assert read_image(films[0]).geometry.shape == (8, 8)
+
+
+# ---------------------------------------------------------------- reports
+
+REPORT = "Opacity in the left lower lobe. No effusion. Possible nodule.\nTechnique: two views."
+
+
+def asked(segmenter, paths, out, report=REPORT, **options):
+    jobs, reports = jobs_from_report(segmenter, paths, report)
+    return predict_files(segmenter, jobs, out, reports=reports, **options)
+
+
+def test_a_report_gives_a_mask_for_each_finding_that_it_affirms_or_doubts(tmp_path, segmenter, films, monkeypatch):
+    encoded, real = [], segmenter.encode_images
+    monkeypatch.setattr(segmenter, "encode_images", lambda images: encoded.append(len(images)) or real(images))
+    done = asked(segmenter, films[:2], tmp_path / "out", laterality="image")
+    assert (done.done, done.exit_code) == (4, 0)
+    assert encoded == [1, 1], "each film once"
+    assert ids(tmp_path / "out") == ["a-f1", "a-f2", "b-f1", "b-f2"]
+    table = rows(tmp_path / "out")
+    assert [(row["finding"], row["polarity"], row["status"], row["row"]) for row in table[:2]] == [
+        ("Opacity in the left lower lobe", "present", "done", "1"),
+        ("Possible nodule", "uncertain", "done", "1"),
+    ]
+    stored = read_json(tmp_path / "out" / "a-f1.json", PredictionFile)
+    assert stored.finding.model_dump() == {
+        "text": "Opacity in the left lower lobe",
+        "span": (0, 30),
+        "side": "left",
+        "zone": "lower",
+        "label": "opacity",
+    }
+    alone = segmenter.segment(films[0], "Opacity in the left lower lobe", laterality="image")
+    assert stored.area_px == alone.area_px
+
+
+def test_the_file_of_a_report_lists_what_was_denied_and_what_gave_no_finding(tmp_path, segmenter, films):
+    asked(segmenter, films[:1], tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "a.report.json").read_text())
+    assert [(f["id"], f["polarity"], f["text"], f["span"]) for f in told["findings"]] == [
+        ("a-f1", "present", "Opacity in the left lower lobe", [0, 30]),
+        (None, "absent", "No effusion", [32, 43]),
+        ("a-f2", "uncertain", "Possible nodule", [45, 60]),
+    ]
+    assert told["skipped"] == [{"text": "two views.", "span": [73, 83], "reason": "technique"}]
+    assert told["intended_use"] == INTENDED_USE
+
+
+@pytest.mark.parametrize(("report", "warning"), [("No effusion.", ["negated"]), ("Keine Ergüsse.", ["out_of_vocabulary"])])
+def test_a_report_that_asks_nothing_leaves_its_file_and_no_mask(tmp_path, segmenter, films, report, warning):
+    done = asked(segmenter, films[:1], tmp_path / "out", report)
+    assert (done.done, done.exit_code) == (0, 0)
+    assert json.loads((tmp_path / "out" / "a.report.json").read_text())["warnings"] == warning
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.report.json", "failures.csv", "predictions.csv"]
+    assert not rows(tmp_path / "out")
+
+
+def test_a_film_that_cannot_be_read_fails_for_each_of_its_findings(tmp_path, segmenter, films):
+    films[0].write_bytes(b"not a film")
+    done = asked(segmenter, films[:2], tmp_path / "out")
+    assert (done.done, done.failed, done.exit_code) == (2, 2, 3)
+    assert ids(tmp_path / "out", "failures.csv") == ["a-f1", "a-f2"]
+
+
+def test_a_report_resumes_and_is_never_mixed_with_another(tmp_path, segmenter, films):
+    out = tmp_path / "out"
+    asked(segmenter, films[:1], out)
+    (out / "a-f2.json").unlink()
+    again = asked(segmenter, films[:1], out, resume=True)
+    assert (again.done, again.skipped) == (1, 1)
+    with pytest.raises(InputError, match="another report"):
+        asked(segmenter, films[:1], out, "Opacity in the left lower lobe.", resume=True)
+    with pytest.raises(InputError, match="exists already"):
+        asked(segmenter, films[:1], out)
+    asked(segmenter, films[:1], out, "Mass.", overwrite=True)
+    assert ids(out) == ["a-f1"]
+
+
+def test_long_names_keep_their_findings_apart(tmp_path, segmenter):
+    paths = [tmp_path / f"{'x' * 96}{end}.png" for end in "ab"]
+    jobs, _ = jobs_from_report(segmenter, paths, REPORT)
+    assert len({job.id for job in jobs}) == 4
+    assert all(len(job.id) <= 100 and job.id.endswith(("-f1", "-f2")) for job in jobs)

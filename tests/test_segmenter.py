@@ -331,3 +331,63 @@ def test_engines_and_devices_that_are_not_there(folder):
         Segmenter.from_pretrained(folder / "image", engine="abacus")
     with pytest.raises(InputError, match="not available"):
         Segmenter.from_pretrained(folder / "image", device="abacus")
+
+
+# ---------------------------------------------------------------- reports
+
+
+def test_a_report_is_answered_finding_by_finding_and_its_film_encoded_once(segmenter, monkeypatch):
+    films, real = [], segmenter.encode_images
+    monkeypatch.setattr(segmenter, "encode_images", lambda sources: films.append(len(sources)) or real(sources))
+    report = "Opacity in the left lower lobe, possibly pneumonia. No effusion. Thank you. Heart is enlarged."
+    answer = segmenter.segment_report(film(), report, id="a", laterality="image")
+    assert films == [1]
+    assert [(p.id, p.text, p.polarity) for p in answer.predictions] == [
+        ("a-f1", "Opacity in the left lower lobe", "present"),
+        ("a-f2", "possibly pneumonia", "uncertain"),
+        ("a-f3", "Heart is enlarged", "present"),
+    ]
+    assert [p.finding for p in answer.predictions] == list(answer.reading.asked)
+    assert [f.text for f in answer.reading.findings if f.polarity == "absent"] == ["No effusion"]
+    assert [part.text for part in answer.reading.skipped] == ["Thank you."]
+    same(answer.predictions[0], segmenter.segment(film(), "Opacity in the left lower lobe", laterality="image"))
+
+
+def test_a_finding_is_asked_with_the_side_that_grammar_gives_it(folder):
+    segmenter = Segmenter.from_pretrained(folder / "image")
+    answer = segmenter.segment_report(film(), "Left-sided atelectasis and effusion.", laterality="image")
+    effusion = answer.reading.asked[1]
+    assert (effusion.text, effusion.side) == ("effusion", "left")
+    assert segmenter.ask("effusion", "image", None, effusion).prompts == ("left effusion",)
+    assert segmenter.ask("effusion", "patient", None, effusion).prompts == ("right effusion",)
+    assert "laterality_assumed" in segmenter.ask("effusion", None, None, effusion).warnings
+    assert answer.predictions[1].text == "effusion"
+
+
+@pytest.mark.parametrize(
+    ("report", "warnings", "unknown"),
+    [
+        ("No effusion. Lungs are clear.", ("negated",), ()),
+        ("Der Herzschatten ist normal breit.", ("out_of_vocabulary",), ("der", "herzschatten", "ist", "normal", "breit")),
+        ("Opacity in the left lung.", (), ()),
+        ("", (), ()),
+    ],
+)
+def test_what_concerns_a_whole_report_is_said_once(segmenter, report, warnings, unknown):
+    answer = segmenter.segment_report(film(), report)
+    assert (answer.warnings, answer.unknown_words) == (warnings, unknown)
+    assert bool(answer.predictions) == (not warnings and bool(report))
+
+
+def test_unknown_words_are_named_where_they_are_warned_about(segmenter):
+    answer = segmenter.segment(film(), "Zebra stripes in the upper lung")
+    assert "out_of_vocabulary" in answer.warnings
+    assert answer.unknown_words == ("zebra", "stripes", "in", "the")
+    assert segmenter.segment(film(), LEFT).unknown_words == ()
+
+
+def test_a_report_that_cannot_be_read_is_an_input_error(segmenter):
+    for report, code in [("a" * 40_000, "text_too_long"), ("a\0", "text_nul"), ("\ud800", "text_encoding")]:
+        with pytest.raises(InputError) as caught:
+            segmenter.segment_report(film(), report)
+        assert caught.value.code == code

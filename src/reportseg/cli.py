@@ -354,6 +354,9 @@ def predict(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Image files, all asked the same --text.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="What to look for.")] = None,
     jobs: Annotated[Path | None, typer.Option("--jobs", metavar="CSV", help="A manifest without masks: columns image and text.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="A report; one mask for each finding that it affirms or doubts.")
+    ] = None,
     laterality: WhoseLeft = None,
     formats: Annotated[str, typer.Option("--format", metavar="LIST", help="What to write; this version: png.")] = "png",
     engine: Annotated[Literal["auto", "torch"], typer.Option("--engine", help="What computes.")] = "auto",
@@ -365,30 +368,41 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a mask for each image and its sentence.
+    """Write a mask for each image and its sentence, or for each finding of a report.
 
     Cases that fail are listed in failures.csv and the others go on: exit 3, or 2 if nothing could be done.
     """
     from dataclasses import replace
 
-    from .console import print_predictions, progress
+    from .console import print_predictions, print_reading, progress
     from .data.manifest import read_manifest
     from .errors import InputError
     from .limits import DEFAULT
-    from .predict import Segmenter, jobs_from, predict_files
+    from .predict import Segmenter, jobs_from, jobs_from_report, load_report, predict_files
 
     limits = DEFAULT if max_pixels is None else replace(DEFAULT, pixels=max_pixels)
-    if images and text is not None and jobs is None:
-        cases = jobs_from(images, text, limits)
-    elif jobs is not None and not images and text is None:
+    if bool(images) == (jobs is not None) or (text, report, jobs).count(None) != 2:
+        raise InputError("what to predict is not clear", "", "Name images and --text or --report, or --jobs alone.", "usage")
+    told = "" if report is None else load_report(report, limits)
+    cases = [] if report else jobs_from(images or [], text or "", limits)
+    if jobs is not None:
         cases = list(read_manifest(jobs, need_masks=False, limits=limits).samples)
-    else:
-        raise InputError("what to predict is not clear", "", "Name images and --text, or --jobs alone.", "usage")
     segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), limits=limits)
-    with progress(quiet, "predict") as report:
+    cases, reports = jobs_from_report(segmenter, images or [], told) if report else (cases, [])
+    with progress(quiet, "predict") as show:
         done = predict_files(
-            segmenter, cases, out, formats=_list(formats), laterality=laterality, overwrite=overwrite, resume=resume, progress=report
+            segmenter,
+            cases,
+            out,
+            formats=_list(formats),
+            laterality=laterality,
+            overwrite=overwrite,
+            resume=resume,
+            progress=show,
+            reports=reports,
         )
+    if reports and not as_json:
+        print_reading(reports[0])
     print_predictions(done, out, as_json)
     raise typer.Exit(done.exit_code)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .knowledge.build import Built
     from .knowledge.check import Finding
     from .predict import PredictReport
-    from .schemas import BankFile, Comparison, Metrics, Scores
+    from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores
 
 PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
@@ -189,6 +190,14 @@ def print_built(built: Built, as_json: bool, quiet: bool) -> None:
     tokens = f"{'about ' if built.estimated else ''}{built.prompt_tokens} + {built.answer_tokens} tokens"
     print(f"{built.bank}: {built.statements} statements of {built.concepts - len(built.failed)} concepts")
     print(f"{built.fresh} asked ({tokens}), {built.cached} from the cache, {len(built.dropped)} dropped, {len(built.failed)} failed")
+
+
+def print_reading(report: ReportFile) -> None:
+    """How a report was understood, in numbers: its text stays in its file."""
+    counts = Counter(finding.polarity for finding in report.findings)
+    parts = [f"{counts[polarity]} {polarity}" for polarity in ("present", "uncertain", "absent")]
+    warned = f"; {', '.join(report.warnings)}" if report.warnings else ""
+    print(f"report: {', '.join(parts)}, {len(report.skipped)} passages without a finding{warned}")
 
 
 @contextmanager

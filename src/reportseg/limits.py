@@ -117,6 +117,14 @@ def safe_id(stem: str) -> str:
     return name if len(name) <= MAX_ID else f"{name[: MAX_ID - 9]}-{mark}"
 
 
+def finding_id(film: str, number: int) -> str:
+    """The id of the mask for a report's finding: that of the film and -f1, -f2; a long film's name makes room and keeps a hash."""
+    suffix = f"-f{number}"
+    if len(film) + len(suffix) > MAX_ID:
+        film = f"{film[: MAX_ID - len(suffix) - 9]}-{hashlib.sha256(film.encode()).hexdigest()[:8]}"
+    return film + suffix
+
+
 def unique_ids(paths: Sequence[str | Path]) -> list[str]:
     """One id per path, in order: the stem; with the parent folder where another file has that stem (a__1); -2, -3 for repeated rows.
 

@@ -8,15 +8,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from .errors import InputError
-from .limits import DEFAULT, Limits, check_text, unique_ids
-from .predictions import PredictionFolder
-from .segmenter import BATCH, Encoded, Question, Segmenter
+from .limits import DEFAULT, Limits, check_file, check_text, finding_id, unique_ids
+from .predictions import PredictionFolder, report_file
+from .schemas import ReportFile
+from .segmenter import BATCH, Encoded, Question, ReportAnswer, Segmenter
 from .types import Image, Laterality, Sample
 
-__all__ = ["Encoded", "PredictReport", "Question", "Segmenter", "jobs_from", "predict_files"]
+__all__ = [
+    "Encoded",
+    "PredictReport",
+    "Question",
+    "ReportAnswer",
+    "Segmenter",
+    "jobs_from",
+    "jobs_from_report",
+    "load_report",
+    "predict_files",
+]
 
 READERS = 2  # threads that read films
 HELD_VALUES = 2**25  # numbers of films kept waiting, 128 MiB as float32; a larger film goes alone
@@ -46,6 +58,34 @@ def jobs_from(paths: Sequence[str | Path], text: str, limits: Limits = DEFAULT) 
     ]
 
 
+def load_report(path: str | Path, limits: Limits = DEFAULT) -> str:
+    """A report in UTF-8. InputError that names the file and never its text: those of check_file and check_text."""
+    file = check_file(path)
+    if file.stat().st_size > limits.text_bytes + 3:
+        what = f"the report is larger than the limit of {limits.text_bytes:,} bytes"
+        raise InputError(what, path, "Keep the sentences that describe the image.", "text_too_long")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError("the report is not UTF-8", path, "Save it as plain text in UTF-8.", "text_encoding") from e
+    return check_text(text, path, limits)
+
+
+def jobs_from_report(segmenter: Segmenter, paths: Sequence[str | Path], report: str) -> tuple[list[Sample], list[ReportFile]]:
+    """A job for each film and each finding that the report affirms or doubts, and for each film how the report was understood.
+
+    InputError: those of check_text.
+    """
+    reading, warnings, unknown = segmenter.read_report(report)
+    ids = unique_ids(paths)
+    jobs = [
+        Sample(id=finding_id(id, number), image=Path(path), mask=None, text=finding.text, row=row, finding=finding)
+        for row, (id, path) in enumerate(zip(ids, paths, strict=True), 1)
+        for number, finding in enumerate(reading.asked, 1)
+    ]
+    return jobs, [report_file(id, reading, warnings, unknown) for id in ids]
+
+
 def predict_files(
     segmenter: Segmenter,
     jobs: Sequence[Sample],
@@ -57,47 +97,60 @@ def predict_files(
     resume: bool = False,
     batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
+    reports: Sequence[ReportFile] = (),
 ) -> PredictReport:
     """Answers every job into `out`. A case that cannot be read is a line of failures.csv and the others go on.
+
+    Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
     case for what concerns all of them (see PredictionFolder), and later only where the output cannot be written; the tables are then as
     whole as the disk allows.
     """
     segmenter.ask("", laterality)  # a convention that does not exist concerns all of them
-    folder = PredictionFolder(out, jobs, formats, overwrite, resume)
+    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports)
     hashes = (segmenter.sha256, *segmenter.ensemble)
     whose: dict[str, Laterality | None] = {job.id: laterality or (job.laterality if job.laterality != "none" else None) for job in jobs}
     todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id]))]
     folder.save()  # an output that cannot be written shows now, not after an hour
+    folder.write_reports()
     failures: list[tuple[str, InputError]] = []
-    group: list[tuple[Sample, Image, Question]] = []
+    group: list[tuple[Image, list[tuple[Sample, Question]]]] = []  # films, each with what it is asked
     done = 0
 
     def answer() -> None:
+        """One question each for the films of a group; a film with several stands alone in its group."""
+        nonlocal done
         started = time.perf_counter()
-        encoded = segmenter.encode_images([image for _, image, _ in group])
-        predictions = segmenter.answer(encoded, [question for _, _, question in group], [job.id for job, _, _ in group], started)
-        for (job, image, _), prediction in zip(group, predictions, strict=True):
-            folder.write(job, prediction, image.pixels_HWC, segmenter.ensemble)
+        encoded = segmenter.encode_images([image for image, _ in group])
+        rounds = [[asked[0] for _, asked in group]] if len(group) > 1 else [[asked] for asked in group[0][1]]
+        for turn in rounds:
+            predictions = segmenter.answer(encoded, [question for _, question in turn], [job.id for job, _ in turn], started)
+            for (job, _), prediction, (image, _) in zip(turn, predictions, group, strict=True):
+                folder.write(job, prediction, image.pixels_HWC, segmenter.ensemble)
+            done += len(turn)
+            folder.save_often()
+            started = time.perf_counter()
         group.clear()
 
     try:
-        for job, film in _read_ahead(segmenter, todo, batch):
-            try:
-                image = film.result()
-                group.append((job, image, segmenter.ask(job.text, whose[job.id], image.laterality)))
-            except InputError as error:
-                folder.fail(job, error)
-                failures.append((job.id, error))
-            if group and (len(group) >= batch or sum(image.pixels_HWC.size for _, image, _ in group) >= HELD_VALUES):
-                done += len(group)
+        for same, film in _read_ahead(segmenter, todo, batch):
+            asked: list[tuple[Sample, Question]] = []
+            for job in same:
+                try:
+                    asked.append((job, segmenter.ask(job.text, whose[job.id], film.result().laterality, job.finding)))
+                except InputError as error:
+                    folder.fail(job, error)
+                    failures.append((job.id, error))
+            if len(asked) > 1 and group:
                 answer()
-                folder.save_often()
+            if asked:
+                group.append((film.result(), asked))
+            if group and (len(group) >= batch or len(asked) > 1 or sum(image.pixels_HWC.size for image, _ in group) >= HELD_VALUES):
+                answer()
             if progress is not None:
                 progress(len(jobs) - len(todo) + done + len(failures), len(jobs))
         if group:
-            done += len(group)
             answer()
             if progress is not None:
                 progress(len(jobs), len(jobs))
@@ -109,8 +162,8 @@ def predict_files(
     return PredictReport(done, len(failures), len(jobs) - len(todo), tuple(failures))
 
 
-def _read_ahead(segmenter: Segmenter, jobs: Sequence[Sample], batch: int) -> Iterator[tuple[Sample, Future[Image]]]:
-    """Films in order, each finished, while the next ones are being read: as many as a batch, fewer where films are large."""
+def _read_ahead(segmenter: Segmenter, jobs: Sequence[Sample], batch: int) -> Iterator[tuple[list[Sample], Future[Image]]]:
+    """Films in order, each finished, with their jobs, while the next ones are read: as many as a batch, fewer where films are large."""
 
     def read(job: Sample) -> Image:
         image = segmenter.read(job.image)
@@ -118,13 +171,14 @@ def _read_ahead(segmenter: Segmenter, jobs: Sequence[Sample], batch: int) -> Ite
         return replace(image, geometry=replace(image.geometry, spacing_mm=spacing))
 
     pool = ThreadPoolExecutor(READERS)
-    waiting: deque[tuple[Sample, Future[Image]]] = deque()
+    waiting: deque[tuple[list[Sample], Future[Image]]] = deque()
+    films = [list(same) for _, same in groupby(jobs, key=lambda job: (job.image, job.spacing_mm))]
     size = HELD_VALUES  # of the last film; the first one may be large
     try:
-        for job in [*jobs, None]:
-            if job is not None:
-                waiting.append((job, pool.submit(read, job)))
-            while waiting and (job is None or len(waiting) > max(READERS, min(batch, HELD_VALUES // size))):
+        for same in [*films, None]:
+            if same is not None:
+                waiting.append((same, pool.submit(read, same[0])))
+            while waiting and (same is None or len(waiting) > max(READERS, min(batch, HELD_VALUES // size))):
                 ready, film = waiting.popleft()
                 if film.exception() is None:
                     size = max(1, film.result().pixels_HWC.size)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .io.png import write_mask, write_overlay, write_probability
-from .limits import atomic_write, csv_cell, safe_id
-from .schemas import CSV_COLUMNS, DecisionConfig, FindingFile, PredictionFile, read_json, write_json
-from .types import Laterality, Prediction, Sample
+from .limits import atomic_write, csv_cell, finding_id, safe_id
+from .schemas import CSV_COLUMNS, DecisionConfig, FindingFile, PredictionFile, ReportFile, ReportFinding, SkippedFile, read_json, write_json
+from .text import Reading
+from .types import Finding, Laterality, Prediction, Sample
 
-MASK, PROBABILITY, OVERLAY, ANSWER = ".mask.png", ".prob.png", ".overlay.png", ".json"
+MASK, PROBABILITY, OVERLAY, ANSWER, REPORT = ".mask.png", ".prob.png", ".overlay.png", ".json", ".report.json"
 FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY, ANSWER)}
 PREDICTIONS, FAILURES = "predictions.csv", "failures.csv"
 SAVE_SECONDS = 5.0  # between two writings of the tables; a kill in between loses nothing, since --resume reads the answers themselves
@@ -35,24 +36,34 @@ class PredictionFolder:
     """The output of one run, checked before anything is computed.
 
     `overwrite` replaces what is there; `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
+    `reports` are how the reports behind the jobs were understood; with them there may be nothing to answer.
     InputError: no_jobs, bad_id, duplicate_id, format, options, exists, resume (tables that predict did not write), unwritable.
     """
 
     def __init__(
-        self, path: str | Path, jobs: Sequence[Sample], formats: Sequence[str] = ("png",), overwrite: bool = False, resume: bool = False
+        self,
+        path: str | Path,
+        jobs: Sequence[Sample],
+        formats: Sequence[str] = ("png",),
+        overwrite: bool = False,
+        resume: bool = False,
+        reports: Sequence[ReportFile] = (),
     ) -> None:
         self.path = Path(path)
         self.suffixes = _suffixes(formats)
         self.order = {job.id: place for place, job in enumerate(jobs)}
         if overwrite and resume:
             raise InputError("--overwrite replaces what is there and --resume keeps it", path, "Choose one of the two.", "options")
-        _check_ids(jobs)
+        self.reports = {f"{report.id}{REPORT}": report for report in reports}
+        if jobs or not reports:
+            _check_ids(jobs)
         self._check_free(replace=overwrite or resume)
         self.rows: dict[str, Row] = {}
         self.failures: dict[str, Row] = {}
         if resume:
             self.rows = {row["id"]: row for row in _read_table(self.path / PREDICTIONS) if row["id"] not in self.order}
             self.failures = {row["id"]: row for row in _read_table(self.path / FAILURES) if row["id"] not in self.order}
+            self._check_reports()
         self.saved = 0.0
 
     def file(self, id: str, suffix: str) -> Path:
@@ -100,6 +111,11 @@ class PredictionFolder:
             _remove(self.file(job.id, suffix))
         self.failures[job.id] = {"id": job.id, "code": error.code, "what": csv_cell(error.what), "fix": csv_cell(error.fix)}
 
+    def write_reports(self) -> None:
+        """One file a film that was asked by a report. InputError unwritable."""
+        for name, report in self.reports.items():
+            write_json(self.path / name, report)
+
     def save(self) -> None:
         """Both tables, each whole, in the order of the jobs. InputError unwritable."""
         for name, rows in ((PREDICTIONS, self.rows), (FAILURES, self.failures)):
@@ -115,6 +131,11 @@ class PredictionFolder:
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
+    def _check_reports(self) -> None:
+        for name, report in self.reports.items():
+            if (self.path / name).exists() and read_json(self.path / name, ReportFile) != report:
+                raise InputError("another report was answered here", self.path / name, "Choose another folder, or --overwrite.", "resume")
+
     def _check_free(self, replace: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError("the output is a folder, and this is a file", self.path, "Choose another folder.", "exists")
@@ -122,7 +143,7 @@ class PredictionFolder:
             there = set(os.listdir(self.path)) if self.path.exists() else set()
         except OSError as error:
             raise InputError(f"the folder cannot be read ({error.strerror})", self.path, "Choose another folder.", "unwritable") from error
-        wanted = [PREDICTIONS, FAILURES, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes)]
+        wanted = [PREDICTIONS, FAILURES, *self.reports, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes)]
         taken = next((name for name in wanted if name in there), None)
         if taken and not replace:
             fix = "Choose another folder, --resume to go on with this one, or --overwrite to replace it."
@@ -135,7 +156,7 @@ def prediction_file(prediction: Prediction, ensemble: Sequence[str] = ()) -> Pre
         id=prediction.id,
         bundle_sha256=prediction.bundle_sha256,
         ensemble=list(ensemble),
-        finding=FindingFile(text=prediction.text),
+        finding=FindingFile(**_finding(prediction.finding)) if prediction.finding else FindingFile(text=prediction.text),
         polarity=prediction.polarity,
         presence="unavailable" if prediction.presence is None else prediction.presence,
         area_px=prediction.area_px,
@@ -145,8 +166,25 @@ def prediction_file(prediction: Prediction, ensemble: Sequence[str] = ()) -> Pre
         decision=DecisionConfig.model_validate(dict(prediction.decision)),
         engine=prediction.engine,
         warnings=list(prediction.warnings),
+        unknown_words=list(prediction.unknown_words),
         time_s=prediction.time_s,
     )
+
+
+def report_file(id: str, reading: Reading, warnings: Sequence[str] = (), unknown_words: Sequence[str] = ()) -> ReportFile:
+    """How a report was understood for the film `id`, as its `<id>.report.json`."""
+    asked = {finding: finding_id(id, number) for number, finding in enumerate(reading.asked, 1)}
+    return ReportFile(
+        id=id,
+        findings=[ReportFinding(id=asked.get(finding), polarity=finding.polarity, **_finding(finding)) for finding in reading.findings],
+        skipped=[SkippedFile(text=part.text, span=part.span, reason=part.reason) for part in reading.skipped],
+        warnings=list(warnings),
+        unknown_words=list(unknown_words),
+    )
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {name: getattr(finding, name) for name in FindingFile.model_fields}
 
 
 def _row(answer: PredictionFile, source_row: int) -> Row:
@@ -156,6 +194,7 @@ def _row(answer: PredictionFile, source_row: int) -> Row:
         "id": answer.id,
         "row": source_row,
         "finding": csv_cell(answer.finding.text) if answer.finding else "",
+        "polarity": answer.polarity,
         "status": "negated" if answer.polarity == "absent" else "done",
         "mask": f"{answer.id}{MASK}",
         "presence": presence if isinstance(presence, str) else f"{presence:.6g}",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .errors import InputError
 from .limits import MAX_SIDE, atomic_write, check_file
-from .types import INTENDED_USE, Laterality, Polarity, Side
+from .types import INTENDED_USE, Laterality, Polarity, Reason, Side
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_JSON_DEPTH = 100
@@ -310,6 +310,7 @@ class FindingFile(File):
 
     text: str = Field(description="The prompt, or the clause of the report that was read.")
     span: tuple[Count, Count] | None = Field(default=None, description="Its characters in the report; null for a prompt.")
+    side: Side | None = Field(default=None, description="Side that the report names, as it names it.")
     zone: str | None = Field(default=None, description="Zone that it names.")
     label: str | None = Field(default=None, description="Concept that it names.")
 
@@ -333,7 +334,38 @@ class PredictionFile(File):
     decision: DecisionConfig = Field(description="The decision rule.")
     engine: str = Field(description="What computed it, e.g. torch-cpu.")
     warnings: list[str] = Field(default=[], description="Codes of the warnings.")
+    unknown_words: list[str] = Field(default=[], description="The words behind the warning out_of_vocabulary.")
     time_s: NonNegative = Field(default=0.0, description="Time of the answer in seconds.")
+    intended_use: str = Field(default=INTENDED_USE, description="What the answer may be used for.")
+
+
+class ReportFinding(FindingFile):
+    """A finding of a report."""
+
+    id: str | None = Field(description="Case that answers it; null for a denied one, which gets no mask.")
+    polarity: Polarity = Field(description="Whether the report affirms, denies or doubts it.")
+
+
+class SkippedFile(File):
+    """A sentence of a report, or a part of one, that gave no finding."""
+
+    text: str = Field(description="What it says.")
+    span: tuple[Count, Count] = Field(description="Its characters in the report.")
+    reason: Reason = Field(
+        description="no_finding: names none that is known; indication: why the film was taken; history: the past; "
+        "recommendation: what to do; technique: how the film was taken."
+    )
+
+
+class ReportFile(File):
+    """<id>.report.json: how a report was understood. Holds the report's text: personal data, like the report."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema", description="Version of this file.")
+    id: str = Field(description="The film.")
+    findings: list[ReportFinding] = Field(description="What the report affirms, denies or doubts, in its order.")
+    skipped: list[SkippedFile] = Field(description="What gave no finding, and why.")
+    warnings: list[str] = Field(default=[], description="Codes of the warnings that concern the whole report.")
+    unknown_words: list[str] = Field(default=[], description="The words behind the warning out_of_vocabulary.")
     intended_use: str = Field(default=INTENDED_USE, description="What the answer may be used for.")
 
 
@@ -382,6 +414,7 @@ FILES: dict[str, type[BaseModel]] = {
     "metrics.json": Metrics,
     "compare.json": Comparison,
     "prediction.json": PredictionFile,
+    "report.json": ReportFile,
     "dataset.json": DatasetFile,
     "bank.json": BankFile,
 }
@@ -402,7 +435,7 @@ CSV_COLUMNS: dict[str, tuple[str, ...]] = {
         *(f"{score}_minus_reference{part}" for score in COMPARED for part in ("", "_low", "_high")),
         *_columns("p p_holm win tie loss"),
     ),
-    "predictions.csv": _columns("id row finding status mask presence area_px side warnings"),
+    "predictions.csv": _columns("id row finding polarity status mask presence area_px side warnings"),
     "failures.csv": _columns("id code what fix"),
 }
 

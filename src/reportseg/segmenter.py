@@ -25,10 +25,22 @@ from .engines import TorchEngine, native_logits
 from .errors import InputError
 from .io import image_from_array, image_from_pil, read_image
 from .knowledge.bank import retrieve
-from .limits import DEFAULT, Limits, check_text, safe_id
+from .limits import DEFAULT, Limits, check_text, finding_id, safe_id
 from .schemas import TrainingFile, read_json
-from .text import CONSTANT, can_swap, has_side, is_negated, normalise, swap_sides, unknown_sides, words
-from .types import Image, Laterality, Prediction, Side
+from .text import (
+    CONSTANT,
+    SIDES,
+    Reading,
+    can_swap,
+    has_side,
+    is_negated,
+    normalise,
+    read_report,
+    swap_sides,
+    unknown_sides,
+    words,
+)
+from .types import Finding, Image, Laterality, Prediction, Side
 
 ENGINES = ("auto", "torch")
 UNKNOWN_WORDS = 0.3  # share of a text's distinct words that training never showed, above which the answer warns
@@ -47,6 +59,18 @@ class Question:
     laterality: Laterality
     denied: bool = False
     warnings: tuple[str, ...] = ()
+    unknown_words: tuple[str, ...] = ()  # those behind out_of_vocabulary
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True)
+class ReportAnswer:
+    """What a report asked of a film, and the answers: one for each of `reading.asked`. `warnings` concern the whole report."""
+
+    reading: Reading
+    predictions: tuple[Prediction, ...]
+    warnings: tuple[str, ...] = ()
+    unknown_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,14 +113,19 @@ class _Member:
             return []
         if not normalise(prompt):
             return ["empty_text"]
-        distinct, bank = set(words(prompt)), self.bundle.bank
-        unknown = len(distinct - self.bundle.words) > UNKNOWN_WORDS * len(distinct)
+        bank = self.bundle.bank
         cut = bool(self.engine.model.truncates(prompt))  # type: ignore[operator]
         return (
-            ["out_of_vocabulary"] * unknown
+            ["out_of_vocabulary"] * bool(self.unknown(prompt))
             + ["text_truncated"] * cut
             + ["no_knowledge"] * (bank is not None and not retrieve(prompt, bank))
         )
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The words that training never showed, in their order, if they are more than a share of the prompt's distinct words."""
+        distinct = list(dict.fromkeys(words(prompt))) if self.reads_text else []
+        unknown = [word for word in distinct if word not in self.bundle.words]
+        return unknown if len(unknown) > UNKNOWN_WORDS * len(distinct) else []
 
 
 class Segmenter:
@@ -190,8 +219,13 @@ class Segmenter:
 
     # ---- sentences
 
-    def ask(self, text: str, laterality: Laterality | None = None, implied: Laterality | None = None) -> Question:
+    def ask(
+        self, text: str, laterality: Laterality | None = None, implied: Laterality | None = None, finding: Finding | None = None
+    ) -> Question:
         """The text as each bundle reads it. `implied` is the convention of the film's format.
+
+        The text of a report's finding is no denial, and is asked with the side that the report's grammar gives it ("left-sided atelectasis
+        and effusion").
 
         InputError: those of check_text, laterality (no such word), side_word (a side word that cannot be turned and would have to be).
         """
@@ -203,13 +237,28 @@ class Segmenter:
         # An answer always has a side that can be looked up on the film, also where nobody has said whose left the text means.
         named = next(name for name in (whose, self.laterality, "image") if name != "none")
         reading = [member for member in self._members if member.reads_text]
-        if reading and is_negated(text):
+        if reading and finding is None and is_negated(text):
             return Question(text, (text,) * len(self._members), named, True, ("negated",))
-        prompts = tuple(member.prompt(text, named) for member in self._members)
-        warnings = ["laterality_assumed"] if reading and whose == "none" and has_side(text) else []
+        asked = f"{finding.side} {text}" if finding and finding.side in SIDES and not has_side(text) else text
+        prompts = tuple(member.prompt(asked, named) for member in self._members)
+        warnings = ["laterality_assumed"] if reading and whose == "none" and has_side(asked) else []
+        unknown: list[str] = []
         for member, prompt in zip(self._members, prompts, strict=True):
             warnings += member.warnings(prompt)
-        return Question(text, prompts, named, False, tuple(dict.fromkeys(warnings)))
+            unknown += member.unknown(prompt)
+        return Question(text, prompts, named, False, tuple(dict.fromkeys(warnings)), tuple(dict.fromkeys(unknown)), finding)
+
+    def read_report(self, report: str) -> tuple[Reading, tuple[str, ...], tuple[str, ...]]:
+        """The report's findings; warnings that concern all of it, and the words behind out_of_vocabulary.
+
+        `negated`: something is denied and nothing asked. `out_of_vocabulary`: no finding is known, as in another language; its words are
+        then those that no bundle's training showed. InputError: those of check_text.
+        """
+        reading = read_report(check_text(report, "report", self.limits))
+        if reading.findings:
+            return reading, () if reading.asked else ("negated",), ()
+        unknown = dict.fromkeys(word for member in self._members for word in member.unknown(report))
+        return reading, ("out_of_vocabulary",) if unknown else (), tuple(unknown)
 
     # ---- answers
 
@@ -229,6 +278,22 @@ class Segmenter:
             answers += self.answer(encoded, [self.ask(text, laterality, encoded.images[0].laterality)], [name], started)
             started = time.perf_counter()
         return answers
+
+    def segment_report(self, source: Source | Encoded, report: str, *, id: str = "", laterality: Laterality | None = None) -> ReportAnswer:
+        """One film, read once, and a mask for each finding that the report affirms or doubts; ids end in -f1, -f2.
+
+        InputError: those of read, check_text and ask.
+        """
+        started = time.perf_counter()
+        reading, warnings, unknown = self.read_report(report)
+        encoded = source if isinstance(source, Encoded) else self.encode_image(source)
+        name = id or ("" if isinstance(source, Encoded) else _name(source))
+        answers: list[Prediction] = []
+        for number, finding in enumerate(reading.asked, 1):
+            question = self.ask(finding.text, laterality, encoded.images[0].laterality, finding)
+            answers += self.answer(encoded, [question], [finding_id(name, number)], started)
+            started = time.perf_counter()
+        return ReportAnswer(reading, tuple(answers), warnings, unknown)
 
     def segment_batch(
         self, sources: Sequence[Source], texts: Sequence[str], *, ids: Sequence[str] | None = None, laterality: Laterality | None = None
@@ -280,7 +345,9 @@ class Segmenter:
                 bundle_sha256=self.sha256,
                 warnings=tuple(dict.fromkeys((*image.warnings, *question.warnings))),
                 time_s=seconds,
-                polarity="absent" if question.denied else "present",
+                polarity="absent" if question.denied else question.finding.polarity if question.finding else "present",
+                finding=question.finding,
+                unknown_words=question.unknown_words,
             )
             for id, image, question, mask, (map_HW, presence) in zip(ids, encoded.images, questions, masks, maps, strict=True)
         ]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Laterality = Literal["patient", "image", "none"]
 Side = Literal["left", "right", "bilateral"]
 Polarity = Literal["present", "absent", "uncertain"]
+Reason = Literal["no_finding", "indication", "history", "recommendation", "technique"]
+"""Why a sentence of a report gives no finding: it names none, or tells why or how the film was taken, the past, or what to do."""
 
 INTENDED_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
 
@@ -70,6 +72,7 @@ class Sample:
     spacing_mm: tuple[float, float] | None = None
     row: int = 0  # 1-based data row of the manifest
     extra: Mapping[str, str] = field(default_factory=dict)
+    finding: Finding | None = None  # what of a report `text` is
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     time_s: float = 0.0
     polarity: Polarity = "present"
+    finding: Finding | None = None  # what of a report was asked; None for a prompt
+    unknown_words: tuple[str, ...] = ()  # those behind the warning out_of_vocabulary
 
     @property
     def area_px(self) -> int:

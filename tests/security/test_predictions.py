@@ -18,7 +18,7 @@ import pytest
 from reportseg.errors import InputError
 from reportseg.io.png import PNG_SIGNATURE
 from reportseg.limits import Limits
-from reportseg.predict import Segmenter, jobs_from, predict_files
+from reportseg.predict import Segmenter, jobs_from, load_report, predict_files
 from reportseg.types import INTENDED_USE
 from tiny import LEFT, film, write_bundle
 
@@ -169,6 +169,29 @@ def test_a_text_that_cannot_be_read_stops_one_prompt_for_all_and_fails_alone_in_
     report = predict_files(segmenter, [good, replace(bad, text=text)], tmp_path / "out")
     assert report.exit_code == 3
     assert [line["code"] for line in table(tmp_path / "out" / "failures.csv")] == [code]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "empty_file"),
+        (b"opacity " * 5000, "text_too_long"),
+        (b"Mass\0", "text_nul"),
+        (b"\xff\xfeM\0a\0", "text_encoding"),
+        (None, "missing"),
+    ],
+)
+def test_a_report_file_that_cannot_be_read_is_named_and_its_text_is_not(tmp_path, content, code):
+    path = tmp_path / "report.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_report(path)
+    assert caught.value.code == code
+    assert str(path) in str(caught.value)
+    assert "Mass" not in str(caught.value) and "opacity" not in str(caught.value)
+    path.write_bytes(b"\xef\xbb\xbfMass.")
+    assert load_report(path) == "Mass."
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -266,21 +266,21 @@ NORMAL = r"""
 
 # ---------------------------------------------------------------- what affirms, denies or doubts
 
-_SEEN = """
+SEEN = """
     seen|present|identified|visible|visuali[sz]ed|detected|observed|evident|noted|found|appreciated|demonstrated|apparent|shown|suggested|
     demonstrable|discernible|recogni[sz]ed|depicted|suspected
 """
-_SEEN = f"(?:{''.join(_SEEN.split())})"
+SEEN = f"(?:{''.join(SEEN.split())})"
 
 #: Look like a denial or a doubt and are none.
 PSEUDO = r"""
-    (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:with)?in|at|near|over|overlying) |
+    (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:within|in|at|near|over|overlying) ) |
     (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
      (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
     (?:not|n't) (?:only|just|merely|simply|necessarily) |
     (?:not|n't) (?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
     not (?:well|fully|completely|optimally|adequately|entirely|included)(?: \w+)? |
-    not (?:\w+ly )?SEEN (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
+    not (?:\w+ly )?<seen> (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
     no comparison | (?:no|without) (?:doubt|question) | with or without |
     (?:partial|incomplete|near|near ?complete|almost)(?:ly)? (?:complete(?:ly)? )?(?:interval )?(?:resolution|clearing|resolved|cleared)
@@ -293,7 +293,7 @@ DOUBTED_AFTER = r"""
 """
 
 DENIED_AFTER = r"""
-    (?:not|no longer|never|n't) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?SEEN |
+    (?:not|no longer|never|n't) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
     (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out)(?! with) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded)
 """
@@ -351,7 +351,7 @@ ADVICE = r"""
 
 def alternation(words: str) -> str:
     """The alternatives of an entry as one group."""
-    one_line = re.sub(r"\s*\|\s*|\s*\n\s*", lambda cut: "|" if "|" in cut.group() else " ", words.strip()).replace("SEEN", _SEEN)
+    one_line = re.sub(r"\s*\|\s*|\s*\n\s*", lambda cut: "|" if "|" in cut.group() else " ", words.strip()).replace("<seen>", SEEN)
     return "(?:" + one_line.replace(" ?", r"[\s\-]?").replace(" ", r"[\s\-]{1,3}") + ")"
 
 

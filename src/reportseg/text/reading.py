@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..types import Finding
-from .sentences import Reason, Section, fold, sentences
+from ..types import Finding, Reason
+from .sentences import Section, fold, sentences
 from .units import Unit, units_of
 from .whereabouts import zone_in
 

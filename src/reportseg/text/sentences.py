@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Section = Literal["findings", "indication", "recommendation", "technique"]
-Reason = Literal["no_finding", "indication", "history", "recommendation", "technique"]
-"""Why a sentence gives no finding: it names none that is known, or tells why or how the film was taken, the past, or what to do."""
 
 _CUT = re.compile(r"(?<!\d)[,;.!?]|[,;.!?](?!\d)|[，；。、！？]|\band\b", re.IGNORECASE)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
-from ..types import Polarity, Side
+from ..types import Polarity, Reason, Side
 from . import lexicon as lex
-from .sentences import Reason, Sentence
+from .sentences import Sentence
 from .whereabouts import governs, placed_side, side_in
 
 # ---------------------------------------------------------------- marks
@@ -52,7 +52,7 @@ _HISTORY = re.compile(rf"\b{lex.alternation(lex.HISTORY)}\b")
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
 _CLAUSE = re.compile(
     r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
-    r"(?! (?:\w+ly )?(?:also )?(?:seen|present|identified|visible|visuali[sz]ed|detected|observed|evident|noted|found|appreciated|demonstrated|apparent)\b)"
+    rf"(?! (?:\w+ly )?(?:also )?{lex.SEEN}\b)"
 )
 _THERE = re.compile(r"\bthere (?:is|are|was|were)\b")
 _FRESH = re.compile(
@@ -213,8 +213,10 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
             for i, earlier in waiting:
                 if earlier.structures and piece.structures and piece.joined and not piece.terms:
                     units.append(Unit(earlier.start, earlier.end, made.polarity, earlier.structures[0][1], i))
-                else:
+                elif earlier.structures or not (piece.before and piece.cut_text == ","):
                     made.start = min(made.start, earlier.start)
+                else:  # "cough, rule out pneumonia"
+                    doubt |= not _harmless(earlier)
             waiting, normal_ahead = [], False
             units.append(made)
         elif waits[number] or not same:
@@ -223,7 +225,8 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
                 normal_ahead |= bool(piece.normal and not piece.structures)
             doubt |= piece.cut == "turn"
         else:
-            units[-1].end = piece.end
+            if not _ADVICE.search(piece.text):
+                units[-1].end = piece.end
             doubt |= not (piece.cut == "alternative" or _harmless(piece))
         _apply_after(piece, units, pieces, leads=number + 1 < len(pieces) and pieces[number + 1].cut == "lead")
         if piece.cut == "alternative" and made is not None:
@@ -344,11 +347,11 @@ def _drop(low: str, sentence: Sentence, units: list[Unit], pieces: list[_Piece])
     history = [m.start() + sentence.start for m in _HISTORY.finditer(text)]
     bounds = [piece.start for piece in pieces if piece.cut in {"start", "turn"} or piece.cut_text == ","]
     for unit in units:
-        after = bisect_right(bounds, unit.start)
-        begin, end = bounds[max(after - 1, 0)], max(bounds[after] if after < len(bounds) else sentence.end, unit.end)
+        after = bisect_right(bounds, pieces[unit.piece].start)
+        begin, end = bounds[max(after - 1, 0)], bounds[after] if after < len(bounds) else sentence.end
         if _within(advice, begin, end):
             unit.dropped = "recommendation"
-        elif _within(history, begin, unit.end):
+        elif _within(history, begin, pieces[unit.piece].end):
             unit.dropped = "history"
         elif sentence.section == "indication" and unit.polarity != "uncertain":
             unit.dropped = "indication"
