@@ -385,7 +385,31 @@ def test_predict_from_a_jobs_file_resumes_and_overwrites(bundle, png, tmp_path):
     assert "1 done" in run(*arguments, "--overwrite").stdout
 
 
-@pytest.mark.parametrize("given", [("film.png",), ("film.png", "--text", "a", "--jobs", "j.csv"), ("--text", "a"), ()], ids=str)
+def test_predict_reads_a_report_and_prints_numbers_only(bundle, png, tmp_path):
+    report = tmp_path / "report.txt"
+    report.write_text("Opacity in the left lung. No effusion. Thank you, Mrs Doe.\n")
+    result = run("predict", bundle, png, "--report", report, "-o", tmp_path / "out")
+    assert "1 done" in result.stdout
+    assert "report: 1 present, 0 uncertain, 1 absent, 1 passages without a finding" in result.stdout
+    assert not [word for word in ("Doe", "Opacity", "effusion") if word in result.stdout + result.stderr]
+    assert (tmp_path / "out" / "film-f1.mask.png").is_file()
+    assert (tmp_path / "out" / "film.report.json").is_file()
+    assert str(tmp_path / "none") in run("predict", bundle, png, "--report", tmp_path / "none", "-o", tmp_path / "o", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("film.png",),
+        ("film.png", "--text", "a", "--jobs", "j.csv"),
+        ("film.png", "--text", "a", "--report", "r.txt"),
+        ("--report", "r.txt"),
+        ("--jobs", "j.csv", "--report", "r.txt"),
+        ("--text", "a"),
+        (),
+    ],
+    ids=str,
+)
 def test_predict_wants_images_and_a_text_or_a_jobs_file(bundle, given):
     assert "what to predict is not clear" in run("predict", bundle, *given, "-o", "out", code=2).stderr
 

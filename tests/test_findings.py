@@ -38,7 +38,8 @@ def true_spans(report: str) -> bool:
 
 
 def test_there_are_two_hundred_sentences_of_our_own() -> None:
-    assert len({sentence for sentence, _ in TABLE}) == len(TABLE) >= 200
+    assert len({sentence for sentence, _ in TABLE}) == len(TABLE)
+    assert len(TABLE) >= 200
 
 
 @pytest.mark.parametrize(("sentence", "expected"), TABLE, ids=[sentence for sentence, _ in TABLE])
@@ -181,7 +182,7 @@ def test_any_order_of_telling_words_is_read_with_true_spans(words: list[str]) ->
 
 @pytest.mark.parametrize(  # how long each takes: benchmarks/findings.py --speed
     "unit",
-    "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |recommend |,"
+    "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |recommend |"
     "FINDINGS: |findings\n|which |not n't |prominence of the |scar and scar in the left base, |İ|💀|\u0301".split("|"),
 )
 def test_a_text_at_the_limit_is_read(unit: str) -> None:

@@ -296,6 +296,10 @@ def test_a_wholly_negated_prompt_is_seen(text: str) -> None:
         "not only the left lung",
         "densities in the right lung which were not present in the prior film",
         "nodule in the left lung",
+        "normal liver",
+        "the left kidney is intact",
+        "no effusion, something else",
+        "the heart and lungs",
     ],
 )
 def test_a_mixed_or_affirmed_prompt_is_not_negated(text: str) -> None:

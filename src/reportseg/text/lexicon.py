@@ -19,7 +19,7 @@ FINDINGS: dict[str, str] = {
     """,
     "tube": r"""
         (?:endotracheal|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|ng|og|et|drainage) (?:tube|catheter)s? |
-        ett | ngt | dobb?hoff | tracheostomy | tubes? | drains? | pigtail
+        ett | ngt | dobb?hoff | tracheostomy | tubes? | tubing | shunt | drains? | pigtail
     """,
     "pacemaker": r"""
         pacemakers? | pacers? | pacing (?:device|lead|wire)s? | icds? | aicd | defibrillators? |
@@ -97,6 +97,7 @@ FINDINGS: dict[str, str] = {
     "hypoinflation": r"""
         hypo ?(?:inflat|ventilat|expan|aerat)\w+ | under ?inflat\w+ |
         (?:low|decreased|diminished|reduced|small|shallow)(?: \w+)? volumes? | low lung volume |
+        (?:lung )?volumes? (?:is|are|remains?) (?:\w+ly )?(?:low|decreased|diminished|reduced|small) |
         (?:shallow|poor|low|suboptimal) inspirat\w+
     """,
     "interstitial disease": r"""
@@ -141,7 +142,11 @@ FINDINGS: dict[str, str] = {
     "aspiration": r"aspirat\w+",
     "embolism": r"emboli(?:sm|c)? | embolus | infarct\w* | thromb(?:us|osis|i)",
     "hemorrhage": r"ha?emorrhag\w+ | ha?ematomas? | contusions? | bleed(?:ing|s)?",
-    "cardiomegaly": r"cardiomegaly | cardiac (?:enlargement|decompensation) | megacardia",
+    "chronic change": r"(?:chronic|senescent|age related) (?:\w+ )?changes",
+    "cardiomegaly": r"""
+        (?:heart|silhouette) (?:size )?(?:is|appears) (?:\w+ly )?(?:large|increased) | borderline (?:heart|cardiac) size |
+        cardiomegaly | cardiac (?:enlargement|decompensation) | megacardia
+    """,
     "tortuosity": r"tortu(?:ous|osity|osities) | unfold(?:ing|ed) | uncoil(?:ing|ed) | elongat(?:ion|ed)",
     "ectasia": r"ecta(?:sia|tic|sis) | dilat\w+",
     "aneurysm": r"aneurysm\w* | dissection",
@@ -277,7 +282,7 @@ PSEUDO = r"""
     (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:within|in|at|near|over|overlying) ) |
     (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
      (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
-    (?:not|n't) (?:only|just|merely|simply|necessarily) |
+    uncertain (?:significance|etiology) | (?:not|n't) (?:only|just|merely|simply|necessarily) |
     (?:not|n't) (?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
     not (?:well|fully|completely|optimally|adequately|entirely|included)(?: \w+)? |
     not (?:\w+ly )?<seen> (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
@@ -332,7 +337,7 @@ JOINS = r", | : | \( | \) | / | & | and | as well as | plus | along with | in ad
 #: One finding, then what it stands for or comes from: a new unit, the same reach.
 LEADS = r"""
     consistent with | compatible with | in keeping with | indicat(?:es?|ing|ive)(?: of)? | represent(?:s|ing)? | reflect(?:s|ing)? |
-    due to | secondary to | related to | corresponding to | associated with | superimposed(?: on)? | includ(?:es?|ing) | such as |
+    due to | secondary to | related to | corresponding to | associated with | superimposed on | includ(?:es?|ing) | such as |
     accompanied by | from | with
 """
 

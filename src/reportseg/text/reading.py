@@ -71,12 +71,17 @@ def is_negated(text: str) -> bool:
     """Whether the whole prompt denies ("no pleural effusion", "lungs are clear"). A mixed prompt does not.
 
     In doubt the answer is no: a mask too many can be seen and judged, a mask that was withheld cannot. So every word outside the denials
-    must be harmless, and "no new opacity" or "no enlargement" denies only half.
+    must be harmless, "no new opacity" or "no enlargement" denies only half, and a normal liver may be asked for: of what is called normal
+    only what is clear is denied.
     """
     low = fold(text)
     parts = [units_of(low, sentence) for sentence in sentences(text)]
-    denied = all(units and not doubt and all(unit.polarity == "absent" for unit in units) for units, doubt in parts)
+    denied = all(units and not doubt and all(_denies(low, unit) for unit in units) for units, doubt in parts)
     return bool(parts) and denied and not _HALF_DENIED.search(low)
+
+
+def _denies(low: str, unit: Unit) -> bool:
+    return unit.polarity == "absent" and (not unit.normal or "clear" in low[unit.start : unit.end])
 
 
 _HALF_DENIED = re.compile(r"\b(?:new|other|further|additional|more|known|enlargement|residual)\b")

@@ -117,6 +117,7 @@ class Unit:
     polarity: Polarity
     label: str | None
     piece: int  # number of the piece that named it
+    normal: bool = False  # absent because a structure is called normal
     dropped: Reason | None = None
     side: Side | None = None
 
@@ -212,7 +213,7 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
         if made is not None:
             for i, earlier in waiting:
                 if earlier.structures and piece.structures and piece.joined and not piece.terms:
-                    units.append(Unit(earlier.start, earlier.end, made.polarity, earlier.structures[0][1], i))
+                    units.append(Unit(earlier.start, earlier.end, made.polarity, earlier.structures[0][1], i, made.normal))
                 elif earlier.structures or not (piece.before and piece.cut_text == ","):
                     made.start = min(made.start, earlier.start)
                 else:  # "cough, rule out pneumonia"
@@ -246,8 +247,8 @@ def _make(pieces: list[_Piece], number: int, state: Polarity, follows: bool, nor
     """The unit that a piece names, or None. `structure` is the last one named before it."""
     piece = pieces[number]
 
-    def unit(polarity: Polarity, label: str | None) -> Unit:
-        return Unit(piece.start, piece.end, polarity, label, number)
+    def unit(polarity: Polarity, label: str | None, normal: bool = False) -> Unit:
+        return Unit(piece.start, piece.end, polarity, label, number, normal)
 
     own = piece.structures[0][1] if piece.structures else None
     if piece.terms:
@@ -256,12 +257,13 @@ def _make(pieces: list[_Piece], number: int, state: Polarity, follows: bool, nor
     if piece.generic and (state == "absent" or (own and piece.generic[-1].startswith("abnormalit"))):
         return unit(state, own or "abnormality")
     if piece.normal and (own or _COPULA.search(piece.text[: piece.normal[0][0] - piece.start]) or "otherwise" in piece.text):
-        return unit("present" if state == "absent" else "absent", own or structure)
-    if piece.normal and (piece.cut == "turn" or piece.cut_text == ":"):
-        return unit("absent", structure)
+        return unit("present" if state == "absent" else "absent", own or structure, normal=True)
+    brief = piece.cut == "start" and len(_WORD.findall(piece.text)) <= 3
+    if piece.normal and (piece.cut == "turn" or piece.cut_text == ":" or brief or (structure and not follows)):
+        return unit("absent", structure, normal=True)
     piece.spread = piece.joined and _all_normal(pieces[number - 1])
     if own and (piece.spread or normal_ahead):
-        return unit("absent", own)
+        return unit("absent", own, normal=True)
     if piece.tip and not follows:
         return unit(state, "catheter")
     denials = [place for place, kind, words in piece.before if kind == "denies" and not lex.NARROW.fullmatch(words)]
