@@ -182,8 +182,8 @@ def test_any_order_of_telling_words_is_read_with_true_spans(words: list[str]) ->
 
 @pytest.mark.parametrize(  # how long each takes: benchmarks/findings.py --speed
     "unit",
-    "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |recommend |"
-    "FINDINGS: |findings\n|which |not n't |prominence of the |scar and scar in the left base, |İ|💀|\u0301".split("|"),
+    "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |"
+    "recommend |FINDINGS: |findings\n|which |not n't |prominence of the |scar and scar in the left base, |İ|💀|\u0301".split("|"),
 )
 def test_a_text_at_the_limit_is_read(unit: str) -> None:
     text = (unit * (2**15 // len(unit) + 1))[: 2**15]
