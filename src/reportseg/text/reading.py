@@ -71,7 +71,7 @@ def is_negated(text: str) -> bool:
     """Whether the whole prompt denies ("no pleural effusion", "lungs are clear"). A mixed prompt does not.
 
     In doubt the answer is no: a mask too many can be seen and judged, a mask that was withheld cannot. So every word outside the denials
-    must be harmless, "no new opacity" or "no enlargement" denies only half, and a normal liver may be asked for: of what is called normal
+    must be harmless, "no new opacity" denies only half, what has cleared was once there, and a normal liver may be asked for: of what is called normal
     only what is clear is denied.
     """
     low = fold(text)
@@ -84,7 +84,9 @@ def _denies(low: str, unit: Unit) -> bool:
     return unit.polarity == "absent" and (not unit.normal or "clear" in low[unit.start : unit.end])
 
 
-_HALF_DENIED = re.compile(r"\b(?:new|other|further|additional|more|known|enlargement|residual)\b")
+_HALF_DENIED = re.compile(
+    r"\b(?:new|other|further|additional|more|known|enlargement|residual|resol\w+|clear(?:ed|ing)|remov\w+|disappear\w+)\b"
+)
 
 
 def _finding(report: str, low: str, unit: Unit) -> Finding:
