@@ -71,8 +71,8 @@ def is_negated(text: str) -> bool:
     """Whether the whole prompt denies ("no pleural effusion", "lungs are clear"). A mixed prompt does not.
 
     In doubt the answer is no: a mask too many can be seen and judged, a mask that was withheld cannot. So every word outside the denials
-    must be harmless, "no new opacity" denies only half, what has cleared was once there, and a normal liver may be asked for: of what is called normal
-    only what is clear is denied.
+    must be harmless, "no new opacity" denies only half, and what has cleared was once there. Of what is called normal only what is clear is
+    denied: a normal liver may be asked for.
     """
     low = fold(text)
     parts = [units_of(low, sentence) for sentence in sentences(text)]

@@ -69,6 +69,7 @@ def one_slip(word: str, target: str) -> bool:
 
 
 def is_side_slip(word: str) -> bool:
+    """Whether the word is "left" or "right" with one slip, and no word of its own."""
     return word not in NOT_A_SLIP and any(one_slip(word, side) for side in SIDES)
 
 
