@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import json
 import re
 from pathlib import Path
 
@@ -199,3 +201,17 @@ def test_every_real_report_is_read_with_true_spans(data_root: Path) -> None:
     for row in rows:
         assert true_spans(row["findings"]) and true_spans(row["impression"])
         assert true_spans(f"INDICATION: {row['indication']}\nFINDINGS: {row['findings']}\nIMPRESSION: {row['impression']}")
+
+
+@pytest.mark.data
+def test_an_independent_reader_of_real_sentences_agrees(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The development half of labels/; the other half is for the figure in docs/reports.md."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    benchmark = importlib.import_module("findings")
+    labels = json.loads((Path(__file__).parent / "labels" / "indiana.json").read_text(encoding="utf-8"))
+    with open(data_root / "reports" / "indiana_reports.csv", newline="", encoding="utf-8") as file:
+        reports = {row["uid"]: row for row in csv.DictReader(file)}
+    figures = benchmark.score([sentence for sentence in labels if sentence["half"] == "dev"], reports)
+    assert figures["sentences"] == 150
+    assert figures["polarity_micro_f1"] >= 0.90
+    assert figures["side_accuracy"] >= 0.90
