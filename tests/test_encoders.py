@@ -182,6 +182,24 @@ def test_rows_are_padded_and_too_long_ones_keep_their_end_token():
     assert tokenizer.too_long(long) and not tokenizer.too_long("left lung")
 
 
+def test_a_long_text_is_cut_at_sentences_into_as_few_parts_as_fit():
+    tokenizer = SentenceTokenizer(JSON, max_tokens=10)
+    text = "Left lung. Right lung! Upper left lung?\n\nLower right lung; middle left lung."
+    parts = tokenizer.chunks(text)
+    assert 1 < len(parts) < 5 and all(map(tokenizer.fits, parts)) and not tokenizer.too_long(text)
+    assert "".join(parts).replace(" ", "") == text.replace(" ", "").replace("\n", "")
+    assert not any(tokenizer.fits(f"{a} {b.split('.')[0]}.") for a, b in zip(parts, parts[1:], strict=False) if "." in b[:-1])
+    assert tokenizer.chunks("left lung") == ["left lung"] and tokenizer.chunks("") == [""]
+
+
+def test_a_sentence_that_is_too_long_alone_is_a_part_of_its_own_and_is_said():
+    tokenizer = SentenceTokenizer(JSON, max_tokens=10)
+    long = "upper left lung and lower right lung and " * 3 + "no more."
+    parts = tokenizer.chunks(f"Left lung. {long} Right lung.")
+    assert parts == ["Left lung.", long, "Right lung."]
+    assert tokenizer.too_long(f"Left lung. {long} Right lung.") and [tokenizer.fits(part) for part in parts] == [True, False, True]
+
+
 def test_a_sentence_is_cut_into_pieces_once():
     tokenizer = SentenceTokenizer(JSON, 77)
     assert tokenizer.ids("left lung") is tokenizer.ids("left lung")

@@ -369,8 +369,8 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, films, monk
 
 
 def test_what_cannot_be_built_is_refused_before_the_data_is_read(tmp_path):
-    with pytest.raises(InputError, match="pretrained towers come in a later version"):
-        training.train(config({"name": "tgcnet", "vision": {"source": "some/clip"}}), manifest=tmp_path / "none", out=tmp_path / "r")
+    with pytest.raises(InputError, match="there is no tower"):
+        training.train(config({"name": "tgcnet", "vision": {"source": "./clip"}}), manifest=tmp_path / "none", out=tmp_path / "r")
 
 
 def test_no_data_is_said_plainly(tmp_path):

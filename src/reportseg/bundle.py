@@ -1,8 +1,9 @@
 """A bundle: one directory that holds all that a prediction needs, weights, words, knowledge, decision and their card.
 
 `config.json` lists every other file with its sha256, so the bundle's hash, the sha256 of the canonical `config.json`, stands for all of it
-except README.md, licence files and `engines/`. Weights are fp16 safetensors with strict keys, never pickle. A bundle is untrusted input:
-sizes, hashes and the weights' header are read first, and the model is counted on the meta device before it takes memory.
+except README.md, licence files and `engines/`. Weights are fp16 safetensors with strict keys, never pickle. A pretrained tower that was not
+trained in full is not among them: `base` says where it came from and its hash. A bundle is untrusted input: sizes, hashes and the weights'
+header are read first, and the model is counted on the meta device before it takes memory.
 
 Format version N is read by reportseg 0.N and later.
 """
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .decision import Decision
 from .errors import InputError
-from .schemas import BundleConfig, TrainingFile, load_json, parse, read_json, to_json
+from .schemas import Base, BundleConfig, TrainingFile, load_json, parse, read_json, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,13 +146,15 @@ def _json(data: Any) -> bytes:
 # ---------------------------------------------------------------- reading
 
 
-def load_bundle(ref: str | os.PathLike[str], revision: str | None = None) -> Bundle:
+def load_bundle(ref: str | os.PathLike[str], revision: str | None = None, *, merged: bool = True) -> Bundle:
     """The bundle that `ref` names: an existing directory, else the name of a shipped bundle, else `hf:owner/name` at `revision`.
 
-    InputError, with the file and the way out, for everything that is missing, cut short, altered, too new, or not a bundle.
+    `merged` False keeps the low-rank changes of its towers apart, to go on training them. InputError, with the file and the way out, for
+    everything that is missing, cut short, altered, too new, or not a bundle, and for a tower that is gone or is another one.
     """
     from .knowledge.bank import load_bank
     from .models import build
+    from .models.lora import merge
 
     path = resolve(ref, revision)
     config, sha256 = read_config(path)
@@ -162,7 +165,10 @@ def load_bundle(ref: str | os.PathLike[str], revision: str | None = None) -> Bun
     if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
         raise InputError("not a list of words", path / VOCABULARY, _AGAIN, "bad_field")
     read_json(path / TRAINING, TrainingFile)
-    model = _load_model(path, config, lambda: build(config.model, tokenizer_json, bank))
+    base = nearby(config.base, path)
+    model = _load_model(path, config, lambda: build(config.model, tokenizer_json, bank, base))
+    if merged:
+        merge(model)
     bundle = Bundle(config, model, bank, frozenset(words), tokenizer_json, path, sha256)
     _ = bundle.decision  # a decision that cannot be used is refused now, not at the first film
     return bundle
@@ -173,6 +179,19 @@ def _read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError("the file is not UTF-8 text", file, _AGAIN, "encoding") from error
+
+
+def nearby(base: Base, path: Path) -> Base:
+    """The towers of a bundle at `path`. One that is not at the path that was recorded, as on another machine, is looked for under the name
+    of its folder beside the bundle; its hash decides whether it is the same.
+    """
+    found = {}
+    for part in Base.model_fields:
+        tower = getattr(base, part)
+        beside = path.resolve().parent / Path(tower.id or "").name
+        if tower.id and tower.revision is None and not Path(tower.id).expanduser().is_dir() and beside.is_dir():
+            found[part] = tower.model_copy(update={"id": str(beside)})
+    return base.model_copy(update=found)
 
 
 def read_config(path: Path) -> tuple[BundleConfig, str]:
@@ -336,7 +355,8 @@ def _download(ref: str, revision: str | None) -> Path:
 def card(config: BundleConfig, training: TrainingFile, model: nn.Module, sha256: str) -> str:
     """README.md of a bundle, written by the program: what it is for, what it learnt from, how good, and its limits."""
     total = sum(p.numel() for p in model.parameters())
-    scratch = config.base.vision.id is None and config.base.text.id is None
+    named = {part: getattr(config.base, part) for part in Base.model_fields}
+    towers = [f"{tower.id} ({part})" for part, tower in named.items() if tower.id]
     sources = [f"- {d.name}, licence: {d.licence or 'not stated'}, split {d.split_sha256[:12]}" for d in config.trained_on]
     known = {name: value for name, value in sorted(training.dev.items()) if value is not None}
     figures = [f"| {name} | {value:.4f} |" for name, value in known.items()]
@@ -349,8 +369,9 @@ def card(config: BundleConfig, training: TrainingFile, model: nn.Module, sha256:
     cut = f"p >= {config.decision.threshold:g}" if config.decision.rule == "fixed" else "per film the mask of highest expected Dice"
     regime = (
         "Trained from random initialisation, both towers included: a result is evidence for the modules, never for parameter efficiency."
-        if scratch
-        else f"Stands on pretrained towers: {config.base.vision.id or 'own'} (vision), {config.base.text.id or 'own'} (text)."
+        if not towers
+        else f"Stands on pretrained towers: {', '.join(towers)}. One that was not trained in full is not in this folder:\n"
+        "it is found again where config.json says, or in a folder of its name beside this one, and its sha256 must match."
     )
     short = " The schedule was cut short by the time limit." if training.truncated else ""
     return f"""---

@@ -67,7 +67,7 @@ def bundle_facts(ref: str) -> dict[str, Any]:
     from .bundle import TRAINING, load_bundle
     from .schemas import TrainingFile, read_json
 
-    bundle = load_bundle(ref)
+    bundle = load_bundle(ref, merged=False)
     training = read_json(bundle.path / TRAINING, TrainingFile)
     stored, frozen = bundle.config, [p.numel() for p in bundle.model.parameters() if not p.requires_grad]
     total = sum(p.numel() for p in bundle.model.parameters())

@@ -115,7 +115,10 @@ def environment(config: RunConfig, prepared: Prepared, device: torch.device) -> 
     """env.json of the run."""
     return EnvFile(
         commit=_commit(),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in ("reportseg", "torch", "numpy", "accelerate")}},
+        versions={
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("reportseg", "torch", "numpy", "accelerate", "transformers")},
+        },
         platform=f"{platform.system()} {platform.machine()}",
         device=str(device),
         threads=torch.get_num_threads(),

@@ -49,11 +49,14 @@ class DecisionConfig(File):
 
 
 class Tower(File):
-    """A pretrained tower that the bundle refers to; all null for one trained from scratch."""
+    """A pretrained tower that the bundle stands on; all null for one trained from scratch."""
 
-    id: str | None = Field(default=None, description="Hub id or path of the public weights.")
+    id: str | None = Field(default=None, description="Hub id, or path as the training's config had it, of the public weights.")
     revision: str | None = Field(default=None, description="Commit of the hub id.")
-    sha256: Sha256 | None = Field(default=None, description="Hash of the tower's weights file; must match at loading.")
+    sha256: Sha256 | None = Field(
+        default=None, description="Hash of its weights; must match where they are not in the bundle, as of a frozen tower."
+    )
+    config: dict[str, Any] | None = Field(default=None, description="Its architecture, from its config.json.")
 
 
 class Base(File):
@@ -61,6 +64,7 @@ class Base(File):
 
     vision: Tower = Field(default=Tower(), description="The image tower.")
     text: Tower = Field(default=Tower(), description="The text tower.")
+    cnn: Tower = Field(default=Tower(), description="The CNN branch.")
 
 
 class Preprocess(File):
@@ -76,7 +80,9 @@ class TextConfig(File):
     """How a sentence is read."""
 
     laterality: Laterality = Field(description="Whose left the training sentences mean: patient, image, or none.")
-    max_tokens: int = Field(gt=0, description="Tokens read of one text; longer texts record the warning text_truncated.")
+    max_tokens: int = Field(
+        gt=0, description="Tokens read at a time: longer texts are cut at sentences, and a longer sentence records text_truncated."
+    )
 
 
 class TrainedOn(File):

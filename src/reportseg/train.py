@@ -29,10 +29,9 @@ from .engines import Precision, TorchEngine, autocast, pick_device
 from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
-from .models import bank_of, build, check, model_config, resolve
-from .models.encoders import train_tokenizer
+from .models import bank_of, build, check, make_tokenizer, model_config, resolve
 from .runs import Prepared, environment, plan, prepare, without_paths
-from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
+from .schemas import MAX_CURVE_POINTS, Base, EnvFile, TrainingFile, read_json, write_json
 
 CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -124,7 +123,9 @@ class Run:
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
-        self.model: Any = build(config.model, self.tokenizer, self.bank).to(self.device)
+        base = self.parent.config.base if self.parent is not None else None
+        self.model: Any = build(config.model, self.tokenizer, self.bank, base).to(self.device)
+        self.base: Base = getattr(self.model, "base", Base())
         if self.parent is not None:
             self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
         if config.train.precision == "auto":
@@ -154,17 +155,15 @@ class Run:
             raise InputError("these are not the films that the run was started with", where, fix, "config")
 
     def _words(self) -> tuple[str | None, Bank | None]:
-        """Tokenizer and knowledge: those of the parent bundle, else a tokenizer trained on the sentences and the bank."""
+        """Tokenizer and knowledge: those of the parent bundle, else the text tower's own tokenizer or one of the sentences and the bank."""
         if self.config.train.init:
-            self.parent = load_bundle(self.config.train.init)
+            self.parent = load_bundle(self.config.train.init, merged=False)
             check_parent(self.parent, self.config, self.prepared)
             return self.parent.tokenizer_json, self.parent.bank
         bank = bank_of(self.config.model)
-        if not self.prepared.reads_text:
-            return None, None
         bank = bank and bank.facing(self.prepared.laterality)
         sentences = [sample.text for sample in self.prepared.train]
-        return train_tokenizer([*sentences, *(bank.texts() if bank else [])]), bank
+        return make_tokenizer(self.config.model, [*sentences, *(bank.texts() if bank else [])]), bank
 
     def _words_sha256(self) -> str:
         """Hash of tokenizer and knowledge: they are made anew on a resume, and with others the weights would read other words."""
@@ -185,6 +184,9 @@ class Run:
         return max(batch, int(60 * minutes * 0.9 / seconds))  # a tenth is for dev, checkpoints and the decision
 
     def _restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        if meta.get("towers", {}) != self._towers():
+            fix = "Put back the towers that the run began with (their revision or folder), or start a new run."
+            raise InputError("a pretrained tower is not the one that the run began with", self.folder, fix, "sha256")
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimiser": {}}
         for key, value in tensors.items():
             part, _, name = key.partition("/")
@@ -195,7 +197,7 @@ class Run:
         self.model.load_state_dict(parts["model"], strict=True)
         self.average.state = {name: value.to(self.device) for name, value in parts["ema"].items()}
         optim.load_optimiser_state(self.optimiser, self.model, parts["optimiser"])
-        self.state = State(**{key: value for key, value in meta.items() if key != "words"}, log=self.state.log)
+        self.state = State(**{key: value for key, value in meta.items() if key not in ("words", "towers")}, log=self.state.log)
 
     def _rewrite_log(self) -> None:
         """The log as it was at the step that training goes on from; a line that a kill cut short is dropped."""
@@ -319,7 +321,12 @@ class Run:
         tensors |= {f"optimiser/{name}": value for name, value in optim.optimiser_state(self.optimiser, self.model).items()}
         meta = {key: value for key, value in asdict(state).items() if key != "log"}
         meta["words"] = self._words_sha256()
+        meta["towers"] = self._towers()
         checkpoint.save(self.folder / CHECKPOINTS, tensors, meta)
+
+    def _towers(self) -> dict[str, str]:
+        """Hashes of the pretrained towers by part: a checkpoint does not hold what is frozen."""
+        return {part: tower["sha256"] for part, tower in self.base.model_dump().items() if tower["sha256"]}
 
     # ---------------------------------------------------------------- finish
 
@@ -342,6 +349,7 @@ class Run:
                 "mean": [round(float(v), 6) for v in self.model.mean.flatten()],
                 "std": [round(float(v), 6) for v in self.model.std.flatten()],
             },
+            "base": self.base.model_dump(),
             "text": {"laterality": prepared.laterality, "max_tokens": getattr(self.model, "max_tokens", 77)},
             "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature},
             "trained_on": prepared.trained_on,

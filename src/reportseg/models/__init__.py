@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import nn
 from ..config import RunConfig, explain
 from ..errors import InputError
 from ..knowledge.bank import Bank, load_bank
+from ..schemas import Base
+from .assembly import source_tokenizer
 from .encoders import train_tokenizer
 from .output import ModelOutput, TextBatch
 from .tgcnet import TGCNet, TGCNetConfig
@@ -23,7 +25,18 @@ MODELS: dict[str, tuple[type[BaseModel], type[nn.Module]]] = {
     "unet": (UNetConfig, UNet),
 }
 
-__all__ = ["MODELS", "ModelOutput", "TextBatch", "bank_of", "build", "check", "count_parameters", "model_config", "resolve"]
+__all__ = [
+    "MODELS",
+    "ModelOutput",
+    "TextBatch",
+    "bank_of",
+    "build",
+    "check",
+    "count_parameters",
+    "make_tokenizer",
+    "model_config",
+    "resolve",
+]
 
 
 def model_config(section: Mapping[str, Any], where: str = "model") -> BaseModel:
@@ -51,22 +64,33 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model.model_dump()})
 
 
-def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: Bank | None = None) -> nn.Module:
-    """A model with random weights. `bank` is used where the config switches knowledge on.
+def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: Bank | None = None, base: Base | None = None) -> nn.Module:
+    """A model with random weights but for its pretrained towers. `bank` is used where the config switches knowledge on; `base` is what a
+    bundle records of its towers.
 
-    Raises InputError for a section that is not valid or names pretrained towers, ValueError for a text model without its tokenizer's JSON.
+    Raises InputError for a section that is not valid and for towers that cannot be had, ValueError for a text model without its tokenizer.
     """
     config = model_config(section)
     model = MODELS[str(section["name"])][1]
-    if model.reads_text and tokenizer_json is None:  # type: ignore[attr-defined]
+    if not model.reads_text:  # type: ignore[attr-defined]
+        return model(config)
+    if tokenizer_json is None:
         raise ValueError(f"{section['name']} reads text and needs a tokenizer")
-    return model(config, tokenizer_json, bank)
+    return model(config, tokenizer_json, bank, base)
+
+
+def make_tokenizer(section: Mapping[str, Any], texts: Iterable[str]) -> str | None:
+    """The tokenizer that a model reads with: its pretrained text tower's own, else one trained on `texts`; None where it reads none."""
+    config = model_config(section)
+    if not MODELS[str(section["name"])][1].reads_text:  # type: ignore[attr-defined]
+        return None
+    return source_tokenizer(config.text) or train_tokenizer(texts)  # type: ignore[attr-defined]
 
 
 def check(section: Mapping[str, Any]) -> None:
     """Lays the model out on the meta device: what `build` would refuse is refused before any data is read."""
     with torch.device("meta"):
-        build(section, train_tokenizer([]), bank_of(section))
+        build(section, make_tokenizer(section, []), bank_of(section))
 
 
 def bank_of(section: Mapping[str, Any]) -> Bank | None:

@@ -1,10 +1,11 @@
 """Towers: a residual CNN, a ViT and a bidirectional text tower for training from random initialisation, and the tokenizer they share.
 
-Pretrained CLIP has the same two interfaces: `taps, values = vision(image)` and `tokens, eos = text(ids, mask)`.
+Pretrained towers (towers.py) have the same interfaces: `taps, values = vision(image)`, `vectors = text(ids, mask)`, `maps = cnn(image)`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..text import normalise
 from .layers import ResidualBlock, TransformerBlock, conv_block, resize
 
 VOCABULARY = 2000
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?;])\s+|\s*\n\s*")
 
 
 class ResidualCNN(nn.Module):
@@ -116,8 +119,19 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> str:
     return tokenizer.to_str()
 
 
+def check_tokenizer(tokenizer_json: str, vocabulary: int) -> None:
+    """InputError for a tokenizer that is not the one of a tower with so many pieces: it must mark begin and end of a sentence."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    marks = tokenizer.encode("").ids
+    if len(marks) != 2 or tokenizer.get_vocab_size() > vocabulary:
+        what = f"the tokenizer does not fit the text tower: {tokenizer.get_vocab_size()} pieces of {vocabulary}, {len(marks)} marks of 2"
+        raise InputError(what, "tokenizer.json", "Take tokenizer.json and the weights from one source.", "bad_tower")
+
+
 class SentenceTokenizer:
-    """Normalised sentences to padded ids. Ids are kept per distinct sentence; the limit keeps the end token and reports what it cut."""
+    """Normalised sentences to padded ids, of the tower's own tokenizer. Ids are kept per distinct sentence; what is over the limit is cut
+    before the end token, so a long text is to be given in `chunks`.
+    """
 
     def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
@@ -136,9 +150,28 @@ class SentenceTokenizer:
             self.known[text] = self.tokenizer.encode(normalise(text)).ids
         return self.known[text]
 
+    def fits(self, text: str) -> bool:
+        """Whether the tower reads all of the text at once."""
+        return len(self.ids(text)) <= self.max_tokens
+
+    def chunks(self, text: str) -> list[str]:
+        """The text in parts that the tower reads whole, as few as whole sentences allow; only a sentence that is too long alone does not
+        fit, and is a part of its own.
+        """
+        if self.fits(text):
+            return [text]
+        ends = [match.start() for match in _BETWEEN_SENTENCES.finditer(text)] + [len(text)]
+        parts, start, last = [], 0, 0
+        for end in ends:
+            if last > start and not self.fits(text[start:end]):
+                parts.append(text[start:last].strip())
+                start = last
+            last = end
+        return [part for part in [*parts, text[start:].strip()] if part]
+
     def too_long(self, text: str) -> bool:
-        """Whether the limit of max_tokens cuts the text."""
-        return len(self.ids(text)) > self.max_tokens
+        """Whether a sentence of the text is over the limit, so that its last words are not read."""
+        return not all(map(self.fits, self.chunks(text)))
 
     def __call__(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """ids_BL and mask_BL (True: real)."""

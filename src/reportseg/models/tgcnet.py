@@ -11,48 +11,33 @@ Shapes: B batch, H,W pixels, h,w = H/s,W/s for a stride s in 4, 8, 16, 32, L tex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InputError
 from ..knowledge.bank import Bank, union
 from ..losses import area_average, bce_loss, dice_bce_loss
+from ..schemas import Base
 from ..text import clauses, normalise
-from .encoders import VOCABULARY, ResidualCNN, SentenceTokenizer, TextTransformer, VisionTransformer, train_tokenizer
+from .assembly import Preset, Tower, build_towers
+from .encoders import SentenceTokenizer, train_tokenizer
 from .layers import CrossAttention, PositionMap, conv_block, pad_to_multiple, resize
 from .output import ModelOutput, TextBatch
 
 STRIDES = (4, 8, 16, 32)
 ATTENDED = (1, 2, 3)  # levels with cross-attention to the text: strides 8, 16 and 32
 SIMILARITY_WEIGHTS = (0.3, 0.2, 0.1, 0.1)
-RAW_WEIGHT = 0.1  # our reading: from scratch nothing else would align the raw similarity
+RAW_WEIGHT = 0.1  # our reading: where image and text are not of one CLIP, nothing else would align the raw similarity
 
 
 class Strict(BaseModel):
     """What the sections of the config share: frozen, no unknown key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Tower(Strict):
-    """Where the weights of a tower come from, and whether they train."""
-
-    source: str = Field(default="scratch", min_length=1, description="scratch, or the id or path of pretrained weights")
-    train: Literal["frozen", "full"] = "full"
-    revision: str | None = None
-
-    @model_validator(mode="after")
-    def _nothing_to_freeze(self) -> Tower:
-        if self.source == "scratch" and self.train == "frozen":
-            raise ValueError("random weights cannot be frozen: set train to full, or name pretrained weights in source")
-        return self
 
 
 class Sse(Strict):
@@ -98,31 +83,11 @@ class TGCNetConfig(Strict):
     vlcm: Vlcm = Vlcm()
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Widths of everything; (width, depth, heads) for the two transformers. `vocabulary` is for counting: a tokenizer brings its own."""
-
-    cnn: tuple[int, int, int, int]
-    cnn_depth: int
-    vision: tuple[int, int, int]
-    text: tuple[int, int, int]
-    joint: int
-    width: int
-    patch: int = 16
-    max_tokens: int = 77
-    vocabulary: int = VOCABULARY
-
-    @property
-    def stem(self) -> int:
-        """Channels of the CNN branch at stride 2."""
-        return self.cnn[0] // 2 + 8
-
-
 PRESETS = {
-    "tiny": Preset(cnn=(16, 24, 32, 48), cnn_depth=1, vision=(32, 4, 2), text=(32, 1, 2), joint=32, width=24),
-    "small": Preset(cnn=(48, 96, 176, 256), cnn_depth=2, vision=(128, 4, 4), text=(128, 3, 4), joint=128, width=96),
+    "tiny": Preset(cnn=(16, 24, 32, 48), stem=16, cnn_depth=1, vision=(32, 4, 2), text=(32, 1, 2), joint=32, width=24),
+    "small": Preset(cnn=(48, 96, 176, 256), stem=32, cnn_depth=2, vision=(128, 4, 4), text=(128, 3, 4), joint=128, width=96),
     "vit-b-16": Preset(
-        cnn=(64, 128, 256, 512), cnn_depth=2, vision=(768, 12, 12), text=(512, 12, 8), joint=512, width=128, vocabulary=49_408
+        cnn=(64, 128, 256, 512), stem=40, cnn_depth=2, vision=(768, 12, 12), text=(512, 12, 8), joint=512, width=128, vocabulary=49_408
     ),
 }
 
@@ -185,10 +150,14 @@ class DATE(nn.Module):
             self.gate = nn.Parameter(torch.zeros(1))
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """End-of-sentence vectors (N, D)."""
-        ids, mask = self.tokenizer(texts, self.null_D.device)
-        encoded: Tensor = self.tower(ids, mask)
-        return encoded
+        """Sentence vectors (N, D). A text that is longer than the tower reads is the mean of its chunks, each of whole sentences."""
+        chunks = [self.tokenizer.chunks(text) for text in texts]
+        read = list(dict.fromkeys(chunk for row in chunks for chunk in row))
+        encoded: Tensor = self.tower(*self.tokenizer(read, self.null_D.device))
+        if read == list(texts):
+            return encoded
+        place = {chunk: i for i, chunk in enumerate(read)}
+        return torch.stack([encoded[[place[chunk] for chunk in row]].mean(0) for row in chunks])
 
     def forward(self, texts: Sequence[str]) -> TextBatch:
         """Units of each sentence: a learnt null that is never masked, the whole sentence, its clauses (when more than one)."""
@@ -239,10 +208,10 @@ class VLCM(nn.Module):
 
     a = softmax over units, q = sum_p a_p t_p, raw r = sum_p a_p cos(z, t_p); u_s = alpha_s cos(W_s F_s, q) + beta_s;
     S_s = u_s + kappa_s r + conv_s([W_s F_s ; u_s ; r]); F_s' = F_s (1 + gamma_s sigmoid(S_s)).
-    Runs in fp32: differences of cosines are small.
+    Runs in fp32: differences of cosines are small. `aligned`: tower and text are of one CLIP, so r needs no training of its own.
     """
 
-    def __init__(self, p: Preset) -> None:
+    def __init__(self, p: Preset, aligned: bool = False) -> None:
         super().__init__()
         n = len(STRIDES)
         self.unit_score = nn.Linear(p.joint, 1, bias=False)  # a bias would shift the softmax by nothing
@@ -251,7 +220,7 @@ class VLCM(nn.Module):
         self.beta = nn.Parameter(torch.full((n,), -2.0))
         self.kappa = nn.Parameter(torch.ones(n))
         self.gamma = nn.Parameter(torch.zeros(n))
-        self.raw_scale = nn.Parameter(torch.tensor([10.0, -2.0]))
+        self.raw_scale = None if aligned else nn.Parameter(torch.tensor([10.0, -2.0]))
         self.calibrate = nn.ModuleList()
         for _ in STRIDES:
             last = nn.Conv2d(32, 1, 3, padding=1)
@@ -281,30 +250,31 @@ class VLCM(nn.Module):
 class TGCNet(nn.Module):
     """SSE and DATE, brought together by VLCM and cross-attention at strides 8, 16 and 32, then a top-down decoder.
 
-    `tokenizer_json` None only lays the model out, to be counted: its vocabulary is the preset's and no `source` is resolved.
+    `tokenizer_json` None only lays the model out, to be counted: its vocabulary is the preset's and no `source` is opened. `base` is what a
+    bundle records of its pretrained towers; what this model stands on is in `self.base`.
     """
 
     reads_text = True
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: TGCNetConfig, tokenizer_json: str | None, bank: Bank | None) -> None:
+    def __init__(self, config: TGCNetConfig, tokenizer_json: str | None, bank: Bank | None, base: Base | None = None) -> None:
         super().__init__()
-        self.config, p = config, PRESETS[config.preset]
-        if tokenizer_json is not None:
-            refuse_pretrained(config)
-        vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
-        vision, cnn, text = build_towers(config, p, vocabulary)
+        self.config = config
+        named = {"vision": config.vision, "text": config.text, "cnn": config.sse.tower}
+        towers = build_towers(PRESETS[config.preset], named, config.vlcm.enabled, tokenizer_json, base)
+        p, cnn, self.base = towers.p, towers.cnn, towers.base
+        self.max_tokens = p.max_tokens
         tokenizer = SentenceTokenizer(tokenizer_json or train_tokenizer([]), p.max_tokens)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        for name, values in zip(("mean", "std"), towers.statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.patch = p.patch
-        self.sse = SSE(vision, cnn, p)
-        self.date = DATE(text, tokenizer, bank if config.date.knowledge else None, p, config.date.top_k)
+        self.sse = SSE(towers.vision, cnn, p)
+        self.date = DATE(towers.text, tokenizer, bank if config.date.knowledge else None, p, config.date.top_k)
         compared = [config.vlcm.enabled or level in ATTENDED for level in range(len(STRIDES))]
         self.positions = nn.ModuleList(PositionMap(p.width) if used else nn.Identity() for used in compared)
         if config.vlcm.enabled:
-            self.vlcm = VLCM(p)
+            self.vlcm = VLCM(p, towers.aligned)
         self.attend_norms = nn.ModuleList(nn.LayerNorm(p.width) for _ in ATTENDED)
         self.told = nn.Sequential(nn.Linear(p.joint, p.width), nn.LayerNorm(p.width))  # T' at our own width, once for all strides
         self.attend = nn.ModuleList(CrossAttention(p.width, p.width, p.width) for _ in ATTENDED)
@@ -319,7 +289,7 @@ class TGCNet(nn.Module):
         return encoded
 
     def truncates(self, text: str) -> bool:
-        """Whether some words of `text` are past what the tower reads."""
+        """Whether a sentence of `text` is longer than the tower reads."""
         return self.date.tokenizer.too_long(text)
 
     def encode_image(self, image_B3HW: Tensor) -> ImageFeatures:
@@ -367,7 +337,7 @@ class TGCNet(nn.Module):
     def similarity_losses(
         self, raw: Tensor, calibrated: list[Tensor], mask: Tensor, valid: Tensor, padded: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """The calibrated maps against the area-averaged mask, BCE and Dice; the raw one BCE alone."""
+        """The calibrated maps against the area-averaged mask, BCE and Dice; the raw one, where no CLIP has aligned it, BCE alone."""
         pad = (0, padded[1] - mask.shape[3], 0, padded[0] - mask.shape[2])
         mask, valid = F.pad(mask.float(), pad), F.pad(valid, pad)
 
@@ -377,8 +347,10 @@ class TGCNet(nn.Module):
             weight = area_average(valid, size)
             return area_average(mask * valid, size) / weight.clamp(min=1e-6), weight
 
-        scale, shift = self.vlcm.raw_scale
-        losses = {"raw": RAW_WEIGHT * bce_loss(scale * raw + shift, *targets(raw))}
+        losses = {}
+        if self.vlcm.raw_scale is not None:
+            scale, shift = self.vlcm.raw_scale
+            losses["raw"] = RAW_WEIGHT * bce_loss(scale * raw + shift, *targets(raw))
         for stride, weight, similarity in zip(STRIDES, SIMILARITY_WEIGHTS, calibrated, strict=True):
             losses[f"similarity_{stride}"] = weight * dice_bce_loss(similarity, *targets(similarity))
         return losses
@@ -386,26 +358,3 @@ class TGCNet(nn.Module):
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
         """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
         return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
-
-
-def refuse_pretrained(config: TGCNetConfig) -> None:
-    """InputError for a tower that is not trained from random initialisation."""
-    parts = {"model.vision": config.vision, "model.text": config.text, "model.sse.cnn": config.sse.tower}
-    for part, tower in parts.items():
-        if tower is not None and tower.source != "scratch":
-            fix = "Set it to scratch with `train: full`, as in the shipped config tgcnet_qata_small."
-            what = f"pretrained towers come in a later version; {tower.source!r} is not read yet"
-            raise InputError(what, f"{part}.source", fix, "pretrained_later")
-
-
-def build_towers(config: TGCNetConfig, p: Preset, vocabulary: int) -> tuple[nn.Module, nn.Module | None, nn.Module]:
-    """Vision tower, CNN branch and text tower, from random initialisation; what the config freezes takes no gradient."""
-    width, depth, heads = p.vision
-    vision = VisionTransformer(width, depth, heads, p.patch, p.joint if config.vlcm.enabled else None)
-    cnn = ResidualCNN(p.cnn, p.cnn_depth, p.stem) if config.sse.tower is not None else None
-    width, depth, heads = p.text
-    text = TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
-    for module, tower in ((vision, config.vision), (cnn, config.sse.tower), (text, config.text)):
-        if module is not None and tower is not None and tower.train == "frozen":
-            module.requires_grad_(False)
-    return vision, cnn, text

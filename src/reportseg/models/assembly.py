@@ -1,0 +1,224 @@
+"""Which towers a model gets: from random initialisation at the sizes of its preset, or pretrained, as the source's config.json has them.
+
+A bundle records of a pretrained tower where it came from, its hash and its architecture: one whose weights the bundle holds needs no
+source, and any other is found again and must be the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from ..errors import InputError
+from ..schemas import Base
+from ..schemas import Tower as Record
+from .encoders import VOCABULARY, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer
+from .sources import Source, find
+from .towers import (
+    IMAGENET_STATISTICS,
+    BertText,
+    ClipText,
+    ClipVision,
+    ConvNeXt,
+    Pretrained,
+    Projected,
+    Renormalised,
+    ResNet,
+    Statistics,
+    Train,
+)
+
+
+class Tower(BaseModel):
+    """A tower in the `model` section of a run's config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str = Field(default="scratch", min_length=1, description="scratch, or pretrained weights: a hub id or the path of a folder")
+    train: Train = Field(default="full", description="frozen: as it came; lora: low-rank changes to it; full: all of its weights")
+    revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
+
+    @model_validator(mode="after")
+    def _nothing_to_freeze(self) -> Tower:
+        if self.source == "scratch" and self.train != "full":
+            done = {"frozen": "frozen", "lora": "adapted by lora"}[self.train]
+            raise ValueError(f"random weights cannot be {done}: set train to full, or name pretrained weights in source")
+        return self
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Widths of everything; (width, depth, heads) for the two transformers, `stem` channels of the CNN branch at stride 2. `vocabulary` is
+    for counting: a tokenizer brings its own. A pretrained tower puts its own sizes in their place.
+    """
+
+    cnn: tuple[int, int, int, int]
+    stem: int
+    cnn_depth: int
+    vision: tuple[int, int, int]
+    text: tuple[int, int, int]
+    joint: int
+    width: int
+    patch: int = 16
+    max_tokens: int = 77
+    vocabulary: int = VOCABULARY
+
+    def layout(self, part: str) -> dict[str, Any]:
+        """A pretrained tower of this size, to be counted without opening its source."""
+
+        def transformer(width: int, depth: int, heads: int) -> dict[str, Any]:
+            sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": depth, "num_attention_heads": heads}
+            return sizes | {"projection_dim": self.joint}
+
+        if part == "vision":
+            return {"model_type": "clip_vision_model", "patch_size": self.patch, **transformer(*self.vision)}
+        if part == "text":
+            read = {"vocab_size": self.vocabulary, "max_position_embeddings": self.max_tokens}
+            return {"model_type": "clip_text_model", **read, **transformer(*self.text)}
+        stages = {"hidden_sizes": list(self.cnn), "depths": [self.cnn_depth] * 4, "layer_type": "basic"}
+        return {"model_type": "resnet", "embedding_size": self.cnn[0], **stages}
+
+
+class Towers(NamedTuple):
+    """The towers of a model, the preset with their sizes in it, what a bundle records of them, and the statistics their images have.
+
+    `aligned`: image and text tower are of one CLIP.
+    """
+
+    vision: nn.Module
+    cnn: nn.Module | None
+    text: nn.Module
+    p: Preset
+    base: Base
+    statistics: Statistics
+    aligned: bool
+
+
+def build_towers(p: Preset, named: Mapping[str, Tower | None], compared: bool, tokenizer_json: str | None, base: Base | None) -> Towers:
+    """The towers that `named` describes under vision, text and cnn (None: no CNN branch). D is the width of CLIP's joint space where a CLIP
+    is among them. `compared` False: no patch of the image meets a sentence, so none is projected. `tokenizer_json` None: only laid out.
+    """
+    opened: dict[str, Any] = {}
+    records: dict[str, Any] = {}
+    for part, section in named.items():
+        if section is not None and section.source != "scratch":
+            layout = p.layout(part) if tokenizer_json is None else None
+            options = {"projected": compared} if part == "vision" else {}
+            opened[part], records[part] = open_tower(part, section, getattr(base, part) if base else None, layout, **options)
+    vision, text, cnn = (opened.get(part) for part in ("vision", "text", "cnn"))
+
+    if vision is not None:
+        p = replace(p, vision=(vision.width, 0, 0), patch=vision.patch, joint=vision.joint)
+    elif isinstance(text, ClipText):
+        p = replace(p, joint=text.width)
+    if cnn is not None:
+        p = replace(p, cnn=cnn.widths, stem=cnn.stem)
+    statistics = vision.statistics if vision is not None else IMAGENET_STATISTICS
+    aligned = isinstance(text, ClipText) and vision is not None and _same(named["vision"], named["text"]) and text.width == p.joint
+
+    if vision is None:
+        width, depth, heads = p.vision
+        vision = VisionTransformer(width, depth, heads, p.patch, p.joint if compared else None)
+    if cnn is None and named["cnn"] is not None:
+        cnn = ResidualCNN(p.cnn, p.cnn_depth, p.stem)
+    elif cnn is not None and cnn.statistics != statistics:
+        cnn = Renormalised(cnn, statistics, cnn.statistics)
+    if text is None:
+        vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
+        width, depth, heads = p.text
+        text = TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
+    else:
+        p = replace(p, max_tokens=text.max_tokens)
+        if tokenizer_json is not None:
+            check_tokenizer(tokenizer_json, text.vocabulary)
+        if not isinstance(text, ClipText) or text.width != p.joint:
+            text = Projected(text, p.joint)
+    return Towers(vision, cnn, text, p, Base(**records), statistics, aligned)
+
+
+def _same(one: Tower | None, other: Tower | None) -> bool:
+    return one is not None and other is not None and (one.source, one.revision) == (other.source, other.revision)
+
+
+# ---------------------------------------------------------------- one pretrained tower
+
+FAMILIES: dict[str, tuple[type[Any], ...]] = {"vision": (ClipVision,), "text": (ClipText, BertText), "cnn": (ResNet, ConvNeXt)}
+
+
+def open_tower(part: str, tower: Tower, record: Record | None, layout: Mapping[str, Any] | None, **options: Any) -> tuple[Any, Record]:
+    """The tower of `part` (vision, text, cnn), of which that takes a gradient which `tower.train` says, and what a bundle records of it.
+
+    `layout` given: with random weights, to be counted; no source is opened. `record` given: as in the bundle that recorded it: a frozen or
+    adapted tower is found again and must be the same, and one that was trained in full has its weights in the bundle. Else from
+    `tower.source`. InputError: those of find and Source.fill, family, bad_tower, sha256.
+    """
+    if layout is not None:
+        module, found = _family(part, layout, "layout")(layout, **options), Record()
+    elif record is None:
+        source = find(tower.source, tower.revision)
+        family = _family(part, source.config, source.id)
+        config = family.settings(source.config) | source.statistics()
+        module = _filled(family, config, source, options)
+        found = Record(id=source.id, revision=source.revision, sha256=_hash(source), config=config)
+    elif record.id is None or record.config is None:
+        raise ValueError(f"the bundle does not record where its {part} tower came from")
+    else:
+        family, found = _family(part, record.config, record.id), record
+        if tower.train == "full":
+            module = family(record.config, **options)
+        else:
+            source = find(record.id, record.revision)
+            if _hash(source) not in (record.sha256, None):
+                what = f"the {part} tower {record.id!r} is not the one that the bundle stands on: its sha256 is another"
+                raise InputError(what, source.folder, f"Put back the weights with the sha256 {record.sha256}.", "sha256")
+            module = _filled(family, record.config, source, options)
+    module.regime(tower.train)
+    return module, found
+
+
+def source_tokenizer(tower: Tower) -> str | None:
+    """The JSON of a pretrained text tower's own tokenizer, None where the tower is trained from scratch."""
+    return None if tower.source == "scratch" else find(tower.source, tower.revision).tokenizer_json()
+
+
+def _family(part: str, config: Mapping[str, Any], name: str) -> Any:
+    kind = config.get("model_type")
+    for family in FAMILIES[part]:
+        if isinstance(kind, str) and kind in family.kinds:
+            return family
+    legal = ", ".join(sorted(kind for family in FAMILIES[part] for kind in family.kinds))
+    what = f"{name!r} cannot be the {part} tower: its config.json has model_type {str(kind)[:80]!r}"
+    raise InputError(what, name, f"Name a source of type {legal}.", "family")
+
+
+def _hash(source: Source) -> str | None:
+    """None on the meta device, where weights are not read."""
+    return None if torch.get_default_device().type == "meta" else source.sha256
+
+
+def _filled(family: Any, config: Mapping[str, Any], source: Source, options: Mapping[str, Any]) -> Pretrained:
+    """Laid out without memory, compared with what the file holds, then filled."""
+    try:
+        with torch.device("meta"):
+            module: Pretrained = family(config, **options)
+    except Exception as error:  # config.json is untrusted, and its errors are of many kinds
+        what = f"no tower can be built from the config.json of {source.id!r}: {str(error).strip()[:300]}"
+        raise InputError(what, source.folder, "Fetch the source again, or name another one.", "bad_tower") from error
+    source.fill(module, module.rename)
+    if torch.get_default_device().type != "meta":
+        for part in module.modules():
+            for name, buffer in list(part.named_buffers(recurse=False)):
+                if buffer.is_meta:  # those that no file holds
+                    setattr(part, name, UNSTORED[name](buffer))
+    return module
+
+
+UNSTORED = {
+    "position_ids": lambda buffer: torch.arange(buffer.shape[-1]).expand(buffer.shape),
+    "token_type_ids": lambda buffer: torch.zeros(buffer.shape, dtype=torch.long),
+}
