@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import InputError
-from .limits import MAX_SIDE, MIN_SIDE
 
 MAX_BYTES = 1 << 20
+MIN_SIDE, MAX_SIDE = 16, 2048  # of the square that a model reads, pixels
 
 
 class Section(BaseModel):

@@ -18,7 +18,6 @@ from .errors import InputError
 
 GIB = 2**30
 MAX_ID = 100
-MIN_SIDE, MAX_SIDE = 16, 2048  # of the square that a model reads, pixels
 
 
 @dataclass(frozen=True)

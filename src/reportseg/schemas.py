@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from .config import MAX_SIDE
 from .errors import InputError
-from .limits import MAX_SIDE, atomic_write, check_file
+from .limits import atomic_write, check_file
 from .types import INTENDED_USE, Laterality, Polarity, Reason, Side
 
 MAX_JSON_BYTES = 64 * 2**20
