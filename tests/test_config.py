@@ -198,7 +198,7 @@ def test_name_and_model_are_required_and_the_name_can_be_a_folder():
         ("train", "checkpoint_minutes", [0]),
         ("train", "precision", ["fp16"]),
         ("data", "text_dropout", [1, -0.1]),
-        ("data", "negatives", [0.15]),
+        ("data", "negatives", [1, -0.1]),
         ("data", "limit", [0]),
         ("data", "text", ["shuffled"]),
         ("eval", "controls", [["upside-down"]]),

@@ -233,7 +233,7 @@ def test_a_prediction_is_brought_to_the_grid_of_the_true_mask(painter, tmp_path)
 def test_the_conventions_of_the_rows_reach_the_segmenter(painter, tmp_path):
     rows = [(LEFT, "left", {"laterality": "patient"}), (RIGHT, "right", {"laterality": "image"})]
     run(painter, make_data(tmp_path / "data", rows), tmp_path / "eval", controls=[])
-    assert painter.asked == [("c0", LEFT, "patient"), ("c1", RIGHT, "image")]
+    assert painter.asked[:2] == [("c0", LEFT, "patient"), ("c1", RIGHT, "image")]
 
 
 # ---------------------------------------------------------------- controls
@@ -358,6 +358,63 @@ def test_absent_targets(painter, tmp_path):
     assert metrics.absent_correct == 0
     assert metrics.presence_auroc == 0.5  # half of either film is painted
     assert (metrics.counts.pred_only, metrics.counts.both_empty) == (1, 0)
+
+
+def sided(**extra):
+    """Two films of one side each, one of both, one whose mask lies on the side that its sentence does not name."""
+    rows = [(LEFT, "left"), (RIGHT, "right"), ("opacity in the left lung and in the right lung", "left"), (LEFT, "right")]
+    return [(*row, {"id": f"c{i}", "patient": f"p{i}"} | extra) for i, row in enumerate(rows)]
+
+
+def test_presence_is_told_from_one_affirmed_and_one_absent_prompt_of_each_film_that_allows_it(painter, tmp_path):
+    metrics = run(painter, make_data(tmp_path / "data", sided()), tmp_path / "eval", controls=[])
+    assert {(id, text) for id, text, _ in painter.asked if (id, text) not in {(f"c{i}", row[0]) for i, row in enumerate(sided())}} >= {
+        ("c0", RIGHT),
+        ("c1", LEFT),
+    }
+    assert metrics.n_absent == 2
+    assert metrics.absent_correct == 0  # it paints whatever side is named
+    assert metrics.presence_auroc == 0.5 and metrics.ci95["presence_auroc"] == (0.5, 0.5)
+
+
+class Sceptic(Painter):
+    """Knows the films: says and paints nothing where the mask is not."""
+
+    truth = {"c0": "left", "c1": "right", "c2": "left", "c3": "right"}
+
+    def answer(self, encoded, questions, ids, started=None):
+        out = super().answer(encoded, questions, ids, started)
+        there = [self.truth[id] in question.text for id, question in zip(ids, questions, strict=True)]
+        return [p if yes else replace(p, mask_HW=np.zeros_like(p.mask_HW), presence=0.1) for p, yes in zip(out, there, strict=True)]
+
+
+def test_absent_prompts_enter_the_scores_of_presence_and_no_other(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    manifest = make_data(tmp_path / "data", sided(subsets="two"))
+    metrics = run(Sceptic(tmp_path / "bundle"), manifest, tmp_path / "eval", controls=["swapped-side"])
+    assert (metrics.n_absent, metrics.absent_correct, metrics.presence_auroc) == (2, 1.0, 1.0)
+    assert (metrics.n_cases, len(read_cases(tmp_path / "eval"))) == (4, 4)
+    assert metrics.dice_mean == pytest.approx(np.mean([case.dice for case in read_cases(tmp_path / "eval")]))
+    assert metrics.counts.both_empty == 0 and metrics.counts.truth_only == 1  # c3, whose sentence is wrong
+    assert metrics.subsets["two"].presence_auroc == 1.0 and metrics.subsets["two"].ci95["absent_correct"] == (1.0, 1.0)
+    assert metrics.controls["swapped-side"].absent_correct is None
+    assert "2 absent prompts" in (tmp_path / "eval" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("extra", [{"complete": "0"}, {"laterality": "none"}, {"laterality": "patient"}, {"present": ""}])
+def test_films_that_do_not_allow_it_are_asked_nothing_else(painter, tmp_path, extra):
+    rows = sided(**extra)[:2]
+    metrics = run(painter, make_data(tmp_path / "data", rows), tmp_path / "eval", controls=[])
+    asked = "present" in extra
+    assert metrics.n_absent == 2 * asked and len(painter.asked) == 2 + 2 * asked
+    assert (metrics.presence_auroc is None) == (not asked)
+
+
+def test_a_model_that_reads_no_text_is_asked_for_no_side(tmp_path):
+    painter = painter_in(tmp_path / "bundle", reads_text=False)
+    metrics = run(painter, make_data(tmp_path / "data", sided()), tmp_path / "eval")
+    assert (metrics.n_absent, metrics.absent_correct, metrics.presence_auroc) == (0, None, None)
+    assert {text for _, text, _ in painter.asked} == {CONSTANT}
 
 
 # ---------------------------------------------------------------- failures

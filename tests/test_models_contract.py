@@ -26,6 +26,7 @@ VARIANTS = {
     "tgcnet-no-cnn": SMALLEST["tgcnet"] | {"sse": {"cnn": False}},
     "tgcnet-no-knowledge": SMALLEST["tgcnet"] | {"date": {"knowledge": False}},
     "tgcnet-no-vlcm": SMALLEST["tgcnet"] | {"vlcm": {"enabled": False}},
+    "tgcnet-presence": SMALLEST["tgcnet"] | {"presence": True},
 }
 SIZES = [(1, 1), (1, 40), (15, 16), (17, 33), (64, 64), (225, 223)]
 TEXTS = [
@@ -146,8 +147,16 @@ def test_the_token_map_is_a_cosine_for_every_unit(name):
 
 
 @every_variant
-def test_without_absent_training_prompts_no_presence_is_claimed(name):
-    assert make(name)(films(1), TEXTS[:1]).presence_B is None
+def test_presence_is_claimed_where_training_has_absent_prompts_and_nowhere_else(name):
+    model = make(name)
+    output = model(films(), TEXTS, targets())
+    if VARIANTS[name].get("presence"):
+        assert output.presence_B.shape == (4,) and output.presence_B.dtype == torch.float32 and output.presence_B.isfinite().all()
+        output.losses["presence"].backward()
+        assert all(p.grad is not None for n, p in model.named_parameters() if n.startswith("presence."))
+    else:
+        assert output.presence_B is None and "presence" not in output.losses
+        assert not any(n.startswith("presence.") for n in model.state_dict())
 
 
 # ---- sameness

@@ -18,7 +18,7 @@ from reportseg.io import read_image, read_mask
 from reportseg.predict import Segmenter, jobs_from, jobs_from_report, predict_files
 from reportseg.schemas import CSV_COLUMNS, PredictionFile, read_json
 from reportseg.types import INTENDED_USE
-from tiny import LEFT, RIGHT, film, write_bundle
+from tiny import LEFT, RIGHT, TGCNET, film, write_bundle
 
 KINDS = ("mask.png", "prob.png", "overlay.png", "json")
 GRAY = (film(24, 30)[:, :, 0] * 255).astype(np.uint8)
@@ -127,6 +127,18 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "time_s": 0,
         "intended_use": INTENDED_USE,
     }
+
+
+def test_a_bundle_with_the_head_states_the_presence_and_the_others_say_that_they_cannot(tmp_path, films, segmenter):
+    headed = Segmenter.from_pretrained(write_bundle(tmp_path / "headed", TGCNET | {"presence": True}))
+    predict_files(headed, jobs_from(films[:1], LEFT), tmp_path / "out")
+    told = read_json(tmp_path / "out" / "a.json", PredictionFile).presence
+    assert 0 < told < 1 and told == headed.segment(films[0], LEFT).presence != headed.segment(films[0], RIGHT).presence
+    assert rows(tmp_path / "out")[0]["presence"] == f"{told:.6g}"
+    assert "Presence: own head." in (tmp_path / "headed" / "README.md").read_text()
+    assert "Presence: unavailable" in (segmenter.bundles[0].path / "README.md").read_text()
+    both = Segmenter.from_pretrained(headed.bundles[0].path, with_=[segmenter.bundles[0].path])
+    assert both.segment(films[0], LEFT).presence == pytest.approx(told)  # told by those that can
 
 
 def test_the_table_has_one_row_a_case(tmp_path, segmenter, films):

@@ -15,7 +15,7 @@ from reportseg.knowledge.bank import load_bank, retrieve
 from reportseg.models import build, count_parameters, model_config
 from reportseg.models.encoders import train_tokenizer
 from reportseg.models.output import TextBatch
-from reportseg.models.tgcnet import PRESETS, SIMILARITY_WEIGHTS, SSE, STRIDES, VLCM, TGCNet, TGCNetConfig, unit_spans
+from reportseg.models.tgcnet import PRESENCE_WEIGHT, PRESETS, SIMILARITY_WEIGHTS, SSE, STRIDES, VLCM, TGCNet, TGCNetConfig, unit_spans
 from reportseg.text import word_bag
 
 BILATERAL = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
@@ -48,6 +48,49 @@ def unit_text(n=2, length=3, seed=2) -> TextBatch:
     mask = torch.ones(n, length, dtype=torch.bool)
     mask[0, -1] = False
     return TextBatch(tokens, mask, tokens[:, 1], ((None,) * length,) * n)
+
+
+# ---- absent targets
+
+
+@pytest.mark.parametrize("vlcm", [True, False])
+def test_the_presence_head_reads_the_film_that_met_the_text_and_the_sentence(vlcm):
+    """[mean F_16' ; max F_16' ; q], two layers; q is VLCM's, without it the sentence's own vector."""
+    model, kept = make(presence=True, vlcm={"enabled": vlcm}), {}
+    model.presence.register_forward_hook(lambda m, given, out: kept.update(map=given[0], query=given[1], out=out))
+    text = model.encode_text([BILATERAL, UNILATERAL])
+    output = model.decode(model.encode_image(films()), text)
+    assert kept["map"].shape == (2, TINY.width, 3, 4)
+    query = model.vlcm.query(text)[2] if vlcm else text.pooled_BD
+    assert torch.equal(kept["query"], query)
+    pooled = torch.cat([kept["map"].mean((2, 3)), kept["map"].amax((2, 3)), query], dim=1)
+    assert torch.allclose(output.presence_B, model.presence.layers(pooled)[:, 0], atol=1e-6)
+
+
+def test_presence_is_taught_by_whether_the_mask_is_empty():
+    model, mask = make(presence=True), part()
+    mask[1] = False
+    output = model(films(), [UNILATERAL] * 2, mask)
+    wanted = F.binary_cross_entropy_with_logits(output.presence_B, torch.tensor([1.0, 0.0]))
+    assert torch.allclose(output.losses["presence"], PRESENCE_WEIGHT * wanted)
+
+
+def test_the_presence_head_changes_no_other_weight_and_no_answer():
+    plain, headed = make(), make(presence=True)
+    both = headed.state_dict()
+    assert {k for k in both if not k.startswith("presence.")} == set(plain.state_dict())
+    assert all(torch.equal(both[k], v) for k, v in plain.state_dict().items())
+    assert torch.equal(plain(films(), [UNILATERAL] * 2).logits_B1HW, headed(films(), [UNILATERAL] * 2).logits_B1HW)
+
+
+def test_an_empty_mask_pulls_every_map_down():
+    """Mask and similarity losses have a finite gradient that points away from painting."""
+    model = make()
+    output = model(films(), [UNILATERAL] * 2, torch.zeros_like(part()))
+    assert all(loss.isfinite() for loss in output.losses.values())
+    for name, map_B1hw in (("mask", output.logits_B1HW), *((f"similarity_{s}", output.maps[f"S{s}"]) for s in STRIDES)):
+        (gradient,) = torch.autograd.grad(output.losses[name], map_B1hw, retain_graph=True)
+        assert gradient.isfinite().all() and (gradient >= 0).all() and gradient.any()
 
 
 # ---- SSE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -20,29 +21,38 @@ from reportseg.bundle import load_bundle
 from reportseg.config import load_config, parse_config
 from reportseg.data.manifest import write_manifest
 from reportseg.errors import InputError
+from reportseg.evaluate import evaluate
 from reportseg.knowledge.bank import load_bank
 from reportseg.runs import prepare
 from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
 from reportseg.text import CONSTANT
+from tiny import TGCNET
 
 training = import_module("reportseg.train")  # `reportseg.train` is the function
 SIDES = ("left", "right")
 
 
-def make_films(folder, n=24, laterality="image", name="made-up"):
-    """Films of 32 px with a bright patch on the side that the sentence names; two films a patient."""
+def make_films(folder, n=24, laterality="image", name="made-up", both=False):
+    """Films of 32 px with a bright patch on the side that the sentence names; two films a patient.
+
+    `both`: every third film has a patch on either side, and every fourth patient is of the test split.
+    """
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(n):
-        side = SIDES[i % 2]
+        sides = SIDES if both and i % 3 == 0 else (SIDES[i % 2],)
         mask = np.zeros((32, 32), bool)
-        x = 4 if side == "left" else 20
-        mask[8 + i % 5 : 18 + i % 5, x : x + 8] = True
+        for side in sides:
+            x = 4 if side == "left" else 20
+            mask[8 + i % 5 : 18 + i % 5, x : x + 8] = True
         Image.fromarray((rng.uniform(60, 100, (32, 32)) + 80 * mask).astype(np.uint8)).save(folder / f"f{i}.png")
         Image.fromarray(mask).save(folder / f"m{i}.png")
-        text = f"Unilateral infection, one infected area, upper {side} lung."
-        rows.append({"image": f"f{i}.png", "mask": f"m{i}.png", "text": text, "split": "train", "patient": f"p{i // 2}", "flip_safe": "1"})
+        text = f"Unilateral infection, one infected area, upper {sides[0]} lung."
+        if len(sides) == 2:
+            text = "Bilateral infection, two infected areas, upper left lung and upper right lung."
+        split = "test" if both and i // 2 % 4 == 0 else "train"
+        rows.append({"image": f"f{i}.png", "mask": f"m{i}.png", "text": text, "split": split, "patient": f"p{i // 2}", "flip_safe": "1"})
     return write_manifest(folder, rows, DatasetFile(name=name, laterality=laterality, licence="CC0-1.0"))
 
 
@@ -256,6 +266,64 @@ def test_precision_is_chosen_once_and_written_down(tmp_path, films, monkeypatch)
     assert read_json(run / "bundle" / "training.json", TrainingFile).precision == "bf16"
 
 
+def test_negatives_bring_the_presence_head_and_resume_exactly(tmp_path, films):
+    given = config(TGCNET, {"negatives": 0.3}, images=48, checkpoint_minutes=1e-9)
+    whole = training.train(given, manifest=films, out=tmp_path / "whole")
+    bundle = load_bundle(whole / "bundle")
+    assert bundle.config.presence and bundle.config.model["presence"] and load_config(whole / "config.yaml").model["presence"]
+    assert "presence" in read_json(whole / "bundle" / "training.json", TrainingFile).curves
+    with pytest.raises(Interrupt):
+        training.train(given, manifest=films, out=tmp_path / "cut", progress=interrupt_after(24))
+    assert weights(training.train(given, manifest=films, out=tmp_path / "cut", resume=True)) == weights(whole)
+
+
+def test_without_absent_prompts_no_presence_is_claimed(tmp_path, films):
+    run = training.train(config(TGCNET | {"presence": True}, images=8), manifest=films, out=tmp_path / "r")
+    bundle = load_bundle(run / "bundle")
+    assert not bundle.config.presence and not any(name.startswith("presence.") for name in bundle.model.state_dict())
+
+
+@pytest.mark.parametrize(("model", "data"), [(TGCNET, {"text": "constant"}), ({"name": "unet", "width": 4}, {})], ids=["twin", "unet"])
+def test_what_reads_no_text_trains_without_negatives(tmp_path, films, model, data):
+    with_, without = (
+        training.train(config(model, data | {"negatives": share}, images=16), manifest=films, out=tmp_path / str(share))
+        for share in (0.5, 0)
+    )
+    assert weights(with_) == weights(without) and not load_bundle(with_ / "bundle").config.presence
+    assert load_config(with_ / "config.yaml").data.negatives == 0
+
+
+def test_rows_with_an_absent_target_bring_the_head_too_and_must_say_that_they_are_absent(tmp_path):
+    folder = tmp_path / "films"
+    rows = list(csv.DictReader(make_films(folder, 12).open()))
+    Image.fromarray(np.zeros((32, 32), bool)).save(folder / "empty.png")
+    absent = [row | {"mask": "empty.png", "text": "cavity", "present": "0"} for row in rows[::2]]
+    info = DatasetFile(name="made-up", laterality="image")
+    forgotten = write_manifest(folder, [*rows, *(row | {"present": ""} for row in absent)], info)
+    with pytest.raises(InputError, match="the mask is empty") as caught:
+        training.train(config(TGCNET, images=8), manifest=forgotten, out=tmp_path / "no")
+    assert caught.value.code == "empty_mask"
+    run = training.train(config(TGCNET, images=8), manifest=write_manifest(folder, [*rows, *absent], info), out=tmp_path / "r")
+    assert load_bundle(run / "bundle").config.presence
+
+
+@pytest.mark.slow
+def test_trained_with_negatives_a_model_tells_what_is_not_there(tmp_path):
+    """Films of one patch or two: asked for the side without a patch, only a model that has met such prompts leaves it empty and says so."""
+    manifest = make_films(tmp_path / "films", 120, both=True)
+    figures = {}
+    for share in (0.5, 0):
+        data = {"size_px": 32, "negatives": share, "augment": None}
+        run = training.train(
+            config(TGCNET | {"output_stride": 2}, data, images=1600, lr=5e-3), manifest=manifest, out=tmp_path / str(share)
+        )
+        figures[share] = evaluate(run / "bundle", manifest, split="test", out=run / "test", images=False, n_boot=20, controls=[])
+    assert figures[0].n_absent == figures[0.5].n_absent > 10
+    assert figures[0.5].presence_auroc > 0.9 and figures[0].presence_auroc is None
+    assert figures[0.5].absent_correct > figures[0].absent_correct + 0.5
+    assert figures[0.5].dice_mean > 0.7
+
+
 def test_the_twin_reads_one_sentence(tmp_path, films):
     run = training.train(config({"name": "tgcnet", "preset": "tiny"}, {"text": "constant"}, images=16), manifest=films, out=tmp_path / "r")
     assert load_bundle(run / "bundle").words == {CONSTANT}
@@ -275,9 +343,11 @@ def test_init_takes_a_bundle_from_before_a_key_of_the_model_was_there(tmp_path, 
     tgcnet = {"name": "tgcnet", "preset": "tiny"}
     parent = training.train(config(tgcnet, images=8), manifest=films, out=tmp_path / "parent") / "bundle"
     card = json.loads((parent / "config.json").read_text())
-    del card["model"]["date"]["statements"]
+    del card["model"]["date"]["statements"], card["model"]["presence"]
     (parent / "config.json").write_text(json.dumps(card))
     child = training.train(config(tgcnet, images=8, init=str(parent)), manifest=films, out=tmp_path / "child") / "bundle"
+    with pytest.raises(InputError, match="another model.*presence.*data.negatives"):
+        training.train(config(tgcnet, {"negatives": 0.2}, images=8, init=str(parent)), manifest=films, out=tmp_path / "no")
     assert load_bundle(child).bank.sha256 == load_bundle(parent).bank.sha256
 
 

@@ -39,6 +39,7 @@ def write_bundle(
     config = {
         "preprocess": {"size_px": size_px, "mean": [0.5] * 3, "std": [0.25] * 3},
         "text": {"laterality": laterality, "max_tokens": 77},
+        "presence": section.get("presence", False),
         "decision": {"rule": rule, "threshold": threshold, "temperature": temperature},
         "licence": "Apache-2.0",
     }

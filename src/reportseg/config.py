@@ -46,7 +46,12 @@ class DataConfig(Section):
     text_column: str = "text"
     text: Literal["as_written", "constant"] = Field(default="as_written", description="constant: the text-free twin")
     text_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of films trained with an empty text")
-    negatives: float = Field(default=0, ge=0, le=0, description="share of absent prompts; only 0 in this version")
+    negatives: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="share of the films whose text names sides that are asked for the other side, where nothing is, or for one of two",
+    )
     limit: int | None = Field(default=None, ge=1, description="use only the first films of the split, for a trial")
     augment: Augment | None = Augment()
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from .cases import CASES, FAILURES, read_cases, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
+from .data.negatives import opposites
 from .errors import InputError
 from .io.png import write_mask
 from .metrics import EMPTY_POLICY, TOLERANCE, Calibration, count_policy, summarise
@@ -35,7 +36,19 @@ from .schemas import (
     read_json,
     write_json,
 )
-from .scoring import Column, Mask, MaskSource, ModelSource, Result, Scored, Source, hash_cases, score_films
+from .scoring import (
+    Column,
+    Mask,
+    MaskSource,
+    ModelSource,
+    Result,
+    Scored,
+    Source,
+    hash_cases,
+    presence_cases,
+    read_truth,
+    score_films,
+)
 from .stats import N_BOOT, bootstrap, clusters, paired_bootstrap, paired_bootstrap_mean
 from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
 from .types import CaseScore, Sample
@@ -46,6 +59,7 @@ if TYPE_CHECKING:
 METRICS, REPORT = "metrics.json", "report.html"
 MASKS = "masks"  # folder of <id>.png, where they are saved
 CONTROLS = ("original", "empty", "shuffled", "swapped-side")
+PRESENCE = ("presence_auroc", "absent_correct")
 PERMUTATIONS = 5  # of the shuffled control
 NAMED = 20  # cases that a warning lists by name
 
@@ -86,6 +100,7 @@ def evaluate(
     subject = _subject(bundle, masks, with_, text_column)
     texts = [CONSTANT if subject.constant else sample.text for sample in samples]
     plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
+    elsewhere = opposites(dataset.split(split), read_truth)[: len(samples)] if subject.reads_text else [None] * len(samples)
     digest = hash_cases(samples)
     twin_metrics, twin_cases = (None, None) if twin is None else _read_twin(Path(twin), digest, {sample.id for sample in samples})
 
@@ -98,7 +113,7 @@ def evaluate(
         write_mask(folder / MASKS / f"{id}.png", mask_HW)
 
     spacing = all(sample.spacing_mm for sample in samples)
-    columns: list[Column] = [texts, *(column for columns in plan.values() for column in columns)]
+    columns: list[Column] = [texts, *(column for columns in plan.values() for column in columns), elsewhere]
     result = score_films(
         subject.source,
         samples,
@@ -111,6 +126,8 @@ def evaluate(
     )
     own, rest = [one for one in result.columns[0] if one is not None], iter(result.columns[1:])
     cases = [one.case for one in own]
+    controlled = {name: _control(name, texts, own, [next(rest) for _ in columns], n_boot) for name, columns in plan.items()}
+    prompts = presence_cases(own, next(rest))
 
     metrics = Metrics(
         command=command,
@@ -129,14 +146,15 @@ def evaluate(
         nsd_tolerance=TOLERANCE,
         empty_policy=EMPTY_POLICY,
         counts=count_policy(cases),
-        ci95=bootstrap(cases, n_boot),
+        n_absent=sum(not case.present_truth for case in prompts),
+        ci95=_intervals(cases, prompts, n_boot),
         ci=IntervalMethod(n_boot=n_boot, clusters=len(set(clusters(cases))), without_patient=sum(not case.patient for case in cases)),
-        controls={name: _control(name, texts, own, [next(rest) for _ in columns], n_boot) for name, columns in plan.items()},
-        subsets=_subsets(samples, own, n_boot),
+        controls=controlled,
+        subsets=_subsets(samples, own, prompts, n_boot),
         twin=_twin(cases, spacing, twin_metrics, twin_cases, n_boot),
         warnings=_warnings(dataset, samples, subject, result, plan, twin_metrics),
         images_per_s=(len(samples) - len(result.failures)) / subject.source.seconds if subject.source.seconds else None,
-        **_scores(own),
+        **_scores(own, prompts),
     )
     asked = {sample.id: text for sample, text in zip(samples, texts, strict=True)}
     (folder / METRICS).unlink(missing_ok=True)  # it is written last: where it lies the evaluation is whole
@@ -178,6 +196,10 @@ class _Subject:
     ensemble: tuple[str, ...] = ()
     decision: DecisionConfig | None = None
     training: TrainingFile | None = None
+
+    @property
+    def reads_text(self) -> bool:
+        return not (self.constant or isinstance(self.source, MaskSource))
 
 
 def _subject(
@@ -234,7 +256,7 @@ def _control_names(asked: Sequence[str] | None, subject: _Subject) -> list[str]:
             near = difflib.get_close_matches(name, CONTROLS, 1)
             fix = f"Did you mean {near[0]}?" if near else f"There are {', '.join(CONTROLS)}."
             raise InputError(f"there is no control {name!r}", "--controls", fix, "control")
-    if subject.constant or isinstance(subject.source, MaskSource):
+    if not subject.reads_text:
         return []
     trained = _setting(subject.training, "eval", "controls")
     names = asked if asked is not None else trained if isinstance(trained, list) else CONTROLS
@@ -280,21 +302,33 @@ def _merged(scored: Sequence[Scored]) -> Calibration:
     return whole
 
 
-def _scores(scored: Sequence[Scored]) -> dict[str, Any]:
-    """The fields of `schemas.Scores`."""
-    calibration = _merged(scored)
-    return {**summarise([one.case for one in scored]), "ece": calibration.ece, "ece_border": calibration.ece_border}
+def _scores(scored: Sequence[Scored], prompts: Sequence[CaseScore] | None = None) -> dict[str, Any]:
+    """The fields of `schemas.Scores`. `prompts` are those that tell of presence; None: the cases themselves."""
+    cases, calibration = [one.case for one in scored], _merged(scored)
+    presence = summarise(cases if prompts is None else prompts)
+    scores = {**summarise(cases), **{name: presence[name] for name in PRESENCE}}
+    return {**scores, "ece": calibration.ece, "ece_border": calibration.ece_border}
 
 
-def _subsets(samples: Sequence[Sample], own: Sequence[Scored], n_boot: int) -> dict[str, SubsetScores]:
+def _intervals(cases: Sequence[CaseScore], prompts: Sequence[CaseScore], n_boot: int) -> dict[str, tuple[float, float]]:
+    masks, presence = bootstrap(cases, n_boot), bootstrap(prompts, n_boot)
+    return {name: pair for name, pair in masks.items() if name not in PRESENCE} | {
+        name: pair for name, pair in presence.items() if name in PRESENCE
+    }
+
+
+def _subsets(samples: Sequence[Sample], own: Sequence[Scored], prompts: Sequence[CaseScore], n_boot: int) -> dict[str, SubsetScores]:
     members: dict[str, list[Scored]] = {}
     for sample, one in zip(samples, own, strict=True):
         for name in sample.subsets:
             members.setdefault(name, []).append(one)
-    return {
-        name: SubsetScores(n_cases=len(some), ci95=bootstrap([one.case for one in some], n_boot), **_scores(some))
-        for name, some in sorted(members.items())
-    }
+    found = {}
+    for name, some in sorted(members.items()):
+        cases = [one.case for one in some]
+        ids = {case.id for case in cases}
+        told = [case for case in prompts if case.id in ids]
+        found[name] = SubsetScores(n_cases=len(some), ci95=_intervals(cases, told, n_boot), **_scores(some, told))
+    return found
 
 
 def _read_twin(folder: Path, digest: str, ids: set[str]) -> tuple[Metrics, list[CaseScore]]:

@@ -41,7 +41,7 @@ WHY_MISSING = {
     "ece": NO_PROBABILITIES,
     "ece_border": NO_PROBABILITIES,
     "presence_auroc": "needs a bundle with a trained presence head, and cases with and without a target",
-    "absent_correct": "no case here has an absent target",
+    "absent_correct": "no case here has an absent target, and no film can be asked for its other side",
 }
 
 
@@ -88,8 +88,8 @@ def score_table(metrics: Metrics) -> Html:
         "nsd": f"Share of the outlines within {metrics.nsd_tolerance:g} {metrics.hd95_unit} of each other, mean over cases.",
         "ece": "Gap between the stated probability and what is true, over all pixels.",
         "ece_border": "The same over the pixels within 10 px of a true border, where it is hardest.",
-        "presence_auroc": "Whether the stated presence ranks present targets above absent ones.",
-        "absent_correct": "Share of absent targets that were answered with an empty mask.",
+        "presence_auroc": "Whether the stated presence ranks prompts with a target above absent ones.",
+        "absent_correct": f"Share of the {metrics.n_absent:,} absent prompts that were answered with an empty mask.",
     }
     rows = []
     for name in NAMES:

@@ -24,13 +24,17 @@ from .types import Laterality, Sample
 
 @dataclass(frozen=True)
 class Prepared:
-    """The films of a run. `words` are those of the training sentences; `trained_on` and `licence` go into the bundle."""
+    """The films of a run. `words` are those of the training sentences; `trained_on` and `licence` go into the bundle.
+
+    `absent`: some row of train says that its target is not there.
+    """
 
     train: list[Sample]
     dev: list[Sample]
     laterality: Laterality
     reads_text: bool
     constant: bool
+    absent: bool
     trained_on: list[dict[str, str]]
     licence: str
 
@@ -79,6 +83,7 @@ def prepare(config: RunConfig) -> Prepared:
         laterality=whose,
         reads_text=MODELS[config.model["name"]][1].reads_text,  # type: ignore[attr-defined]
         constant=config.data.text == "constant",
+        absent=not all(sample.present for sample in train),
         trained_on=sources,
         licence="; ".join(dict.fromkeys(s["licence"] for s in sources if s["licence"])) or "not stated",
     )

@@ -161,8 +161,12 @@ class Scores(File):
     nsd: Fraction | None = Field(default=None, description="Mean normalised surface Dice at nsd_tolerance.")
     ece: Fraction | None = Field(default=None, description="Expected calibration error over pixels, 15 equal-width bins.")
     ece_border: Fraction | None = Field(default=None, description="The same over the pixels within 10 px of a true border.")
-    presence_auroc: Fraction | None = Field(default=None, description="AUROC of presence; null where the bundle has none.")
-    absent_correct: Fraction | None = Field(default=None, description="Share of absent targets answered with an empty mask.")
+    presence_auroc: Fraction | None = Field(
+        default=None, description="AUROC of presence, of prompts with a target against absent ones; null where the bundle has no such head."
+    )
+    absent_correct: Fraction | None = Field(
+        default=None, description="Share of absent prompts answered with an empty mask; null where there is none."
+    )
 
 
 class ControlScores(Scores):
@@ -226,6 +230,9 @@ class Metrics(Scores):
     empty_policy: str = Field(
         default="Dice and IoU: both empty 1, one empty 0. HD95: both empty 0, one empty the image diagonal.",
         description="How empty masks are scored.",
+    )
+    n_absent: Count = Field(
+        default=0, description="Absent prompts behind the two scores of presence: absent targets, and films asked for their other side."
     )
     counts: Counts = Field(description="How many cases met that policy.")
     ci95: dict[str, Interval] = Field(default={}, description="95 % interval of each score: lower, upper.")
@@ -433,7 +440,7 @@ def _columns(names: str) -> tuple[str, ...]:
 
 CSV_COLUMNS: dict[str, tuple[str, ...]] = {
     "manifest.csv": _columns(
-        "image mask text id split patient laterality flip_safe text_source label present subsets slice study spacing_mm"
+        "image mask text id split patient laterality flip_safe text_source label present complete subsets slice study spacing_mm"
     ),
     "cases.csv": _columns("id patient text_name tp fp fn dice iou hd95 nsd presence present_truth area_px warnings"),
     "table.csv": (

@@ -186,6 +186,19 @@ def score_films(
     return result
 
 
+def presence_cases(own: Sequence[Scored], elsewhere: Sequence[Scored | None]) -> list[CaseScore]:
+    """The prompts that tell whether absence is told from presence: of each film that was asked for its other side, where nothing is, that
+    prompt and the film's own; where the cases themselves hold absent targets, all of them. A film that failed was asked nothing.
+    """
+    pairs = [(a.case, b.case) for a, b in zip(own, elsewhere, strict=True) if b is not None and "failed" not in b.case.warnings]
+    absent = not all(one.case.present_truth for one in own)
+    affirmed = [one.case for one in own] if absent else [case for case, _ in pairs]
+    return affirmed + [
+        replace(case, tp=0, fp=case.area_px, fn=0, dice=float(not case.area_px), iou=float(not case.area_px), present_truth=False)
+        for _, case in pairs
+    ]
+
+
 def hash_cases(samples: Sequence[Sample]) -> str:
     """`metrics.cases_sha256` of the true masks; so each of them has been read once before the long work begins."""
     with ThreadPoolExecutor(READERS) as pool:

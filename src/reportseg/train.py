@@ -24,6 +24,7 @@ from .bundle import Bundle, load_bundle, save_bundle
 from .config import RunConfig, dump_config, load_config
 from .data.cache import FilmCache, open_cache
 from .data.loader import Batch, Steps, batches
+from .data.negatives import check_negatives
 from .dev import averaged, fit_decision, score_dev
 from .engines import Precision, TorchEngine, autocast, pick_device
 from .errors import InputError
@@ -77,6 +78,7 @@ def train(
     else:
         _check_free(folder)
     prepared = prepare(config)
+    config = resolve(config, prepared.absent)
     run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None))
     run.start(resume)
     run.fit()
@@ -99,7 +101,8 @@ def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | No
 def dry_run(config: RunConfig, *, manifest: Manifests = None) -> dict[str, Any]:
     """Reads config and manifest as `train` does, and says what it would do (runs.plan)."""
     config = _checked(config, manifest)
-    return plan(config, prepare(config))
+    prepared = prepare(config)
+    return plan(resolve(config, prepared.absent), prepared)
 
 
 class Run:
@@ -121,6 +124,7 @@ class Run:
         self._check_films()
         side = max(size for _, size in config.data.sizes())
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
+        check_negatives(prepared.train, self.films.masks_NHW, config.data.negatives)
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
         base = self.parent.config.base if self.parent is not None else None
@@ -352,6 +356,7 @@ class Run:
             "base": self.base.model_dump(),
             "text": {"laterality": prepared.laterality, "max_tokens": getattr(self.model, "max_tokens", 77)},
             "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature},
+            "presence": bool(config.model.get("presence")),
             "trained_on": prepared.trained_on,
             "parent": self.parent.sha256 if self.parent else None,
             "licence": prepared.licence,
@@ -378,6 +383,7 @@ def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
     if theirs != dict(config.model):
         keys = [k for k in config.model if config.model[k] != theirs.get(k)]
         fix = f"Set the model section to that of the bundle; it differs in {', '.join(keys) or 'its keys'}."
+        fix += " The presence head follows from absent prompts: see data.negatives." * ("presence" in keys)
         raise InputError("the bundle to start from holds another model", config.train.init or "", fix, "init")
     whose = {parent.config.text.laterality, prepared.laterality} - {"none"}
     if len(whose) > 1:

@@ -66,6 +66,7 @@ class Sample:
     text_source: str = ""
     label: str = ""
     present: bool = True
+    complete: bool = True  # the text names every target that the film shows
     subsets: tuple[str, ...] = ()
     study: str = ""
     slice: int | None = None

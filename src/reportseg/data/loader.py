@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import RunConfig
 from ..text import CONSTANT, can_swap, swap_sides
 from ..types import Image, Sample
+from .negatives import prompts, tells_all
 from .transforms import Params, augment, draw, generator
 
-ORDER, FILM = 1, 2  # names of the random streams
+ORDER, FILM, NEGATIVE = 1, 2, 3  # names of the random streams
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Steps(Dataset[RawBatch]):
 
     def __init__(self, samples: Sequence[Sample], films: Films, config: RunConfig) -> None:
         self.samples, self.films, self.config = list(samples), films, config
+        self.tells_all = tells_all(self.samples)
 
     def __len__(self) -> int:
         return -(-self.config.train.images // self.config.train.batch)
@@ -89,18 +91,35 @@ class Steps(Dataset[RawBatch]):
     def __getitem__(self, k: int) -> RawBatch:
         data, rows = self.config.data, self.rows(k)
         params, texts = [], []
+        masks_BHW = np.ascontiguousarray(self.films.masks_NHW[rows]).astype(bool)
         for index, row in enumerate(rows):
             sample, rng = self.samples[row], generator(self.config.seed, FILM, k, index)
             dropped = rng.random() < data.text_dropout
-            text = CONSTANT if data.text == "constant" else sample.text
             one = draw(data.augment, rng, sample.flip_safe and can_swap(sample.text))  # the twin sees the same films as its model
             params.append(one)
-            if data.text != "constant":
-                text = "" if dropped else swap_sides(text) if one.flip else text
-            texts.append(text)
+            if data.text == "constant":
+                texts.append(CONSTANT)
+            elif dropped:
+                texts.append("")
+            else:
+                text, masks_BHW[index] = self._asked(k, index, row, masks_BHW[index])
+                texts.append(swap_sides(text) if one.flip else text)
         image = torch.from_numpy(np.ascontiguousarray(self.films.images_NCHW[rows]))
-        mask = torch.from_numpy(np.ascontiguousarray(self.films.masks_NHW[rows]))[:, None].bool()
+        mask = torch.from_numpy(masks_BHW)[:, None]
         return RawBatch(image, mask, texts, [self.samples[r].id for r in rows], params, self.config.size_at(k * self.config.train.batch))
+
+    def _asked(self, k: int, index: int, row: int, mask_HW: NDArray[np.bool_]) -> tuple[str, NDArray[np.bool_]]:
+        """The film's own sentence and mask, or, for the share `negatives`, one of the other prompts that it allows.
+
+        From a stream of its own, so that with and without negatives a run sees the same films turned the same way.
+        """
+        sample, share = self.samples[row], self.config.data.negatives
+        chance, which = generator(self.config.seed, NEGATIVE, k, index).random(2) if share else (1.0, 0.0)
+        others = prompts(sample, mask_HW) if chance < share and self.tells_all[row] else []
+        if not others:
+            return sample.text, mask_HW
+        chosen = others[int(which * len(others))]
+        return chosen.text, chosen.mask_HW
 
 
 def batches(steps: Steps, start: int, device: torch.device, workers: int = 0) -> Iterator[Batch]:

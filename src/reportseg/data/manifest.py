@@ -235,6 +235,7 @@ def _sample(file: Path, number: int, row: Mapping[str, str], one: str, root: Pat
         text_source=row.get("text_source", ""),
         label=row.get("label", ""),
         present=flag("present", True),
+        complete=flag("complete", True),
         subsets=tuple(dict.fromkeys(s.strip() for s in row.get("subsets", "").split(";") if s.strip())),
         study=row.get("study", ""),
         slice=int(layer) if layer else None,

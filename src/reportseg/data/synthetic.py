@@ -145,6 +145,7 @@ def _write_film(folder: Path, film: Phantom, index: int) -> dict[str, str]:
         "text_source": "template",
         "label": "opacity",
         "present": "1",
+        "complete": "0" if film.meta.other else "1",
         "subsets": "two-findings" if film.meta.other else "",
     }
 

@@ -52,8 +52,12 @@ def model_config(section: Mapping[str, Any], where: str = "model") -> BaseModel:
         raise explain(error, MODELS[name][0], where) from None
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """The config with its `model` section checked and every default written out."""
+def resolve(config: RunConfig, absent: bool = False) -> RunConfig:
+    """The config with its `model` section checked and every default written out. `absent`: some training rows have an absent target.
+
+    A model that reads no text, or a twin, is asked nothing but its one question: `data.negatives` becomes 0. One that reads gets its
+    presence head exactly where training has absent prompts, so a bundle never claims what it was not taught.
+    """
     model = model_config(config.model, f"{config.name}: model")
     largest = max(size for _, size in config.data.sizes())
     if getattr(model, "output_stride", 4) == 2 and largest > 128:
@@ -61,7 +65,12 @@ def resolve(config: RunConfig) -> RunConfig:
         raise InputError(
             f"output_stride 2 is for training at 128 px or less, and data.size_px goes to {largest}", config.name, fix, "config"
         )
-    return config.model_copy(update={"model": model.model_dump()})
+    section = model.model_dump()
+    reads = MODELS[section["name"]][1].reads_text and config.data.text != "constant"  # type: ignore[attr-defined]
+    data = config.data if reads else config.data.model_copy(update={"negatives": 0.0})
+    if "presence" in section:
+        section["presence"] = reads and (absent or data.negatives > 0)
+    return config.model_copy(update={"data": data, "model": section})
 
 
 def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: Bank | None = None, base: Base | None = None) -> nn.Module:

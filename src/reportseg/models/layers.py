@@ -135,3 +135,20 @@ def pad_to_multiple(image_BCHW: Tensor, multiple: int) -> Tensor:
         return image_BCHW
     mode = "reflect" if bottom < height and right < width else "replicate"
     return F.pad(image_BCHW, (0, right, 0, bottom), mode=mode)
+
+
+class PresenceHead(nn.Module):
+    """Whether the target is there: two layers on [pooled F ; q], where F has met the text and q is the sentence.
+
+    The mean over places says what the film is like, the maximum keeps one small lesion that the mean would drown.
+    """
+
+    def __init__(self, width: int, joint: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * width + joint, width), nn.ReLU(inplace=True), nn.Linear(width, 1))
+
+    def forward(self, map_BdHW: Tensor, query_BD: Tensor) -> Tensor:
+        """Logits (B,), fp32."""
+        places = map_BdHW.flatten(2).float()
+        logits_B: Tensor = self.layers(torch.cat([places.mean(2), places.amax(2), query_BD.float()], dim=1))[:, 0]
+        return logits_B.float()

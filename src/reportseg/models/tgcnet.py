@@ -25,12 +25,13 @@ from ..schemas import Base
 from ..text import clauses, normalise
 from .assembly import Preset, Tower, build_towers
 from .encoders import SentenceTokenizer, train_tokenizer
-from .layers import CrossAttention, PositionMap, conv_block, pad_to_multiple, resize
+from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, pad_to_multiple, resize
 from .output import ModelOutput, TextBatch
 
 STRIDES = (4, 8, 16, 32)
 ATTENDED = (1, 2, 3)  # levels with cross-attention to the text: strides 8, 16 and 32
 SIMILARITY_WEIGHTS = (0.3, 0.2, 0.1, 0.1)
+PRESENCE_WEIGHT = 0.1  # our reading: the head learns alike under any weight, the trunk stays the mask's
 RAW_WEIGHT = 0.1  # our reading: where image and text are not of one CLIP, nothing else would align the raw similarity
 
 
@@ -81,6 +82,7 @@ class TGCNetConfig(Strict):
     sse: Sse = Sse()
     date: Date = Date()
     vlcm: Vlcm = Vlcm()
+    presence: bool = Field(default=False, description="a head that says whether the target is there; training adds it for absent prompts")
 
 
 PRESETS = {
@@ -228,12 +230,17 @@ class VLCM(nn.Module):
                 nn.init.zeros_(parameter)
             self.calibrate.append(nn.Sequential(nn.Conv2d(p.joint + 2, 32, 1), nn.ReLU(inplace=True), last))
 
+    def query(self, text: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Units of length 1 (B, L, D), a (B, L) and q (B, D)."""
+        with torch.autocast(text.tokens_BLD.device.type, enabled=False):
+            tokens = F.normalize(text.tokens_BLD.float(), dim=2)
+            weights_BL = self.unit_score(tokens)[..., 0].masked_fill(~text.mask_BL, -torch.inf).softmax(1)
+            return tokens, weights_BL, F.normalize((weights_BL[..., None] * tokens).sum(1), dim=1)
+
     def forward(self, placed: list[Tensor], patches_BDhw: Tensor, text: TextBatch) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
         """`placed` are the F_s with their position embedding. Gives cos of each unit with each patch (B, L, h, w), r, [u_s], [S_s]."""
         with torch.autocast(patches_BDhw.device.type, enabled=False):
-            tokens = F.normalize(text.tokens_BLD.float(), dim=2)
-            weights_BL = self.unit_score(tokens)[..., 0].masked_fill(~text.mask_BL, -torch.inf).softmax(1)
-            query_BD = F.normalize((weights_BL[..., None] * tokens).sum(1), dim=1)
+            tokens, weights_BL, query_BD = self.query(text)
             units = torch.einsum("bdhw,bld->blhw", F.normalize(patches_BDhw.float(), dim=1), tokens)
             raw = torch.einsum("blhw,bl->bhw", units, weights_BL)[:, None]
             plain, calibrated = [], []
@@ -282,6 +289,8 @@ class TGCNet(nn.Module):
         if config.output_stride == 2:
             self.sharpen = conv_block(p.width + (0 if cnn is None else p.stem), p.width // 2)
         self.head = nn.Conv2d(p.width // 2 if config.output_stride == 2 else p.width, 1, 1)
+        if config.presence:  # last, so that the weights before it start as they do without it
+            self.presence = PresenceHead(p.width, p.joint)
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
         """Sentences to units and their knowledge, in the joint space."""
@@ -315,6 +324,8 @@ class TGCNet(nn.Module):
             asked = self.attend[i](self.attend_norms[i](f.flatten(2).transpose(1, 2)), told_BLd, text.mask_BL)
             guided[level] = guided[level] + asked.transpose(1, 2).unflatten(2, (f.shape[2], f.shape[3]))
 
+        presence_B = self.presence(guided[2], self._query(text)) if self.config.presence else None
+
         x = guided[3]
         for level in (2, 1, 0):
             x = self.top_down[level](resize(x, (guided[level].shape[2], guided[level].shape[3])) + guided[level])
@@ -328,11 +339,19 @@ class TGCNet(nn.Module):
         if mask_B1HW is not None:
             valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
             losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
+            if presence_B is not None:
+                there_B = mask_B1HW.flatten(1).any(1).float()
+                losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(presence_B, there_B)
             if raw is not None:
                 maps = {"r": raw, **{f"u{s}": m for s, m in zip(STRIDES, plain, strict=True)}}
                 maps |= {f"S{s}": m for s, m in zip(STRIDES, calibrated, strict=True)}
                 losses |= self.similarity_losses(raw, calibrated, mask_B1HW, valid, image.padded)
-        return ModelOutput(logits, None, units, losses, maps)
+        return ModelOutput(logits, presence_B, units, losses, maps)
+
+    def _query(self, text: TextBatch) -> Tensor:
+        """q of VLCM; without it the vector of the whole sentence."""
+        query_BD: Tensor = self.vlcm.query(text)[2] if self.config.vlcm.enabled else text.pooled_BD
+        return query_BD
 
     def similarity_losses(
         self, raw: Tensor, calibrated: list[Tensor], mask: Tensor, valid: Tensor, padded: tuple[int, int]
