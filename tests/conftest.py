@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("busy", deadline=None)  # a slow machine is no fault of the code
+hypothesis.settings.load_profile("busy")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; several threads only wait for each other, minutes on a busy machine
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
