@@ -482,6 +482,18 @@ def test_folder_does_not_write_over_the_manifest_it_reads(tmp_path):
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["manifest.csv", "dataset.json"])
+def test_an_import_is_written_over_another_only_where_that_is_said(tmp_path, name):
+    """A manifest may hold a day's work on patients, splits or sentences."""
+    source = lvit(tmp_path / "x", train={"a": LEFT})
+    mine = table(tmp_path / "o" / name, "image,mask,text")
+    error = refused("lvit", source, tmp_path / "o")
+    assert (error.code, error.where) == ("exists", str(mine)) and "--overwrite" in error.fix
+    assert [p.name for p in (tmp_path / "o").iterdir()] == [name] and mine.read_text() == "image,mask,text\n"
+    assert import_data("lvit", source, tmp_path / "o", overwrite=True).n == {"train": 1}
+    assert refused("folder", tmp_path / "o", tmp_path / "o", overwrite=True).code == "would_overwrite"  # it is the source itself
+
+
 def test_folder_in_place_writes_a_manifest_that_can_be_moved(tmp_path):
     source = films(tmp_path / "x", "a")
     table(source / "texts.csv", "image,mask,text", "images/a.png,masks/a.png,t")

@@ -131,6 +131,7 @@ def data_import(
     laterality: WhoseLeft = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the data set; default: the folder's.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Of medvlsm: the prompt that becomes the text; default p6.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -141,7 +142,9 @@ def data_import(
     from .console import print_json
     from .data.importers import import_data
 
-    done = import_data(layout, src, out, copy=copy, join=tuple(join or ()), laterality=laterality, name=name, prompt=prompt)
+    done = import_data(
+        layout, src, out, copy=copy, join=tuple(join or ()), laterality=laterality, name=name, prompt=prompt, overwrite=overwrite
+    )
     if as_json:
         print_json({"manifest": done.manifest, "n": done.n, "messages": done.messages})
         return

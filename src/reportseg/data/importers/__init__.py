@@ -14,7 +14,7 @@ from ...limits import DEFAULT, Limits, safe_id, unique_ids
 from ...schemas import DatasetFile
 from ...text import has_side
 from ...types import Laterality
-from ..manifest import MANIFEST, near, read_table, samples_of, write_manifest
+from ..manifest import DATASET, MANIFEST, near, read_table, samples_of, write_manifest
 from ..splits import compare_frozen, mark_disjoint, rows_known, split_by_patient
 from .folder import read_folder
 from .found import Found, some
@@ -66,13 +66,14 @@ def import_data(
     laterality: Laterality | None = None,
     name: str | None = None,
     prompt: str | None = None,
+    overwrite: bool = False,
     limits: Limits = DEFAULT,
 ) -> Imported:
     """Writes manifest.csv and dataset.json into `out`; they refer to the files of `src`, or with `copy` to copies in `out`.
 
     `join` names CSV files whose columns are added by the stem of their column image. A source without a split gets one with whole patients.
-    `prompt` chooses the text of medvlsm.
-    InputError: unknown_layout, usage, laterality_needed, would_overwrite, and those of the layout, of the joined tables and of samples_of.
+    `prompt` chooses the text of medvlsm. `overwrite` replaces the two files of an earlier import, never a film.
+    InputError: unknown_layout, usage, laterality_needed, would_overwrite, exists, and those of the layout, of the joined tables and of samples_of.
     """
     if layout not in IMPORTERS:
         fix = f"Layouts: {', '.join(IMPORTERS)}."
@@ -83,6 +84,9 @@ def import_data(
     found = IMPORTERS[layout](Path(src), laterality, limits, **({"prompt": prompt} if prompt else {}))
     if found.source.resolve() == (target / MANIFEST).resolve():
         raise InputError("the manifest would be written over the one that is read", target, "Choose another folder.", "would_overwrite")
+    there = next((target / name for name in (MANIFEST, DATASET) if (target / name).exists()), None)
+    if there is not None and not overwrite:
+        raise InputError("a data set lies there already", there, "Choose another folder, or add --overwrite.", "exists")
     patients_joined = False
     for path in join:
         patients_joined |= _join(found, Path(path), limits)
