@@ -455,6 +455,8 @@ def test_a_laterality_column_answers_too(tmp_path):
 def test_a_source_without_a_split_gets_one_with_whole_patients(tmp_path):
     stems = [f"f{i:02}" for i in range(40)]
     source = films(tmp_path / "x", *stems)
+    for gray, stem in enumerate(stems):  # equal films would stay together
+        picture(source / f"images/{stem}.png", gray)
     table(source / "texts.csv", "image,mask,text,patient", *(f"images/{s}.png,masks/{s}.png,t,p{i // 2}" for i, s in enumerate(stems)))
     imported = import_data("folder", source, tmp_path / "o")
     dataset = read_manifest(imported.manifest)
@@ -463,6 +465,17 @@ def test_a_source_without_a_split_gets_one_with_whole_patients(tmp_path):
     assert dataset.info.split_source == OWN_SPLIT
     assert OWN_SPLIT in imported.messages[0]
     assert "published" not in OWN_SPLIT
+
+
+def test_a_split_that_we_make_passes_our_own_check(tmp_path):
+    source = tmp_path / "x"
+    for i in range(30):  # three films in ten copies
+        picture(source / f"images/{i}.png", 10 + i % 3)
+        picture(source / f"masks/{i}.png", 255)
+    table(source / "texts.csv", "image,mask,text", *(f"images/{i}.png,masks/{i}.png,t" for i in range(30)))
+    imported = import_data("folder", source, tmp_path / "o")
+    assert len(imported.n) > 1
+    assert verify(read_manifest(imported.manifest)).errors == []
 
 
 def test_a_joined_split_is_used(tmp_path):

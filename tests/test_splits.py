@@ -105,6 +105,28 @@ def test_a_split_that_we_make_keeps_its_shares():
     assert Counter(split_by_patient(FILMS, "toy").values()) == {"train": 140, "test": 40, "val": 20}
 
 
+def test_equal_files_stay_together_and_join_the_patients_that_they_stand_for(tmp_path):
+    """Else `data verify` would call our own split wrong."""
+    rows = []
+    for i in range(60):  # 0 to 29 are pairs of equal films without a patient, then come p5 to p9 with six films each
+        film = {36: 35, 42: 59, 48: 3}.get(i, i // 2 if i < 30 else i)  # p6 has a film of p5, p7 one of p9, p8 that of 6 and 7
+        (tmp_path / f"{i}.png").write_bytes(b"film %02d" % film)
+        rows.append(sample(str(i), f"p{i // 6}" if i >= 30 else "", image=str(tmp_path / f"{i}.png")))
+    together = [{i, i + 1} for i in range(0, 30, 2)] + [set(range(30, 42)), {*range(42, 48), *range(54, 60)}, {6, 7, *range(48, 54)}]
+    for shares in (splits.SHARES, {"train": 0.5, "test": 0.5}, {"a": 0.2, "b": 0.4, "c": 0.4}):
+        made = split_by_patient(rows, "toy", shares)
+        assert len(set(made.values())) == len(shares)
+        assert all(len({made[str(i)] for i in group}) == 1 for group in together)
+        assert made == split_by_patient(rows[::-1], "toy", shares)
+
+
+def test_a_split_of_one_film_in_many_copies_holds_nothing_out(tmp_path):
+    for i in range(9):
+        (tmp_path / f"{i}.png").write_bytes(b"film")
+    rows = [sample(str(i), f"p{i % 2}", image=str(tmp_path / f"{i}.png")) for i in range(9)]
+    assert set(split_by_patient(rows, "toy").values()) == {"train"}
+
+
 def test_shared_patients_are_told_by_pair_of_splits():
     rows = [
         sample("a", "p1", "train"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,12 @@ def draw_dev(samples: Sequence[Sample], name: str, share: float = 0.1) -> list[s
 
 
 def split_by_patient(samples: Sequence[Sample], name: str, shares: Mapping[str, float] = SHARES) -> dict[str, str]:
-    """A split for each id, patients never shared; the first name of `shares` gets what the others leave."""
+    """A split for each id; the first name of `shares` gets what the others leave.
+
+    No two splits share a patient or a film: files of equal bytes stay together, and with them the patients that they stand for.
+    """
     (rest, _), *others = shares.items()
-    split, left = {s.id: rest for s in samples}, _ranked(samples, name)
+    split, left = {s.id: rest for s in samples}, _joined(_ranked(samples, name))
     for part, share in others:
         taken = _take(left, round(share * len(samples)))
         split |= {s.id: part for group in taken for s in group}
@@ -92,6 +96,32 @@ def _ranked(samples: Sequence[Sample], name: str) -> list[list[Sample]]:
         return hashlib.sha256(seed + (group[0].patient or group[0].id).encode()).digest()
 
     return sorted(groups.values(), key=rank)
+
+
+def _joined(groups: list[list[Sample]]) -> list[list[Sample]]:
+    """Groups that share a film become one, at the place of the first of them."""
+    same = _same_bytes(s.image for group in groups for s in group)
+    home: dict[str, list[Sample]] = {}  # the group that a film is in
+    for group in groups:
+        films = [same.get(s.image, str(s.image)) for s in group]
+        first, *others = {id(home[film]): home[film] for film in films if film in home}.values() or [[]]
+        for part in [*others, group]:
+            first += part
+            home |= {same.get(s.image, str(s.image)): first for s in part}
+    return list({id(group): group for group in home.values()}.values())
+
+
+def _same_bytes(films: Iterable[Path]) -> dict[Path, str]:
+    """The hash of each file that may equal another one: only files of equal size are read. One that cannot be read is its own."""
+    sizes: dict[int, list[Path]] = {}
+    for film in dict.fromkeys(films):
+        with suppress(OSError):
+            sizes.setdefault(film.stat().st_size, []).append(film)
+    found = {}
+    for film in (film for alike in sizes.values() if len(alike) > 1 for film in alike):
+        with suppress(OSError), open(film, "rb") as file:
+            found[film] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _take(groups: list[list[Sample]], wanted: int) -> list[list[Sample]]:
