@@ -23,7 +23,7 @@ from reportseg.data.manifest import write_manifest
 from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
 from reportseg.knowledge.bank import load_bank
-from reportseg.runs import prepare
+from reportseg.runs import LOCK, alone, prepare
 from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
 from reportseg.text import CONSTANT
 from tiny import TGCNET
@@ -94,7 +94,7 @@ def interrupt_after(images):
 
 def test_a_run_leaves_its_folder(tmp_path, films):
     run = training.train(config(), manifest=films, out=tmp_path / "r")
-    assert {p.name for p in run.iterdir()} == {"config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"}
+    assert {p.name for p in run.iterdir()} == {"config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle", LOCK}
     env = read_json(run / "env.json", EnvFile)
     assert 1 <= len(env.dev_ids) <= 6 and env.seed == 0 and env.threads == torch.get_num_threads()
     bundle = load_bundle(run / "bundle")
@@ -199,19 +199,56 @@ train(load_config(sys.argv[1]), manifest=sys.argv[2], out=sys.argv[3], resume=Tr
 def test_kill_9_at_a_random_moment_then_resume(tmp_path, films):
     from reportseg.config import dump_config
 
-    given = config(images=480, checkpoint_minutes=1e-9)
+    given = config(images=480, checkpoint_minutes=1e-9, workers=1)
     (tmp_path / "c.yaml").write_text(dump_config(given))
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "c.yaml"), str(films), str(tmp_path / "cut")]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
     deadline = time.monotonic() + 120
     while not checkpoint.path_of(tmp_path / "cut" / "checkpoints", "last").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(InputError, match="another process.*--resume") as caught:
+        training.train(given, manifest=films, out=tmp_path / "cut", resume=True)
+    assert caught.value.code == "in_use"
+    process.send_signal(signal.SIGCONT)
     time.sleep(np.random.default_rng().uniform(0, 0.3))
     process.send_signal(signal.SIGKILL)
     process.wait()
     cut = training.train(load_config(tmp_path / "c.yaml"), manifest=films, out=tmp_path / "cut", resume=True)
     whole = training.train(given, manifest=films, out=tmp_path / "whole")
     assert weights(cut) == weights(whole) and log(cut) == log(whole)
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_the_folder_free(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(training.Run, "start", lambda self, resume: (_ for _ in ()).throw(InputError("no")))
+    with pytest.raises(InputError, match="no"):
+        training.train(config(), manifest=films, out=tmp_path / "r")
+    monkeypatch.undo()
+    training.train(config(images=8), manifest=films, out=tmp_path / "r")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_readers_that_outlive_a_run_do_not_hold_its_folder(tmp_path):
+    """A killed run can be gone on with at once."""
+    ours, theirs = os.pipe()
+    owner = os.fork()
+    if owner == 0:
+        with alone(tmp_path):
+            reader = os.fork()
+            if reader == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.write(theirs, str(reader).encode())
+            time.sleep(60)
+            os._exit(0)
+    reader = int(os.read(ours, 20))
+    with pytest.raises(InputError, match="another process"), alone(tmp_path):
+        pass
+    os.kill(owner, signal.SIGKILL)
+    os.waitpid(owner, 0)
+    with alone(tmp_path):
+        os.kill(reader, 0)  # it is still there
+    os.kill(reader, signal.SIGKILL)
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path, films):

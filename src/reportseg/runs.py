@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -20,6 +23,8 @@ from .models import MODELS, count_parameters
 from .schemas import EnvFile
 from .text import CONSTANT, can_swap, swap_sides, words
 from .types import Laterality, Sample
+
+LOCK = ".lock"  # in a run folder; the empty file stays
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,37 @@ def _meaning(sample: Sample, whose: Laterality, dataset: Dataset, prefix: str) -
         what = f"the text of row {sample.row} means the {sample.laterality}'s left, the run the {whose}'s, and a side word cannot be turned"
         raise InputError(what, dataset.path, 'Write "left" or "right" there, or leave the row out.', "side_word")
     return replace(sample, text=swap_sides(sample.text), laterality=whose)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a run folder, made where it is missing, for this process. InputError in_use where another process holds it.
+
+    The system frees it when the process ends, in whatever way. The films' readers are forked and may outlive it by seconds: they do not
+    hold it, since `lockf` locks for the process and not, as `flock`, for the open file. On a disk that knows no locks nobody is held off.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "ab") as file:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError) as error:
+            fix = "Wait until it ends, or stop it; then --resume goes on. Or choose another folder with -o."
+            raise InputError("another process trains in this folder", folder, fix, "in_use") from error
+        except OSError:
+            pass  # the disk knows no locks
+        yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """BlockingIOError or PermissionError where another process has the lock; closing the file frees it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:

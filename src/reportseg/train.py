@@ -31,7 +31,7 @@ from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
 from .models import bank_of, build, check, make_tokenizer, model_config, resolve
-from .runs import Prepared, environment, plan, prepare, without_paths
+from .runs import LOCK, Prepared, alone, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, Base, EnvFile, TrainingFile, read_json, write_json
 
 CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
@@ -66,8 +66,8 @@ def train(
     """Train one model and write its run folder (default `runs/NAME-SEED`); returns the folder, whose `bundle/` is the result.
 
     With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0.
-    InputError: exists, config (a resume with other settings or films), diverged (with the step and the ids of the batch), unwritable, and
-    those of the data.
+    InputError: exists, in_use, config (a resume with other settings or films), diverged (with the step and the ids of the batch),
+    unwritable, and those of the data.
     """
     config = _checked(config, manifest)
     folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
@@ -80,9 +80,12 @@ def train(
     prepared = prepare(config)
     config = resolve(config, prepared.absent)
     run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None))
-    run.start(resume)
-    run.fit()
-    return run.finish()
+    with alone(folder):
+        if not resume:
+            _check_free(folder)  # again: a run may have begun and ended there in between
+        run.start(resume)
+        run.fit()
+        return run.finish()
 
 
 def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | None = None, **options: Any) -> list[Path]:
@@ -120,7 +123,6 @@ class Run:
         from accelerate import Accelerator
 
         config, prepared = self.config, self.prepared
-        self.folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows now, not after the films were read
         self._check_films()
         side = max(size for _, size in config.data.sizes())
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
@@ -411,7 +413,7 @@ def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(found.name != LOCK for found in folder.iterdir()):
         raise InputError("the run folder exists", folder, "Give --resume to go on with it, or another folder with -o.", "exists")
 
 

@@ -73,7 +73,8 @@ def import_data(
 
     `join` names CSV files whose columns are added by the stem of their column image. A source without a split gets one with whole patients.
     `prompt` chooses the text of medvlsm. `overwrite` replaces the two files of an earlier import, never a film.
-    InputError: unknown_layout, usage, laterality_needed, would_overwrite, exists, and those of the layout, of the joined tables and of samples_of.
+    InputError: unknown_layout, usage, laterality_needed, would_overwrite, exists, and those of the layout, of the joined tables and of
+    samples_of.
     """
     if layout not in IMPORTERS:
         fix = f"Layouts: {', '.join(IMPORTERS)}."
