@@ -414,11 +414,6 @@ def test_predict_wants_images_and_a_text_or_a_jobs_file(bundle, given):
     assert "what to predict is not clear" in run("predict", bundle, *given, "-o", "out", code=2).stderr
 
 
-def test_max_pixels_is_the_limit_of_an_image(bundle, png, tmp_path):
-    result = run("predict", bundle, png, "--text", LEFT, "-o", tmp_path / "out", "--max-pixels", 100, "--quiet", code=2)
-    assert "--max-pixels" in result.stderr
-
-
 # ---------------------------------------------------------------- demo
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from reportseg import limits
 from reportseg.errors import InputError
@@ -18,6 +23,7 @@ from reportseg.limits import (
     check_pixels,
     check_text,
     csv_cell,
+    parse_limits,
     safe_id,
     safe_join,
     unique_ids,
@@ -33,13 +39,46 @@ def code_of(call, *args) -> str:
 
 def test_a_budget_is_spent_on_pixels_not_on_sides():
     check_pixels(1, 100_000_000, "strip.png")
-    with pytest.raises(InputError, match="predict .* --max-pixels") as caught:  # the command that has it
+    with pytest.raises(InputError, match="REPORTSEG_LIMITS=pixels=144000000") as caught:
         check_pixels(12_000, 12_000, "big.png")
     assert caught.value.code == "too_large" and caught.value.where == "big.png"
     check_pixels(12_000, 12_000, "big.png", Limits(pixels=200_000_000))
 
 
-def test_an_image_that_the_memory_cannot_hold_is_refused_whatever_the_flag_says(monkeypatch):
+def test_limits_are_set_by_name():
+    assert parse_limits("") == Limits()
+    assert parse_limits("pixels=400000000, text_bytes=65536,") == Limits(pixels=400_000_000, text_bytes=65536)
+    for wrong in ("pixel=1", "pixels", "pixels=0", "pixels=-1", "pixels=1e9", "pixels=", "=5", "pixels=1;ratio=2", "pixels=\u00b2"):
+        with pytest.raises(InputError, match="text_bytes") as caught:  # the fix lists them
+            parse_limits(wrong)
+        assert (caught.value.code, caught.value.where) == ("limits", "REPORTSEG_LIMITS")
+
+
+READ = """
+import sys
+from reportseg.data.manifest import read_manifest
+from reportseg.data.verify import verify
+print(len(verify(read_manifest(sys.argv[1])).errors))
+"""
+
+
+def test_what_a_refusal_says_is_what_helps(tmp_path):
+    """In every command alike: the variable is read once, where a process starts."""
+    Image.new("L", (60, 50)).save(tmp_path / "a.png")
+    (tmp_path / "manifest.csv").write_text(f"image,mask,text,present\na.png,a.png,{'left ' * 8000},0\n")
+
+    def read(allowed: str) -> tuple[str, str]:
+        environment = {**os.environ, "REPORTSEG_LIMITS": allowed}
+        done = subprocess.run([sys.executable, "-c", READ, tmp_path], env=environment, capture_output=True, text=True, check=False)
+        return done.stdout.strip(), done.stderr
+
+    need = re.search(r"REPORTSEG_LIMITS=(text_bytes=[0-9]+)", read("pixels=100")[1])[1]
+    assert read(f"pixels=2999,{need}")[0] == "2"  # film and mask
+    assert read(f"pixels=3000,{need}")[0] == "0"
+    assert "'much' is not a limit" in read("much")[1]
+
+
+def test_an_image_that_the_memory_cannot_hold_is_refused_whatever_the_variable_says(monkeypatch):
     monkeypatch.setattr(limits, "_memory_bytes", lambda: 4 * limits.GIB)
     check_pixels(9_000, 9_000, "film.png", Limits(pixels=10**9))
     with pytest.raises(InputError, match="memory"):

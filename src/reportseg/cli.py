@@ -367,7 +367,6 @@ def predict(
     with_: With = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip the cases that are done.")] = False,
     overwrite: Overwrite = False,
-    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Largest image in pixels; default 100 million.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -375,22 +374,18 @@ def predict(
 
     Cases that fail are listed in failures.csv and the others go on: exit 3, or 2 if nothing could be done.
     """
-    from dataclasses import replace
-
     from .console import print_predictions, print_reading, progress
     from .data.manifest import read_manifest
     from .errors import InputError
-    from .limits import DEFAULT
     from .predict import Segmenter, jobs_from, jobs_from_report, load_report, predict_files
 
-    limits = DEFAULT if max_pixels is None else replace(DEFAULT, pixels=max_pixels)
     if bool(images) == (jobs is not None) or (text, report, jobs).count(None) != 2:
         raise InputError("what to predict is not clear", "", "Name images and --text or --report, or --jobs alone.", "usage")
-    told = "" if report is None else load_report(report, limits)
-    cases = [] if report else jobs_from(images or [], text or "", limits)
+    told = "" if report is None else load_report(report)
+    cases = [] if report else jobs_from(images or [], text or "")
     if jobs is not None:
-        cases = list(read_manifest(jobs, need_masks=False, limits=limits).samples)
-    segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), limits=limits)
+        cases = list(read_manifest(jobs, need_masks=False).samples)
+    segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()))
     cases, reports = jobs_from_report(segmenter, images or [], told) if report else (cases, [])
     with progress(quiet, "predict") as show:
         done = predict_files(

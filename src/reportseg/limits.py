@@ -11,7 +11,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .errors import InputError
@@ -22,7 +22,7 @@ MAX_ID = 100
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may cost. Each field can be overridden by a flag."""
+    """What a file may cost. `REPORTSEG_LIMITS` overrides fields for a whole process (see `parse_limits`)."""
 
     pixels: int = 100_000_000  # of a 2-D image
     volume_bytes: int = 2 * GIB  # a volume decoded, or any file as stored
@@ -31,7 +31,23 @@ class Limits:
     members: int = 10_000  # of an archive
 
 
-DEFAULT = Limits()
+VARIABLE = "REPORTSEG_LIMITS"
+
+
+def parse_limits(text: str) -> Limits:
+    """The limits, but for those that `text` names, as in pixels=400000000,text_bytes=65536. InputError limits."""
+    names = [field.name for field in fields(Limits)]
+    given = {}
+    for item in filter(None, text.replace(" ", "").split(",")):
+        name, _, number = item.partition("=")
+        if name not in names or not number.isdecimal() or int(number) < 1:
+            fix = f"Write {names[0]}=400000000, a comma between several; there are {', '.join(names)}."
+            raise InputError(f"{item!r} is not a limit", VARIABLE, fix, "limits")
+        given[name] = int(number)
+    return Limits(**given)
+
+
+DEFAULT = parse_limits(os.environ.get(VARIABLE, ""))
 
 
 def check_file(path: str | Path) -> Path:
@@ -72,7 +88,7 @@ def check_pixels(width: int, height: int, where: str | Path, limits: Limits = DE
         raise InputError(
             f"the image has {width} x {height} pixels, more than the limit of {limits.pixels:,}",
             where,
-            "Make it smaller; predict reads larger ones with --max-pixels.",
+            f"Make it smaller, or allow it: {VARIABLE}=pixels={width * height}.",
             "too_large",
         )
     need, have = peak_bytes(width, height), _memory_bytes()
@@ -97,7 +113,7 @@ def check_text(text: str, where: str | Path = "", limits: Limits = DEFAULT) -> s
         raise InputError(
             f"the text has {size:,} bytes, more than the limit of {limits.text_bytes:,}",
             where,
-            "Keep the sentences that describe the image.",
+            f"Keep the sentences that describe the image, or allow it: {VARIABLE}=text_bytes={size}.",
             "text_too_long",
         )
     return text

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ..errors import InputError
-from ..limits import DEFAULT, Limits, atomic_write, check_file, check_text, safe_id, unique_ids
+from ..limits import DEFAULT, VARIABLE, Limits, atomic_write, check_file, check_text, safe_id, unique_ids
 from ..schemas import CSV_COLUMNS, DatasetFile, read_json, write_json
 from ..types import Laterality, Sample
 
@@ -150,7 +150,8 @@ def read_table(path: str | Path, required: Sequence[str], limits: Limits = DEFAU
         long = "field limit" in str(e)
         what = "a cell is longer than the limit, or a quote is never closed" if long else f"not readable as CSV ({e})"
         code = "text_too_long" if long else "bad_row"
-        raise InputError(what, f"{path}, row {number + 1}", "Look at the quotes of this row.", code) from e
+        fix = "Look at the quotes of this row." + (f" Longer cells are allowed by {VARIABLE}=text_bytes=N." if long else "")
+        raise InputError(what, f"{path}, row {number + 1}", fix, code) from e
     except OSError as e:
         raise InputError(f"the file cannot be read ({e.strerror})", path, "Check the path and its permissions.", "unreadable") from e
 

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import InputError
-from ..limits import DEFAULT, Limits, check_file, check_pixels
+from ..limits import DEFAULT, VARIABLE, Limits, check_file, check_pixels
 from ..types import Geometry, Image
 from .png import PNG_SIGNATURE, check_png, cut_short
 
@@ -69,7 +69,10 @@ def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
     size = check_file(source).stat().st_size
     if size > limits.volume_bytes:
         raise InputError(
-            f"the file has {size:,} bytes, more than the limit of {limits.volume_bytes:,}", source, "Make it smaller.", "too_large"
+            f"the file has {size:,} bytes, more than the limit of {limits.volume_bytes:,}",
+            source,
+            f"Make it smaller, or allow it: {VARIABLE}=volume_bytes={size}.",
+            "too_large",
         )
     with open(source, "rb") as file:
         return _decode(file, str(source), limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputError
-from ...limits import DEFAULT, Limits, check_file, check_text
+from ...limits import DEFAULT, VARIABLE, Limits, check_file, check_text
 from ...schemas import DatasetFile, read_json
 from ...types import Laterality
 from ..manifest import DATASET, MANIFEST, read_table
@@ -77,8 +77,10 @@ def _read_text(path: Path, limits: Limits) -> str:
     """The sentence in a file without the white space around it; an empty file is an empty text."""
     if path.stat().st_size == 0:
         return ""
-    if check_file(path).stat().st_size > 4 * limits.text_bytes:  # white space apart; and no file is read only to be refused
-        raise InputError("the text is far above the limit", path, "Keep the sentences that describe the image.", "text_too_long")
+    size = check_file(path).stat().st_size
+    if size > 4 * limits.text_bytes:  # white space apart; and no file is read only to be refused
+        fix = f"Keep the sentences that describe the image, or allow it: {VARIABLE}=text_bytes={size}."
+        raise InputError("the text is far above the limit", path, fix, "text_too_long")
     try:
         return check_text(path.read_text(encoding="utf-8-sig").strip(), path, limits)
     except UnicodeDecodeError as e:
