@@ -27,8 +27,8 @@ UNET = {"name": "unet", "width": 4}
 
 def fields(**changes):
     base = {
-        "preprocess": {"size_px": 64, "mean": [0.5] * 3, "std": [0.25] * 3},
-        "text": {"laterality": "image", "max_tokens": 77},
+        "preprocess": {"size_px": 64},
+        "text": {"laterality": "image"},
         "decision": {"rule": "fixed", "threshold": 0.42, "temperature": 1.3},
         "trained_on": [{"name": "phantoms", "licence": "CC0-1.0", "split_sha256": "a" * 64}],
         "licence": "Apache-2.0",
@@ -42,12 +42,12 @@ def training(**changes):
     )
 
 
-def write(path, section=TGCNET, **changes):
+def write(path, section=TGCNET, config=None, **changes):
     torch.manual_seed(0)
     text = section["name"] == "tgcnet"
     tokenizer, bank = (train_tokenizer(SENTENCES), load_bank("chest")) if text else (None, None)
     model = build(section, tokenizer, bank)
-    save_bundle(path, model, section, tokenizer, bank, fields(**changes), training(), ["lung", "left", "lung"])
+    save_bundle(path, model, section, tokenizer, bank, fields(**changes), training(config=config or {}), ["lung", "left", "lung"])
     return model
 
 
@@ -148,6 +148,39 @@ def test_the_card_states_use_sources_side_decision_figures_and_limits(tmp_path):
         assert expected in text
     assert "Apache-2.0" in text and "never for parameter efficiency" in text and "reportseg predict" in text
     assert re.search(r"^## Limits$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("section", "text"), [(UNET, "as_written"), (TGCNET, "constant")], ids=["unet", "twin"])
+def test_the_card_of_a_model_that_reads_no_text_promises_none(tmp_path, section, text):
+    write(tmp_path / "b", section, config={"data": {"text": text}})
+    said = (tmp_path / "b" / "README.md").read_text()
+    assert "a mask for a film" in said and "No text is read" in said and '--text ""' in said
+    for false in ("a mask for a sentence", "tokens", "out_of_vocabulary", "left side of the image", "a sentence describes"):
+        assert false not in said
+    assert load_bundle(tmp_path / "b").config.text.max_tokens is None
+
+
+def test_what_config_json_says_of_the_model_is_what_it_does(tmp_path):
+    """Another program that prepares films by config.json must get the same answer."""
+    for name, section in (("tgcnet", TGCNET), ("unet", UNET)):
+        model = write(tmp_path / name, section)
+        file = tmp_path / name / "config.json"
+        config = json.loads(file.read_text())
+        assert config["preprocess"]["mean"] == pytest.approx(model.mean.flatten().tolist(), abs=1e-6)
+        assert config["preprocess"]["std"] == pytest.approx(model.std.flatten().tolist(), abs=1e-6)
+        assert config["text"]["max_tokens"] == (77 if section is TGCNET else None)
+        for part, key, value in (
+            ("preprocess", "mean", [0.5] * 3),
+            ("preprocess", "std", [0.229, 0.224, 0.2251]),
+            ("text", "max_tokens", 76),
+        ):
+            file.write_text(json.dumps(config | {part: config[part] | {key: value}}))
+            if key == "max_tokens" and section is UNET:  # as bundles of it were first written
+                assert load_bundle(tmp_path / name).config.text.max_tokens == 76
+                continue
+            with pytest.raises(InputError, match=rf"{part}\.{key} is") as caught:
+                load_bundle(tmp_path / name)
+            assert caught.value.code == "bad_field" and caught.value.where == str(file)
 
 
 def test_a_snapshot_of_links_is_read_like_any_folder(tmp_path):

@@ -37,8 +37,8 @@ def write_bundle(
         logits = model(torch.from_numpy(film()).permute(2, 0, 1)[None].expand(-1, 3, -1, -1), [LEFT]).logits_B1HW
         model.head.bias.sub_(logits.median())
     config = {
-        "preprocess": {"size_px": size_px, "mean": [0.5] * 3, "std": [0.25] * 3},
-        "text": {"laterality": laterality, "max_tokens": 77},
+        "preprocess": {"size_px": size_px},
+        "text": {"laterality": laterality},
         "presence": section.get("presence", False),
         "decision": {"rule": rule, "threshold": threshold, "temperature": temperature},
         "licence": "Apache-2.0",

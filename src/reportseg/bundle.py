@@ -75,7 +75,8 @@ def save_bundle(
     training: TrainingFile,
     training_words: Iterable[str],
 ) -> Path:
-    """Write a bundle and return its directory. `config` holds the fields of BundleConfig but `model` and `files`.
+    """Write a bundle and return its directory. `config` holds the fields of BundleConfig but `model`, `files` and what the model itself
+    tells: mean, std and max_tokens.
 
     Atomic: everything is written to a sibling folder that takes the name at the end; an older bundle of that name is replaced.
     ValueError for weights that are not finite: a diverged model is no bundle. InputError exists for a folder that holds something else.
@@ -92,11 +93,14 @@ def save_bundle(
         contents[TOKENIZER] = tokenizer_json.encode()
     if bank is not None:
         contents[KNOWLEDGE] = bank.to_json().encode()
+    reads = reads_text(model, training)
     fields: dict[str, Any] = {"model_type": model_cfg.get("name", ""), "version": VERSION, **config, "model": dict(model_cfg)}
+    fields["preprocess"] = {**config["preprocess"], **_statistics(model)}
+    fields["text"] = {**config["text"], "max_tokens": model.max_tokens if reads else None}
     fields["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     checked = parse(fields, BundleConfig, directory / CONFIG)
     contents[CONFIG] = to_json(checked).encode()
-    contents[CARD] = card(checked, training, model, hashlib.sha256(contents[CONFIG]).hexdigest()).encode()
+    contents[CARD] = card(checked, training, model, reads, hashlib.sha256(contents[CONFIG]).hexdigest()).encode()
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
@@ -120,6 +124,17 @@ def save_bundle(
             else:
                 os.replace(stale, directory)
     return directory
+
+
+def reads_text(model: nn.Module, training: TrainingFile) -> bool:
+    """Whether a sentence moves the answer: it moves none of a model without text, and none of a twin, trained with a constant one."""
+    data = training.config.get("data")
+    return bool(model.reads_text) and not (isinstance(data, dict) and data.get("text") == "constant")
+
+
+def _statistics(model: Any) -> dict[str, list[float]]:
+    """What the model subtracts from a film and divides it by, per channel."""
+    return {name: [round(float(value), 6) for value in getattr(model, name).flatten()] for name in ("mean", "std")}
 
 
 def _weights(model: nn.Module) -> bytes:
@@ -169,6 +184,7 @@ def load_bundle(ref: str | os.PathLike[str], revision: str | None = None, *, mer
     model = _load_model(path, config, lambda: build(config.model, tokenizer_json, bank, base))
     if merged:
         merge(model)
+    _check_said(config, model, path / CONFIG)
     bundle = Bundle(config, model, bank, frozenset(words), tokenizer_json, path, sha256)
     _ = bundle.decision  # a decision that cannot be used is refused now, not at the first film
     return bundle
@@ -276,6 +292,18 @@ def _load_model(path: Path, config: BundleConfig, make: Any) -> nn.Module:
     return model.float().eval()
 
 
+def _check_said(config: BundleConfig, model: Any, file: Path) -> None:
+    """What config.json says of the model's reading is what it does: others read it there. Without text any limit of tokens may stand."""
+    for name, own in _statistics(model).items():
+        said = getattr(config.preprocess, name)
+        if any(abs(one - two) > 1e-5 for one, two in zip(said, own, strict=True)):
+            what = f"preprocess.{name} is {list(said)}, and {config.model_type} computes with {own}"
+            raise InputError(what, file, _AGAIN, "bad_field")
+    said, own = config.text.max_tokens, model.max_tokens
+    if None not in (said, own) and said != own:
+        raise InputError(f"text.max_tokens is {said}, and {config.model_type} reads {own}", file, _AGAIN, "bad_field")
+
+
 def _build(path: Path, make: Any) -> nn.Module:
     try:
         model: nn.Module = make()
@@ -352,8 +380,11 @@ def _download(ref: str, revision: str | None) -> Path:
 # ---------------------------------------------------------------- the card
 
 
-def card(config: BundleConfig, training: TrainingFile, model: nn.Module, sha256: str) -> str:
-    """README.md of a bundle, written by the program: what it is for, what it learnt from, how good, and its limits."""
+def card(config: BundleConfig, training: TrainingFile, model: nn.Module, reads: bool, sha256: str) -> str:
+    """README.md of a bundle, written by the program: what it is for, what it learnt from, how good, and its limits.
+
+    `reads` says whether a sentence moves the answer.
+    """
     total = sum(p.numel() for p in model.parameters())
     named = {part: getattr(config.base, part) for part in Base.model_fields}
     towers = [f"{tower.id} ({part})" for part, tower in named.items() if tower.id]
@@ -366,6 +397,16 @@ def card(config: BundleConfig, training: TrainingFile, model: nn.Module, sha256:
         "patient": '"left" is the patient\'s left',
         "none": "the training sentences name no side; a side word cannot be trusted",
     }[config.text.laterality]
+    if reads:
+        asked, task = "...", "Segments in an image what a sentence describes."
+        tokens = f"\nA text is read {config.text.max_tokens} tokens at a time; a longer one is cut at sentences."
+        sides = f"{config.text.laterality}: {whose}. `--laterality` converts from another convention."
+        answers = """It answers to sentences like those it was trained on; words it never saw raise the warning `out_of_vocabulary`.
+- A sentence that was written with the lesion in view tells where it is; expect less from a report that was not."""
+    else:
+        asked, task = "", "Segments in an image what its training masks showed. No text is read: whatever is asked, the film alone decides."
+        tokens, sides = "", "No side word is read. `--laterality` says whose left the side of an answer means."
+        answers = "It cannot be asked for one finding among several, nor for one that its training masks did not show."
     cut = f"p >= {config.decision.threshold:g}" if config.decision.rule == "fixed" else "per film the mask of highest expected Dice"
     regime = (
         "Trained from random initialisation, both towers included: a result is evidence for the modules, never for parameter efficiency."
@@ -380,25 +421,24 @@ pipeline_tag: image-segmentation
 license: other
 license_name: {json.dumps(config.licence)}
 ---
-# {config.model_type}: a mask for a sentence
+# {config.model_type}: a mask for a {"sentence" if reads else "film"}
 
 **{config.intended_use}**
 
-Segments in an image what a sentence describes. Bundle {sha256}, {total / 1e6:.2f} M parameters, fp16.
+{task} Bundle {sha256}, {total / 1e6:.2f} M parameters, fp16.
 
 ## Use
 ```
-reportseg predict THIS_FOLDER film.png --text "..." -o out
+reportseg predict THIS_FOLDER film.png --text "{asked}" -o out
 ```
 ```python
 from reportseg import Segmenter
-prediction = Segmenter.from_pretrained("THIS_FOLDER").segment("film.png", "...")
+prediction = Segmenter.from_pretrained("THIS_FOLDER").segment("film.png", "{asked}")
 ```
-Images are stretched to {config.preprocess.size_px} px; the answer is on the image's own grid.
-At most {config.text.max_tokens} text tokens are read.
+Images are stretched to {config.preprocess.size_px} px; the answer is on the image's own grid.{tokens}
 
 ## Whose left
-{config.text.laterality}: {whose}. `--laterality` converts from another convention.
+{sides}
 
 ## Trained on
 {chr(10).join(sources) or "- not stated"}
@@ -419,9 +459,8 @@ Presence: {"own head" if config.presence else "unavailable, no absent target was
 Dev chose the decision and the best weights, so these are optimistic; score a test set with `reportseg evaluate`.
 
 ## Limits
-- It answers to sentences like those it was trained on; words it never saw raise the warning `out_of_vocabulary`.
+- {answers}
 - Other scanners, ages, views and diseases than those of the training data were not tested.
-- A sentence that was written with the lesion in view tells where it is; expect less from a report that was not.
 
 ## Licence
 {config.licence}

@@ -209,14 +209,12 @@ def _subject(
         return _Subject(MaskSource(Path(masks)), text_column)
     if bundle is None or masks is not None:
         raise InputError("either a bundle or a folder of masks is scored", "--masks", "Give one of the two.", "options")
-    from .bundle import TRAINING
+    from .bundle import TRAINING, reads_text
     from .predict import Segmenter
 
     segmenter = bundle if not isinstance(bundle, str | os.PathLike) else Segmenter.from_pretrained(bundle, with_=with_)
     trainings = [read_json(one.path / TRAINING, TrainingFile) for one in segmenter.bundles]
-    reads = [
-        one.model.reads_text and _setting(t, "data", "text") != "constant" for one, t in zip(segmenter.bundles, trainings, strict=True)
-    ]
+    reads = [reads_text(one.model, training) for one, training in zip(segmenter.bundles, trainings, strict=True)]
     return _Subject(
         ModelSource(segmenter),
         text_column if any(reads) else "constant",

@@ -81,8 +81,10 @@ class TextConfig(File):
     """How a sentence is read."""
 
     laterality: Laterality = Field(description="Whose left the training sentences mean: patient, image, or none.")
-    max_tokens: int = Field(
-        gt=0, description="Tokens read at a time: longer texts are cut at sentences, and a longer sentence records text_truncated."
+    max_tokens: int | None = Field(
+        gt=0,
+        description="Tokens read at a time: longer texts are cut at sentences, and a longer sentence records text_truncated. "
+        "Null where no text is read.",
     )
 
 

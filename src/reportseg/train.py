@@ -350,13 +350,9 @@ class Run:
             engine, prepared.dev, side, prepared.text_of, lambda n, of: self.progress({"deciding": n, "of": of})
         )
         fields = {
-            "preprocess": {
-                "size_px": side,
-                "mean": [round(float(v), 6) for v in self.model.mean.flatten()],
-                "std": [round(float(v), 6) for v in self.model.std.flatten()],
-            },
+            "preprocess": {"size_px": side},
             "base": self.base.model_dump(),
-            "text": {"laterality": prepared.laterality, "max_tokens": getattr(self.model, "max_tokens", 77)},
+            "text": {"laterality": prepared.laterality},
             "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature},
             "presence": bool(config.model.get("presence")),
             "trained_on": prepared.trained_on,

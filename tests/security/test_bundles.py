@@ -25,8 +25,8 @@ UNET = {"name": "unet", "width": 4}
 def folder(tmp_path):
     torch.manual_seed(0)
     config = {
-        "preprocess": {"size_px": 32, "mean": [0.5] * 3, "std": [0.25] * 3},
-        "text": {"laterality": "none", "max_tokens": 1},
+        "preprocess": {"size_px": 32},
+        "text": {"laterality": "none"},
         "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.0},
         "licence": "Apache-2.0",
     }

@@ -37,6 +37,7 @@ class UNet(nn.Module):
     """Five levels of two convolutions, skips by concatenation, transposed convolutions on the way up."""
 
     reads_text = False
+    max_tokens = None
     mean: Tensor
     std: Tensor
 
