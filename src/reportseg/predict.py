@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from .errors import InputError
-from .limits import DEFAULT, Limits, check_file, check_text, finding_id, unique_ids
+from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id, unique_ids
 from .predictions import PredictionFolder, report_file
 from .schemas import ReportFile
 from .segmenter import BATCH, Encoded, Question, ReportAnswer, Segmenter
@@ -61,9 +61,11 @@ def jobs_from(paths: Sequence[str | Path], text: str, limits: Limits = DEFAULT) 
 def load_report(path: str | Path, limits: Limits = DEFAULT) -> str:
     """A report in UTF-8. InputError that names the file and never its text: those of check_file and check_text."""
     file = check_file(path)
-    if file.stat().st_size > limits.text_bytes + 3:
+    size = file.stat().st_size
+    if size > limits.text_bytes + 3:
         what = f"the report is larger than the limit of {limits.text_bytes:,} bytes"
-        raise InputError(what, path, "Keep the sentences that describe the image.", "text_too_long")
+        fix = f"Keep the sentences that describe the image, or allow it: {VARIABLE}=text_bytes={size}."
+        raise InputError(what, path, fix, "text_too_long")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
