@@ -14,7 +14,9 @@ import pytest
 
 import tiny
 from reportseg.cases import read_cases, write_cases
+from reportseg.config import parse_config
 from reportseg.data.manifest import read_manifest, write_manifest
+from reportseg.data.splits import draw_dev, split_sha256
 from reportseg.errors import InputError
 from reportseg.evaluate import control_texts, evaluate
 from reportseg.io import image_from_array, read_image
@@ -22,7 +24,8 @@ from reportseg.io.png import PREDICTION_RGB, TRUTH_RGB
 from reportseg.metrics import cases_sha256, score_case
 from reportseg.pictures import choose, overlay_png
 from reportseg.predict import Question, Segmenter, predict_files
-from reportseg.schemas import CSV_COLUMNS, DatasetFile, DecisionConfig, Metrics, TrainingFile, read_json, write_json
+from reportseg.runs import prepare
+from reportseg.schemas import CSV_COLUMNS, DatasetFile, DecisionConfig, Metrics, TrainedOn, TrainingFile, read_json, write_json
 from reportseg.text import CONSTANT
 from reportseg.types import INTENDED_USE, Prediction
 
@@ -35,14 +38,18 @@ class Painter:
 
     sha256, ensemble = "a" * 64, ()
 
-    def __init__(self, folder, *, reads_text=True, config=None):
+    def __init__(self, folder, *, reads_text=True, config=None, trained_on=()):
         training = TrainingFile(
             images=1, steps=1, seconds=1, seed=7, config=config if config is not None else {"seed": 7, "name": "painter"}
         )
         write_json(folder / "training.json", training)
         decision = DecisionConfig(rule="fixed", threshold=0.5, temperature=1)
         self.bundles = [
-            SimpleNamespace(path=folder, model=SimpleNamespace(reads_text=reads_text), config=SimpleNamespace(decision=decision))
+            SimpleNamespace(
+                path=folder,
+                model=SimpleNamespace(reads_text=reads_text),
+                config=SimpleNamespace(decision=decision, trained_on=trained_on),
+            )
         ]
         self.encoded, self.asked = [], []
 
@@ -347,9 +354,37 @@ def test_patients_of_the_training_split_are_a_warning_in_metrics_and_report(pain
     assert (metrics.n_patients, metrics.ci.clusters, metrics.ci.without_patient) == (2, 3, 1)
 
 
-def test_scores_on_the_training_split_say_so(data, tmp_path):
-    bundle = painter_in(tmp_path / "bundle", config={"data": {"train": "test"}})
-    assert any("trained on" in warning for warning in run(bundle, data, tmp_path / "eval").warnings)
+def test_scores_on_the_training_split_say_so_and_no_others(data, tmp_path):
+    """A split called train is not the training's in every manifest, and the training's may be called otherwise."""
+
+    def said(name, sha256, *, train="test", limit=None, split="test", manifest=data):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        source = TrainedOn(name=name, licence="", split_sha256=sha256)
+        painter = painter_in(folder, config={"data": {"train": train, "limit": limit}}, trained_on=[source])
+        warnings = run(painter, manifest, folder / "eval", split=split, controls=[]).warnings
+        return [warning for warning in warnings if "trained on" in warning]
+
+    def kept(n):
+        films = read_manifest(data).samples[:n]
+        return split_sha256({film.id for film in films} - set(draw_dev(films, "ramps")))
+
+    for limit in (None, 6):
+        assert said("ramps", kept(limit), limit=limit) == said("ramps", kept(limit), limit=limit, train="other")
+        assert "say nothing about new films" in said("ramps", kept(limit), limit=limit)[0]
+    (warning,) = said("ramps", "0" * 64)
+    assert "the same name, ramps" in warning and "may have seen" in warning
+    assert said("others", kept(8)) == said("ramps", "0" * 64, train="train") == []
+    one_patient = make_data(tmp_path / "one", [(LEFT, "left", {"patient": "p"})] * 3)
+    assert len(said("ramps", "0" * 64, manifest=one_patient)) == 1
+
+
+def test_the_split_that_a_run_trains_on_is_the_one_that_is_looked_for(tmp_path):
+    manifest = make_data(tmp_path / "data", [(LEFT, "left", {"split": "train" if i < 8 else "val"}) for i in range(10)])
+    values = {"name": "t", "model": {"name": "unet"}, "data": {"manifest": str(manifest), "limit": 6}}
+    sources = [TrainedOn(**source) for source in prepare(parse_config(values, "test")).trained_on]
+    painter = painter_in(tmp_path / "bundle", config=values, trained_on=sources)
+    assert any("say nothing about new films" in w for w in run(painter, manifest, tmp_path / "a", split="train").warnings)
+    assert not any("trained on" in w for w in run(painter, manifest, tmp_path / "b", split="val").warnings)
 
 
 def test_absent_targets(painter, tmp_path):

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import numpy as np
 from .cases import CASES, FAILURES, read_cases, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
 from .data.negatives import opposites
+from .data.splits import draw_dev, split_sha256
 from .errors import InputError
 from .io.png import write_mask
 from .metrics import EMPTY_POLICY, TOLERANCE, Calibration, count_policy, summarise
@@ -31,6 +33,7 @@ from .schemas import (
     IntervalMethod,
     Metrics,
     SubsetScores,
+    TrainedOn,
     TrainingFile,
     Twin,
     read_json,
@@ -196,6 +199,7 @@ class _Subject:
     ensemble: tuple[str, ...] = ()
     decision: DecisionConfig | None = None
     training: TrainingFile | None = None
+    trained_on: tuple[tuple[TrainedOn, TrainingFile], ...] = ()  # of all bundles
 
     @property
     def reads_text(self) -> bool:
@@ -223,6 +227,7 @@ def _subject(
         segmenter.ensemble,
         segmenter.bundles[0].config.decision,
         trainings[0],
+        tuple((source, own) for one, own in zip(segmenter.bundles, trainings, strict=True) for source in one.config.trained_on),
     )
 
 
@@ -352,6 +357,23 @@ def _twin(
     return Twin(bundle_sha256=metrics.bundle_sha256, difference=difference)
 
 
+def _seen(dataset: Dataset, split: str, subject: _Subject) -> list[str]:
+    """A warning where the films are those that a bundle was trained on, or may be, since it knows a data set of this name."""
+    named = False
+    for source, training in subject.trained_on:
+        if source.name != dataset.name:
+            continue
+        limit = _setting(training, "data", "limit")
+        films = dataset.split(split)[: limit if isinstance(limit, int) else None]
+        with suppress(InputError):  # films of one patient: no run trains on those
+            dev = set(draw_dev(films, dataset.name))
+            if split_sha256(film.id for film in films if film.id not in dev) == source.split_sha256:
+                return ["This is the split that the bundle was trained on: the scores say nothing about new films."]
+        named = named or split == (_setting(training, "data", "train") or "train")
+    what = f"The bundle was trained on the split {split} of a data set of the same name, {dataset.name}, though not of the same films"
+    return [f"{what}: it may have seen some of these."] if named else []
+
+
 def _warnings(
     dataset: Dataset,
     samples: Sequence[Sample],
@@ -365,9 +387,8 @@ def _warnings(
     whole = len(dataset.split(split))
     train = _setting(subject.training, "data", "train") or "train"
     found = [f"Only the first {n} of the {whole} cases of the split were scored."] if n < whole else []
-    if split == train and subject.training:
-        found.append("This is the split that the bundle was trained on: the scores say nothing about new films.")
-    elif split != train:
+    found += _seen(dataset, split, subject)
+    if split != train:
         trained = {sample.patient for sample in dataset.samples if sample.split == train} - {""}
         shared = [sample.patient for sample in samples if sample.patient in trained]
         if shared:
