@@ -409,12 +409,30 @@ def test_a_full_disk_stops_cleanly_and_a_resume_goes_on(tmp_path, segmenter, fil
         real(path, mask)
 
     monkeypatch.setattr(predictions, "write_mask", full)
-    assert "No space left" in refused("unwritable", segmenter, jobs_from(films, LEFT), out)
-    assert ids(out) == ["a", "b"]
-    assert not rows(out, "failures.csv")
+    report = predict_files(segmenter, jobs_from(films, LEFT), out)
+    assert (report.done, report.failed, report.exit_code) == (2, 3, 3)
+    assert {(id, error.code) for id, error in report.failures} == {(id, "unwritable") for id in "cde"}
+    assert (ids(out), ids(out, "failures.csv")) == (["a", "b"], ["c", "d", "e"])
     assert not list(out.glob(".part-*"))
     monkeypatch.undo()
     assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True).skipped == 2
+
+
+def test_a_disk_that_fills_up_with_the_last_case_leaves_it_done(tmp_path, segmenter, films, monkeypatch):
+    real, out = predictions.atomic_write, tmp_path / "out"
+
+    def full(path, content):
+        if (out / "e.json").exists():
+            raise InputError("the file cannot be written (No space left on device)", path, "Make room.", "unwritable")
+        real(path, content)
+
+    monkeypatch.setattr(predictions, "atomic_write", full)
+    report = predict_files(segmenter, jobs_from(films, LEFT), out)
+    assert (report.done, report.exit_code) == (5, 3)
+    assert "predictions.csv" in str(report.failures[0][1])
+    monkeypatch.undo()
+    assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True).exit_code == 0
+    assert ids(out) == list("abcde")
 
 
 def test_an_output_that_is_a_file_or_lies_under_one(tmp_path, segmenter, films):

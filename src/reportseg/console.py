@@ -148,7 +148,7 @@ def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"out": out, "done": report.done, "failed": report.failed, "skipped": report.skipped, "failures": failures})
         return
-    for _, error in report.failures:
+    for error in dict.fromkeys(str(error) for _, error in report.failures):  # a full disk fails many cases at once
         print_line(f"error: {error}")
     skipped = f", {report.skipped} were there already" if report.skipped else ""
     failed = f", {report.failed} failed (see failures.csv)" if report.failed else ""

@@ -106,8 +106,8 @@ def predict_files(
     Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
-    case for what concerns all of them (see PredictionFolder), and later only where the output cannot be written; the tables are then as
-    whole as the disk allows.
+    case for what concerns all of them (see PredictionFolder), and where the output cannot be written before any case is done; later that
+    ends the run with all further cases failed, and the tables as whole as the disk allows.
     """
     segmenter.ask("", laterality)  # a convention that does not exist concerns all of them
     folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports)
@@ -130,7 +130,7 @@ def predict_files(
             predictions = segmenter.answer(encoded, [question for _, question in turn], [job.id for job, _ in turn], started)
             for (job, _), prediction, (image, _) in zip(turn, predictions, group, strict=True):
                 folder.write(job, prediction, image.pixels_HWC, segmenter.ensemble)
-            done += len(turn)
+                done += 1
             folder.save_often()
             started = time.perf_counter()
         group.clear()
@@ -156,11 +156,20 @@ def predict_files(
             answer()
             if progress is not None:
                 progress(len(jobs), len(jobs))
+        folder.save()
+    except InputError as error:  # the output cannot be written any more
+        some = done + len(jobs) - len(todo) > 0
+        for job in [job for job in todo if job.id not in folder.rows and job.id not in folder.failures] if some else ():
+            with suppress(InputError):
+                folder.fail(job, error)
+            failures.append((job.id, error))
+        folder.save_what_fits()
+        if not some:
+            raise
+        failures = failures or [("", error)]  # every case is done, and a table is not
     except BaseException:
-        with suppress(InputError):  # the first error is the one to tell
-            folder.save()
+        folder.save_what_fits()
         raise
-    folder.save()
     return PredictReport(done, len(failures), len(jobs) - len(todo), tuple(failures))
 
 

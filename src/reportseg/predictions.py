@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,11 @@ class PredictionFolder:
             writer.writerows(rows[id] for id in sorted(rows, key=lambda id: self.order.get(id, -1)))
             atomic_write(self.path / name, table.getvalue())
         self.saved = time.monotonic()
+
+    def save_what_fits(self) -> None:
+        """`save` after an error, which is the one to tell."""
+        with suppress(InputError):
+            self.save()
 
     def save_often(self) -> None:
         """`save`, if the last time is some seconds ago."""
