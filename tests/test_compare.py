@@ -174,6 +174,32 @@ def test_a_verdict_is_read_from_the_intervals(tmp_path, pooled, mean, says):
     assert verdict(arm.model_copy(update={"difference": {"dice_pooled": (0.1, *pooled), "dice_mean": (0.1, *mean)}})) == says
 
 
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_of_one_patient_nothing_is_claimed(tmp_path, n_seeds):
+    """Whoever is drawn, it is the same one: an interval would be a point, and a p the answer to no question."""
+    one, other = ([film(i, tp + i, patient="p") for i in range(N)] for tp in (60, 40))
+    folders = [
+        folder(tmp_path / f"{name}-{i}", cases, name=name, seed=i)
+        for name, cases in (("one", one), ("other", other))
+        for i in range(n_seeds)
+    ]
+    done = compared(folders, tmp_path)
+    reference, arm = done.arms
+    assert reference.ci95 == arm.ci95 == arm.difference == {} and (arm.p, arm.p_holm, done.family.n) == (None, None, 0)
+    assert (arm.win, arm.tie, arm.loss) == (0, 0, N) and arm.scores["dice_mean"] == pytest.approx(0.455)
+    assert any("one patient" in warning for warning in done.warnings)
+    assert verdict(arm).startswith("not told")
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "not told" in page and "undecided" not in page and "below" not in page.split("<h2>Scores")[0].split("<main")[1]
+    for file in ("table.md", "table.tex"):
+        text = (tmp_path / "out" / file).read_text()
+        assert f"0 / 0 / {N}" in text and "[" not in text.split("cases of")[0].replace("[2pt]", "").replace("[t]", "")
+    row = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table.csv").read_text())))[1]
+    assert float(row["dice_mean"]) == pytest.approx(0.455) and row["dice_mean_low"] == row["dice_mean_minus_reference"] == row["p"] == ""
+    shown = CliRunner().invoke(app, ["compare", *map(str, folders), "-o", str(tmp_path / "again")])
+    assert shown.exit_code == 0 and f"0/0/{N}" in shown.stdout and "[" not in shown.stdout
+
+
 # ---------------------------------------------------------------- methods and seeds
 
 

@@ -209,9 +209,9 @@ def test_pairs_may_cover_different_cases():
 # ---------------------------------------------------------------- seeds
 
 
-def one_patient(*tps):
-    """One run per number: a single film, so that nothing but the seed can vary."""
-    return [[case("a", "p", tp=tp)] for tp in tps]
+def alike(*tps):
+    """One run per number: two patients whose films score the same, so that nothing but the seed can vary."""
+    return [[case("a", "p", tp=tp), case("b", "q", tp=tp)] for tp in tps]
 
 
 def dice(tp):
@@ -224,14 +224,19 @@ def test_one_run_is_a_method_of_one_seed():
     assert paired_bootstrap_runs([a], [b], same_seeds=True, n_boot=200) == paired_bootstrap(a, b, 200)
 
 
+def test_one_patient_has_no_interval_whatever_the_seeds():
+    a, b = ([[case("a", "p", tp=tp), case("b", "p", tp=5)] for tp in tps] for tps in ((20, 50, 90), (30, 40, 50)))
+    assert bootstrap_runs(a) == paired_bootstrap_runs(a, b, same_seeds=True) == {}
+
+
 def test_from_three_on_seeds_are_drawn_too():
     """Three seeds have 27 equally likely draws; the lowest and the highest have a share of 1/27 each, more than 2.5 %."""
-    assert bootstrap_runs(one_patient(20, 50, 90))["dice_pooled"] == pytest.approx((dice(20), dice(90)))
+    assert bootstrap_runs(alike(20, 50, 90))["dice_pooled"] == pytest.approx((dice(20), dice(90)))
 
 
 def test_two_seeds_are_averaged_and_not_drawn():
     mean = (dice(20) + dice(90)) / 2
-    assert bootstrap_runs(one_patient(20, 90))["dice_mean"] == pytest.approx((mean, mean))
+    assert bootstrap_runs(alike(20, 90))["dice_mean"] == pytest.approx((mean, mean))
 
 
 def test_seeds_widen_what_patients_alone_give():
@@ -241,7 +246,7 @@ def test_seeds_widen_what_patients_alone_give():
 
 
 def test_the_value_of_a_difference_is_that_of_the_means():
-    a, b = one_patient(20, 50, 90), one_patient(30)
+    a, b = alike(20, 50, 90), alike(30)
     value, low, high = paired_bootstrap_runs(a, b, same_seeds=False)["dice_mean"]
     assert value == pytest.approx((dice(20) + dice(50) + dice(90)) / 3 - dice(30))
     assert (low, high) == pytest.approx((dice(20) - dice(30), dice(90) - dice(30)))
@@ -249,7 +254,7 @@ def test_the_value_of_a_difference_is_that_of_the_means():
 
 def test_equal_seeds_are_drawn_together():
     """Where both methods rise and fall together the difference is sure; by themselves the seeds are not."""
-    a, b = one_patient(20, 50, 90), one_patient(20, 50, 90)
+    a, b = alike(20, 50, 90), alike(20, 50, 90)
     assert paired_bootstrap_runs(a, b, same_seeds=True)["dice_mean"] == pytest.approx((0, 0, 0))
     value, low, high = paired_bootstrap_runs(a, b, same_seeds=False)["dice_mean"]
     assert value == pytest.approx(0)

@@ -243,7 +243,7 @@ def _describe(arm: Arm, reference: Arm, n_boot: int) -> ComparedArm:
         config_sha256=arm.runs[0].metrics.config_sha256,
         runs=runs,
         scores={score: float(np.mean([run.scores[score] for run in runs])) for score in COMPARED},
-        ci95={score: intervals[score] for score in COMPARED},
+        ci95={score: intervals[score] for score in COMPARED if score in intervals},
     )
     if arm is reference:
         return described
@@ -255,8 +255,8 @@ def _describe(arm: Arm, reference: Arm, n_boot: int) -> ComparedArm:
     difference = paired_bootstrap_runs(arm.cases, reference.cases, same_seeds=_paired(arm, reference), n_boot=n_boot)
     return described.model_copy(
         update={
-            "difference": {score: difference[score] for score in COMPARED},
-            "p": None if _untested(arm, reference) else wilcoxon_runs(arm.cases, reference.cases),
+            "difference": {score: difference[score] for score in COMPARED if score in difference},
+            "p": None if _untested(arm, reference) or not difference else wilcoxon_runs(arm.cases, reference.cases),
             "win": win,
             "tie": tie,
             "loss": loss,
@@ -289,6 +289,8 @@ def _pictures(comparison: Comparison, arms: Sequence[Arm], reference: Arm, manif
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
     found = []
+    if len(set(clusters(arms[0].cases[0]))) < 2:
+        found.append("All cases are of one patient: no interval can be drawn, nothing is tested, and which method is ahead is not told.")
     two = [arm.name for arm in arms if _untested(arm)]
     if two:
         found.append(f"Two seeds: {', '.join(two)}. Both are shown; the intervals are about these runs only, and no p is given.")

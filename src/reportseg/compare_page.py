@@ -80,7 +80,9 @@ def _header(c: Comparison) -> Html:
 
 
 def verdict(arm: ComparedArm) -> str:
-    """From the intervals of both Dice scores: above or below the reference, or undecided."""
+    """From the intervals of both Dice scores: above or below the reference, or undecided; not told where there are none."""
+    if not arm.difference:
+        return "not told, since all cases are of one patient"
     pooled, mean = (
         "above" if low > 0 else "below" if high < 0 else "undecided" for _, low, high in (arm.difference[s] for s in DIFFERENCES)
     )
@@ -88,7 +90,7 @@ def verdict(arm: ComparedArm) -> str:
 
 
 def _ahead(c: Comparison) -> Html:
-    others = [arm for arm in c.arms if arm.difference]
+    others = [arm for arm in c.arms if arm.win is not None]
     items = [
         el(
             "li",
@@ -99,7 +101,7 @@ def _ahead(c: Comparison) -> Html:
         for arm in others
     ]
     plots = []
-    for score in DIFFERENCES:
+    for score in DIFFERENCES if all(arm.difference for arm in others) else ():
         title = f"{head(score, c)}: minus {c.reference}"
         rows = [(arm.name, *arm.difference[score]) for arm in others]
         says = "Right of the dashed line the method is better. An interval on the line decides nothing."
@@ -133,14 +135,16 @@ def _score_heads(c: Comparison) -> list[str]:
     return [head(score, c) for score in COMPARED]
 
 
-def _bounds(score: str, pair: tuple[float, float]) -> Html:
-    return interval(pair, min(digits(score), 3))
+def _bounds(score: str, pair: tuple[float, float] | None) -> Html | None:
+    return None if pair is None else interval(pair, min(digits(score), 3))
 
 
 def _scores(c: Comparison) -> Html:
-    rows = [el("tr", _name(arm, c), *(cell(number(arm.scores[s], digits(s)), _bounds(s, arm.ci95[s])) for s in COMPARED)) for arm in c.arms]
+    rows = [
+        el("tr", _name(arm, c), *(cell(number(arm.scores[s], digits(s)), _bounds(s, arm.ci95.get(s))) for s in COMPARED)) for arm in c.arms
+    ]
     plots = []
-    for score in DIFFERENCES:
+    for score in DIFFERENCES if all(arm.ci95 for arm in c.arms) else ():
         title = head(score, c)
         plots.append(
             figure(title, "With the 95 % interval.", interval_plot([(a.name, a.scores[score], *a.ci95[score]) for a in c.arms], title))
@@ -148,13 +152,15 @@ def _scores(c: Comparison) -> Html:
     return join(table(("Method", *_score_heads(c)), rows, "Scores with 95 % intervals", text={"Method"}), side_by_side(plots))
 
 
-def _differences(c: Comparison) -> Html:
+def _differences(c: Comparison) -> Html | None:
     rows = []
     for arm in (arm for arm in c.arms if arm.difference):
         values = [cell(signed(s, arm.difference[s][0]), _bounds(s, arm.difference[s][1:])) for s in COMPARED]
         p = number(None, why="two seeds cannot tell how much a method varies") if arm.p_holm is None else p_value(arm.p_holm)
         counts = cell(f"{arm.win} / {arm.tie} / {arm.loss}")
         rows.append(el("tr", _name(arm, c), *values[:2], cell(p), counts, *values[2:]))
+    if not rows:
+        return None
     heads = ["Method", *_score_heads(c)]
     heads[3:3] = ["p, Holm", "Win / tie / loss"]
     says = f"Each method minus {c.reference}, paired: the same films, the same draws of patients. For HD95 below 0 is better."

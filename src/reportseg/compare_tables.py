@@ -51,9 +51,12 @@ def method_notes(comparison: Comparison) -> list[str]:
     notes = [
         f"{c.n_cases:,} cases of {c.n_patients:,} patients, split {c.split}. Scores are fractions; HD95 in {c.hd95_unit} (lower is "
         f"better), NSD at {c.nsd_tolerance:g} {c.hd95_unit}.",
-        f"In brackets 95 % intervals: {ci.method}, {ci.n_boot:,} draws of {ci.clusters:,} clusters; differences are paired, this method "
-        "minus the reference. Methods of three seeds or more: seeds are drawn together with the patients.",
     ]
+    if ci.clusters > 1:
+        notes.append(
+            f"In brackets 95 % intervals: {ci.method}, {ci.n_boot:,} draws of {ci.clusters:,} clusters; differences are paired, this "
+            "method minus the reference. Methods of three seeds or more: seeds are drawn together with the patients."
+        )
     if ci.without_patient:
         notes.append(f"{ci.without_patient:,} films without a patient are clusters of their own, so the intervals are a lower bound.")
     if c.family.n:
@@ -136,13 +139,14 @@ def _printed(comparison: Comparison) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _score_cells(arm: ComparedArm) -> list[Cell]:
-    return [(f"{arm.scores[s]:.{digits(s)}f}", _between(s, arm.ci95[s]), "") for s in COMPARED]
+    return [(f"{arm.scores[s]:.{digits(s)}f}", _between(s, arm.ci95.get(s)), "") for s in COMPARED]
 
 
 def _difference_cells(arm: ComparedArm) -> list[Cell]:
-    if not arm.difference:
+    """All empty for the reference; where all cases are of one patient only the films are counted."""
+    if arm.win is None:
         return [("", "", "")] * (len(DIFFERENCES) + 2)
-    cells = [(signed(s, arm.difference[s][0]), _between(s, arm.difference[s][1:]), "") for s in DIFFERENCES]
+    cells = [(signed(s, d[0]), _between(s, d[1:]), "") if (d := arm.difference.get(s)) else ("", "", "") for s in DIFFERENCES]
     return [*cells, ("" if arm.p_holm is None else p_value(arm.p_holm), "", ""), (f"{arm.win} / {arm.tie} / {arm.loss}", "", "")]
 
 
@@ -153,7 +157,9 @@ def _seed_rows(arm: ComparedArm, width: int) -> Iterator[list[Cell]]:
         yield row + [("", "", "")] * (width - len(row))
 
 
-def _between(score: str, pair: tuple[float, float]) -> str:
+def _between(score: str, pair: tuple[float, float] | None) -> str:
+    if pair is None:
+        return ""
     return minus(f"[{pair[0]:.{min(digits(score), 3)}f}, {pair[1]:.{min(digits(score), 3)}f}]")
 
 
@@ -166,7 +172,7 @@ def csv_table(comparison: Comparison) -> str:
     for arm in comparison.arms:
         row = {"method": csv_cell(arm.name), "text": csv_cell(arm.text), "seeds": str(len(arm.runs))}
         for score in COMPARED:
-            for part, value in zip(("", "_low", "_high"), (arm.scores[score], *arm.ci95[score]), strict=True):
+            for part, value in zip(("", "_low", "_high"), (arm.scores[score], *arm.ci95.get(score, ())), strict=False):
                 row[f"{score}{part}"] = repr(value)
             for part, value in zip(("", "_low", "_high"), arm.difference.get(score, ()), strict=False):
                 row[f"{score}_minus_reference{part}"] = repr(value)

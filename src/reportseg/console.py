@@ -133,11 +133,14 @@ def print_comparison(comparison: Comparison) -> None:
     width = max(map(len, names)) + 2
     print(f"{'':<{width}}{'dice_pooled':<23}{'dice_mean':<23}{'minus reference, pooled':<27}{'p, Holm':<9}win/tie/loss")
     for name, arm in zip(names, comparison.arms, strict=True):
-        cells = [f"{arm.scores[s]:.4f} [{arm.ci95[s][0]:.3f}, {arm.ci95[s][1]:.3f}]".ljust(23) for s in ("dice_pooled", "dice_mean")]
-        if arm.difference:
-            value, low, high = arm.difference["dice_pooled"]
+        cells = []
+        for score in ("dice_pooled", "dice_mean"):
+            between = " [{:.3f}, {:.3f}]".format(*arm.ci95[score]) if score in arm.ci95 else ""
+            cells.append(f"{arm.scores[score]:.4f}{between}".ljust(23))
+        if arm.win is not None:  # not the reference
+            difference = "{:+.4f} [{:+.3f}, {:+.3f}]".format(*arm.difference["dice_pooled"]) if arm.difference else "-"
             p = "-" if arm.p_holm is None else p_value(arm.p_holm)
-            cells += [f"{value:+.4f} [{low:+.3f}, {high:+.3f}]".ljust(27), p.ljust(9), f"{arm.win}/{arm.tie}/{arm.loss}"]
+            cells += [difference.ljust(27), p.ljust(9), f"{arm.win}/{arm.tie}/{arm.loss}"]
         print("".join([name.ljust(width), *cells]).rstrip())
     print(f"* the reference, † reads no text; {comparison.n_cases} cases of the split {_printable(comparison.split)}")
 

@@ -279,9 +279,13 @@ class ComparedArm(File):
     config_sha256: Sha256 | None = Field(description="Hash of the configuration without its seed; null where none is known.")
     runs: list[ComparedRun] = Field(min_length=1, description="Its evaluations, by seed.")
     scores: dict[str, float] = Field(description="Mean over the seeds.")
-    ci95: dict[str, Interval] = Field(description="95 % interval of each score: lower, upper.")
-    difference: dict[str, Difference] = Field(default={}, description="This method minus the reference, paired: value, lower, upper.")
-    p: Fraction | None = Field(default=None, description="Wilcoxon's p against the reference; null where one of the two has two seeds.")
+    ci95: dict[str, Interval] = Field(description="95 % interval of each score: lower, upper; empty where all cases are of one patient.")
+    difference: dict[str, Difference] = Field(
+        default={}, description="This method minus the reference, paired: value, lower, upper; empty where all cases are of one patient."
+    )
+    p: Fraction | None = Field(
+        default=None, description="Wilcoxon's p against the reference; null where one of the two has two seeds, or there is one patient."
+    )
     p_holm: Fraction | None = Field(default=None, description="The same, adjusted for the family.")
     win: Count | None = Field(default=None, description="Films whose Dice is above the reference's by more than tie_margin.")
     tie: Count | None = Field(default=None, description="Films within tie_margin.")

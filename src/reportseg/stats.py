@@ -66,7 +66,12 @@ def paired_bootstrap_mean(
 
 
 def bootstrap_runs(runs: Runs, n_boot: int = N_BOOT, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of the mean over the seeds. Fewer than `MIN_SEEDS` are not drawn: the interval is then about these very runs."""
+    """The 95 % interval of the mean over the seeds; none for fewer than two clusters.
+
+    Fewer than `MIN_SEEDS` are not drawn: the interval is then about these very runs.
+    """
+    if len(set(clusters(runs[0]))) < 2:
+        return {}
     drawn = _drawn_runs([runs], n_boot, seed, same_seeds=False)[0]
     return {name: _interval(values) for name, values in drawn.items() if not np.isnan(values).all()}
 
@@ -77,8 +82,10 @@ def paired_bootstrap_runs(
     """Mean over the seeds of `a` minus that of `b`: (value, lower, upper), the same patients for both in each draw.
 
     `same_seeds` says that run i of both had the same seed: they are then drawn together, else each method's seeds by themselves.
-    InputError cases_differ unless all ids agree.
+    Nothing for fewer than two clusters. InputError cases_differ unless all ids agree.
     """
+    if len(set(clusters(a[0]))) < 2:
+        return {}
     value = _minus(*_drawn_runs([a, b], 0, seed, same_seeds=same_seeds))
     drawn = _minus(*_drawn_runs([a, b], n_boot, seed, same_seeds=same_seeds))
     told = [name for name in value if not (np.isnan(value[name]).all() or np.isnan(drawn[name]).all())]
