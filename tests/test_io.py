@@ -66,6 +66,15 @@ def test_sixteen_bits_of_the_other_byte_order():
         np.testing.assert_array_equal(read_image(data).pixels_HWC[:, :, 0], np.divide(DEEP, 65535, dtype=np.float32))
 
 
+def test_32_bit_integers_with_values_of_8_bits_are_read_as_those():
+    """As 16 bits the film would be black: its white would be 255 of 65535."""
+    np.testing.assert_array_equal(
+        read_image(encoded(GRAY.astype(np.int32), "TIFF")).pixels_HWC, read_image(encoded(GRAY, "TIFF")).pixels_HWC
+    )
+    for values in (GRAY > 100, (GRAY > 100) * 255, np.zeros_like(GRAY)):
+        assert (read_mask(encoded(values.astype(np.int32), "TIFF")) == (values > 0)).all()
+
+
 def test_32_bit_integers_are_taken_where_they_fit_16_bits():
     np.testing.assert_array_equal(
         read_image(encoded(DEEP.astype(np.int32), "TIFF")).pixels_HWC[:, :, 0], np.divide(DEEP, 65535, dtype=np.float32)

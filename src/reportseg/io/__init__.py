@@ -58,9 +58,9 @@ TURNS = {
 def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
     """A file, or its bytes, as float32 (H, W, C) in [0, 1] with C 1 or 3, upright as EXIF says.
 
-    16-bit gray is divided by 65535. Colour that pillow can name becomes RGB. Only the first frame is read (warning multi_frame) and
-    transparency is left out (alpha_dropped). InputError: those of check_file, too_large, unsupported_format, unsupported_mode, truncated,
-    corrupt, not_finite, bad_range.
+    16-bit gray is divided by 65535, a 32-bit integer as one of 8 bits where all fit those, else of 16. Colour that pillow can name becomes
+    RGB. Only the first frame is read (warning multi_frame) and transparency is left out (alpha_dropped). InputError: those of check_file,
+    too_large, unsupported_format, unsupported_mode, truncated, corrupt, not_finite, bad_range.
     """
     if isinstance(source, bytes):
         if not source:
@@ -190,11 +190,11 @@ def _pixels(image: PIL.Image.Image, where: str) -> NDArray[np.float32]:
     mode = image.mode
     if mode.startswith("I;16"):
         return _deep_gray(image)
-    if mode == "I":  # pillow's 32-bit home for some 16-bit files
+    if mode == "I":  # 32 bits hold gray of 8 or 16; which, only the values tell: in 1/256 of a range there would be no picture
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise InputError("the gray values do not fit 16 bits", where, "Scale them to 0..65535 and save as 16-bit PNG.", "bad_range")
-        return _unit(values.astype(np.uint16)[:, :, None], where)
+        return _unit(values.astype(np.uint8 if values.max() <= 255 else np.uint16)[:, :, None], where)
     if mode == "F":
         return _unit(np.asarray(image)[:, :, None], where)
     if mode in ("1", "L"):
