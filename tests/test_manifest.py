@@ -107,6 +107,14 @@ def test_a_broken_dataset_json_is_named(tmp_path):
     assert "dataset.json" in error.where
 
 
+@pytest.mark.parametrize("column", ["image", "mask", "id", "patient", "split", "laterality", "present"])
+def test_a_column_that_holds_no_texts_is_not_read_as_one(tmp_path, column):
+    file = manifest(tmp_path, "image,mask,text,id,label\na.png,b.png,t,x,opacity\n")
+    error = refused(read_manifest, file, text_column=column)
+    assert error.code == "text_column" and column in error.what
+    assert read_manifest(file, text_column="label").samples[0].text == "opacity"
+
+
 def test_another_text_column_can_be_read_and_the_own_text_is_kept_beside(tmp_path):
     file = manifest(tmp_path, "image,mask,text,text_long\na.png,a.png,short,much longer\n")
     (sample,) = read_manifest(file, text_column="text_long").samples

@@ -24,6 +24,7 @@ from ..types import Laterality, Sample
 
 MANIFEST, DATASET = "manifest.csv", "dataset.json"
 COLUMNS = CSV_COLUMNS["manifest.csv"]
+TEXTS = ("text", "label")  # those of them that a model may be asked
 LATERALITIES: tuple[str, ...] = get_args(Laterality)
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -61,13 +62,17 @@ def read_manifest(path: str | Path, *, text_column: str = "text", need_masks: bo
     """A manifest, or the folder it lies in, with its dataset.json where there is one.
 
     `need_masks=False` reads a jobs file. Without dataset.json paths start from the manifest's folder, and laterality is `none` unless the
-    column says otherwise. InputError: not_a_manifest, those of read_table, of samples_of, and of dataset.json.
+    column says otherwise. InputError: text_column (it holds no texts), not_a_manifest, those of read_table, of samples_of, and of
+    dataset.json.
     """
     file = Path(path)
     if file.is_dir():
         file = file / MANIFEST
     if file.suffix.lower() == ".json":
         raise InputError("this is not a manifest", path, f"Give the {MANIFEST} beside it, or its folder.", "not_a_manifest")
+    if text_column in COLUMNS and text_column not in TEXTS:
+        fix = f"Name {' or '.join(TEXTS)}, or a column of your own."
+        raise InputError(f"the column {text_column} holds no texts", path, fix, "text_column")
     beside = file.parent / DATASET
     check_file(file)
     info = read_json(beside, DatasetFile) if beside.exists() else DatasetFile(name=file.resolve().parent.name or "data")
