@@ -140,6 +140,28 @@ def test_an_unknown_key_names_the_nearest_legal_one():
     assert error.code == "bad_field" and "did you mean decision?" in error.what
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"threshold": 0.5}, "threshold: unknown key"),  # legal elsewhere; to name it again would help nobody
+        ({"decision": DECISION | {"licence": "x"}}, "decision.licence: unknown key"),
+        ({"decision": DECISION | {"treshold": 1}}, "decision.treshold: unknown key (did you mean threshold?)"),
+        (
+            {"trained_on": [{"name": "a", "licence": "", "split_sha256": SHA, "nam": ""}]},
+            "trained_on.0.nam: unknown key (did you mean name?)",
+        ),
+    ],
+)
+def test_a_suggestion_is_a_key_that_is_legal_in_that_place(change, says):
+    assert refused(BUNDLE | change, BundleConfig).what == says
+
+
+def test_a_suggestion_is_spelt_as_in_the_file():
+    assert "did you mean schema?" in refused(PREDICTION | {"schem": 1}, PredictionFile).what
+    changed = METRICS | {"controls": {"shuffled": SCORES | {"n_changed": 2, "n_change": 2}}}
+    assert "controls.shuffled.n_change: unknown key (did you mean n_changed?)" in refused(changed, Metrics).what
+
+
 def test_all_faults_are_told_at_once():
     text = str(refused({"model_type": 3, "files": {"a": "not a hash"}}, BundleConfig))
     for key in ("model_type", "model: missing", "files.a", "licence: missing"):

@@ -223,7 +223,7 @@ def dump_config(config: RunConfig) -> str:
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> InputError:
     """All of pydantic's findings, 20 at most, as one InputError; an unknown key names the nearest legal one."""
-    found = [(item, *_place(item, model)) for item in error.errors()]
+    found = [(item, *place(item, model)) for item in error.errors()]
     paths = {key for _, key, _ in found}
     lines, fixes = [], []
     for item, key, legal in found:
@@ -240,12 +240,12 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Input
     return InputError("; ".join(lines[:20]), where, fix, "config")
 
 
-def _place(item: Any, model: type[BaseModel]) -> tuple[str, list[str]]:
+def place(item: Any, model: type[BaseModel]) -> tuple[str, list[str]]:
     """The key of a finding as the file has it, and the keys that are legal beside it."""
-    keys, here, legal = [], [model], list(model.model_fields)
+    keys, here, legal = [], [model], _keys([model])
     for number, part in enumerate(item["loc"]):
         fields = {name: field for m in here for name, field in m.model_fields.items()}
-        legal = list(fields)
+        legal = _keys(here)
         unknown = item["type"] == "extra_forbidden" and number == len(item["loc"]) - 1
         if part in fields or unknown or isinstance(part, int):
             keys.append(str(part))  # else it is pydantic's name for one member of a union, as "bool" or "Tower"
@@ -254,3 +254,8 @@ def _place(item: Any, model: type[BaseModel]) -> tuple[str, list[str]]:
             options = [annotation, *getattr(annotation, "__args__", ())]
             here = [t for t in options if isinstance(t, type) and issubclass(t, BaseModel)]
     return ".".join(keys), legal
+
+
+def _keys(models: Sequence[type[BaseModel]]) -> list[str]:
+    """The keys of a map as its file spells them."""
+    return [field.alias or name for model in models for name, field in model.model_fields.items()]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .config import MAX_SIDE
+from .config import MAX_SIDE, place
 from .errors import InputError
 from .limits import atomic_write, check_file
 from .types import INTENDED_USE, Laterality, Polarity, Reason, Side
@@ -508,24 +508,19 @@ def parse(data: Any, model: type[M], where: str | Path = "") -> M:
     try:
         return model.model_validate(data)
     except ValidationError as e:
-        problems = [_problem(error["loc"], error["type"], error["msg"], model) for error in e.errors(include_url=False)]
+        problems = [_problem(error, model) for error in e.errors(include_url=False)]
     more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
     raise InputError("; ".join(problems[:20]) + more, where, "See `reportseg config schema` for the fields.", "bad_field")
 
 
-def _problem(loc: tuple[int | str, ...], kind: str, message: str, model: type[BaseModel]) -> str:
-    key = ".".join(map(str, loc)) or "the whole file"
-    if kind == "missing":
+def _problem(error: Any, model: type[BaseModel]) -> str:
+    key = ".".join(map(str, error["loc"])) or "the whole file"
+    if error["type"] == "missing":
         return f"{key}: missing"
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _names(model.model_json_schema()), n=1)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), place(error, model)[1], n=1)
         return f"{key}: unknown key" + (f" (did you mean {near[0]}?)" if near else "")
-    return f"{key}: {message}"
-
-
-def _names(schema: dict[str, Any]) -> list[str]:
-    parts = [schema, *schema.get("$defs", {}).values()]
-    return sorted({name for part in parts for name in part.get("properties", {})})
+    return f"{key}: {error['msg']}"
 
 
 def _children(node: Any) -> Iterable[Any]:
