@@ -125,12 +125,18 @@ def test_an_input_error_as_json_is_on_stdout():
         ("config", "show"),
         ("train",),
         ("evaluate", "b", "-o", "x"),
+        ("--nonsense", "info"),
     ],
     ids=" ".join,
 )
 def test_a_command_that_cannot_be_read_is_an_error_of_the_same_kind(words):
     assert run(*words, code=2).stderr.startswith("error: ")
     assert json.loads(run(*words, "--json", code=2).stdout)["error"]["code"] == "usage"
+
+
+def test_json_before_the_command_gets_json_too():
+    error = json.loads(run("--json", "info", code=2).stdout)["error"]
+    assert error["code"] == "usage" and "--json" in error["what"]
 
 
 def test_a_fault_of_ours_exits_1_and_quotes_nothing(monkeypatch):

@@ -26,9 +26,16 @@ class Commands(TyperGroup):
     """Turns what a command raises into one line and an exit code, and keeps the arguments as they were typed."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Keeps the arguments as they were typed, for metrics.json."""
-        extra.setdefault("obj", tuple(args))
-        return super().make_context(info_name, args, parent, **extra)
+        """Keeps the arguments as they were typed, for metrics.json. An option before the command that is none ends as in `invoke`."""
+        typed = extra.setdefault("obj", tuple(args))
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except Exception as error:
+            if not typed or not hasattr(error, "format_message"):  # without a word the help is shown
+                raise
+            from .console import print_error
+
+            raise typer.Exit(print_error(error, as_json="--json" in typed)) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; whatever it raises ends in one line, or one JSON object, and an exit code."""
