@@ -121,20 +121,9 @@ def test_a_film_is_encoded_once_for_many_sentences(segmenter, monkeypatch):
     for one, other in zip(apart, segmenter.segment_many(film(), texts), strict=True):
         same(one, other)
     encoded = segmenter.encode_image(film())
-    for one, text, map_HW in zip(apart, texts, segmenter.probabilities(encoded, texts), strict=True):
+    for one, text in zip(apart, texts, strict=True):
         same(one, segmenter.segment(encoded, text))
-        assert (map_HW == one.probability_HW).all()
     assert len(calls) == 2
-
-
-def test_probabilities_of_many_encoded_films_take_one_text_each(segmenter):
-    films, texts = [film(20, 30), film(40, 40, seed=1)], [LEFT, "no effusion"]
-    maps = segmenter.probabilities(segmenter.encode_images(films), texts)
-    assert [m.shape for m in maps] == [(20, 30), (40, 40)]
-    assert not maps[1].any()
-    assert np.allclose(maps[0], segmenter.segment(films[0], LEFT).probability_HW, atol=1e-5)
-    with pytest.raises(ValueError):
-        segmenter.probabilities(segmenter.encode_images(films), [LEFT] * 3)
 
 
 def test_what_another_segmenter_encoded_is_refused(folder, segmenter):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from .errors import InputError
 
@@ -170,22 +170,6 @@ def cache_root() -> Path:
     return Path(os.environ.get("REPORTSEG_CACHE", default))
 
 
-def safe_join(root: str | Path, relative: str) -> Path:
-    """`root / relative` for names out of zips and uploads. InputError unsafe_path where it would leave `root`, also through links."""
-    parts = PurePosixPath(relative.replace("\\", "/")).parts
-    absolute = relative.startswith(("/", "\\")) or PureWindowsPath(relative).drive
-    if not parts or absolute or ".." in parts or "\0" in relative:
-        raise _unsafe(relative)
-    base = Path(root).resolve()
-    try:
-        target = base.joinpath(*parts).resolve()
-    except (OSError, RuntimeError) as e:
-        raise _unsafe(relative) from e
-    if base not in target.parents:
-        raise _unsafe(relative)
-    return target
-
-
 def csv_cell(text: str) -> str:
     """A text cell that a spreadsheet does not take for a formula. Not for numbers, nor for manifests: those stay exact."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
@@ -239,7 +223,3 @@ def _memory_bytes() -> int | None:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _unsafe(relative: str) -> InputError:
-    return InputError("the name would lead out of its folder", relative, "Pack the files again with plain relative names.", "unsafe_path")

@@ -313,17 +313,6 @@ class Segmenter:
             answers += self.answer(self.encode_images(images), questions, names[rows], started)
         return answers
 
-    def probabilities(self, encoded: Encoded, texts: Sequence[str], *, laterality: Laterality | None = None) -> list[NDArray[np.float32]]:
-        """Calibrated maps (H, W) on the native grid, averaged over the bundles; all zero for a text that wholly denies.
-
-        One film with any number of texts, or as many films as texts.
-        """
-        if len(encoded.images) == 1:
-            implied = encoded.images[0].laterality
-            return [self._maps(encoded, [self.ask(text, laterality, implied)])[0][0] for text in texts]
-        questions = [self.ask(text, laterality, image.laterality) for text, image in zip(texts, encoded.images, strict=True)]
-        return [map_HW for map_HW, _ in self._maps(encoded, questions)]
-
     def answer(self, encoded: Encoded, questions: Sequence[Question], ids: Sequence[str], started: float | None = None) -> list[Prediction]:
         """One question a film. The time since `started` is shared out among the answers."""
         started = time.perf_counter() if started is None else started
