@@ -18,6 +18,7 @@ from reportseg.schemas import TrainingFile
 
 SMALLEST = {
     "tgcnet": {"name": "tgcnet", "preset": "tiny"},
+    "tmca": {"name": "tmca", "preset": "tiny"},
     "unet": {"name": "unet", "width": 4},
 }
 VARIANTS = {
@@ -27,6 +28,10 @@ VARIANTS = {
     "tgcnet-no-knowledge": SMALLEST["tgcnet"] | {"date": {"knowledge": False}},
     "tgcnet-no-vlcm": SMALLEST["tgcnet"] | {"vlcm": {"enabled": False}},
     "tgcnet-presence": SMALLEST["tgcnet"] | {"presence": True},
+    "tmca-stride-2": SMALLEST["tmca"] | {"output_stride": 2},
+    "tmca-no-ltem": SMALLEST["tmca"] | {"ltem": {"enabled": False}},
+    "tmca-no-pixel-loss": SMALLEST["tmca"] | {"ltem": {"pixel_loss": False}},
+    "tmca-presence": SMALLEST["tmca"] | {"presence": True},
 }
 SIZES = [(1, 1), (1, 40), (15, 16), (17, 33), (64, 64), (225, 223)]
 TEXTS = [
@@ -102,7 +107,7 @@ def test_the_film_is_encoded_without_the_text(name):
         for texts in (TEXTS[:2], TEXTS[2:]):
             again = model.decode(features, model.encode_text(texts)).logits_B1HW  # also: decoding leaves the features as they were
             assert torch.equal(again, model(image, texts).logits_B1HW)
-    text_side = {id(p) for n, p in model.named_parameters() if n.startswith("date.")}
+    text_side = {id(p) for n, p in model.named_parameters() if n.startswith(("date.", "reader."))}
     sum(part.sum() for part in flat(model.encode_image(image))).backward()
     assert all(p.grad is None for p in model.parameters() if id(p) in text_side)
 
@@ -313,7 +318,7 @@ def test_a_bundle_gives_the_model_back(name, tmp_path):
 @every_variant
 def test_the_count_on_the_meta_device_is_that_of_the_model(name):
     model, counted = make(name), count_parameters(VARIANTS[name])
-    vocabulary = sum(p.numel() for n, p in model.named_parameters() if n == "date.tower.embed.weight")
+    vocabulary = sum(p.numel() for n, p in model.named_parameters() if n.endswith("tower.embed.weight"))
     expected = 2000 * 32 if model.reads_text else 0  # counting takes a full vocabulary; this one was trained on four sentences
     assert counted["total"] - expected == sum(p.numel() for p in model.parameters()) - vocabulary
     assert counted["trainable"] == counted["total"] and counted["frozen"] == 0

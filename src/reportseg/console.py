@@ -208,7 +208,7 @@ def progress(quiet: bool, label: str) -> Iterator[Callable[..., None] | None]:
     """A callable that draws a bar with rate and time left on stderr; None when quiet. Where stderr is no terminal it writes lines.
 
     It takes (done, total) or one mapping {phase: done, "of": total}, whose first key names what is counted; where that has
-    "images_per_s", "left_s" and "loss" they are shown, else the mean rate of the phase so far.
+    "images_per_s", "left_s" and "loss" they are shown, else the mean rate of the phase so far. A mapping {"remark": text} is printed.
     """
     if quiet:
         yield None
@@ -222,6 +222,9 @@ def progress(quiet: bool, label: str) -> Iterator[Callable[..., None] | None]:
     def report(step: int | Mapping[str, Any], total: int = 0) -> None:
         nonlocal phase, start, first
         facts = step if isinstance(step, Mapping) else {label: step, "of": total}
+        if "remark" in facts:
+            console.print(f"remark: {facts['remark']}", markup=False, highlight=False, soft_wrap=True)
+            return
         key, done = next(iter(facts.items()))
         now, total = time.monotonic(), facts["of"]
         if key != phase or done < first:

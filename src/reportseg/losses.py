@@ -32,3 +32,9 @@ def dice_bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def area_average(mask_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
     """The share of each cell that the mask covers: the target at a coarse stride, where nearest would lose small lesions."""
     return F.interpolate(mask_B1HW.float(), size=size, mode="area")
+
+
+def coarse_target(mask_B1HW: Tensor, valid_B1HW: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The share of each cell's valid part that the mask covers, and how much of the cell is valid; both (B, 1, *size)."""
+    weight = area_average(valid_B1HW, size)
+    return area_average(mask_B1HW * valid_B1HW, size) / weight.clamp(min=1e-6), weight

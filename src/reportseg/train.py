@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -115,6 +116,7 @@ class Run:
         self.config, self.prepared, self.folder, self.device, self.progress = config, prepared, folder, device, progress
         self.parent: Bundle | None = None
         self.state = State()
+        self.figures: dict[str, list[float]] = {}  # since the last line of the log
 
     # ---------------------------------------------------------------- start
 
@@ -130,10 +132,13 @@ class Run:
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
         base = self.parent.config.base if self.parent is not None else None
-        self.model: Any = build(config.model, self.tokenizer, self.bank, base).to(self.device)
+        self.model: Any = build(config.model, self.tokenizer, self.bank, base)
         self.base: Base = getattr(self.model, "base", Base())
         if self.parent is not None:
             self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
+        if hasattr(self.model, "begin_training"):
+            self.model.begin_training([prepared.text_of(sample) for sample in prepared.train])
+        self.model.to(self.device)
         if config.train.precision == "auto":
             config = _with(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")
         self.precision: Precision = "bf16" if config.train.precision == "bf16" else "fp32"
@@ -231,6 +236,7 @@ class Run:
         clock = saved = time.monotonic()
         before, since, seen_since = state.seconds, clock, 0
         sums: dict[str, float] = {}
+        self.figures = {}
         while state.step < steps and not state.truncated:
             group = list(islice(stream, accumulate))
             terms, norm = self._step(group, optim.learning_rate(state.step, steps, config.train))
@@ -247,7 +253,14 @@ class Run:
             left = (config.train.images - images) / max(1e-9, rate)
             self.progress({"images": images, "of": config.train.images, "images_per_s": rate, "left_s": left, "loss": terms["total"]})
             if state.step % log_every == 0:
-                self._log(images=images, lr=optim.learning_rate(state.step - 1, steps, config.train), norm=norm, images_per_s=rate, **sums)
+                figures = {name: fmean(values) for name, values in self.figures.items()}
+                rates = {"lr": optim.learning_rate(state.step - 1, steps, config.train), "norm": norm, "images_per_s": rate}
+                self._log(images=images, **rates, **sums, **figures)
+                for alarm in self.model.alarms(figures) if hasattr(self.model, "alarms") else ():
+                    if all(row.get("alarm") != alarm for row in state.log):
+                        self.progress({"remark": alarm})
+                    self._log(images=images, alarm=alarm)
+                self.figures = {}
                 sums, since, seen_since = {}, now, 0
             if config.train.minutes is not None and state.seconds > SAFETY * 60 * config.train.minutes:
                 state.truncated = True
@@ -266,6 +279,7 @@ class Run:
     def _step(self, group: Sequence[Batch], rate: float) -> tuple[dict[str, float], float]:
         """One optimiser step over `group`; the loss terms and the gradient's norm before clipping."""
         self.model.train()
+        self.model.progress = self.state.step / self.config.steps()
         images = sum(len(batch.ids) for batch in group)
         terms: dict[str, float] = {"total": 0.0}
         for batch in group:
@@ -276,6 +290,8 @@ class Run:
             self.accelerator.backward(loss)
             for name, value in output.losses.items():
                 terms[name] = terms.get(name, 0.0) + share * float(value.detach())
+            for name, value in output.figures.items():
+                self.figures.setdefault(name, []).append(float(value))
             terms["total"] += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip))
         if not (math.isfinite(norm) and math.isfinite(terms["total"])):
@@ -342,6 +358,8 @@ class Run:
         weights = self.average.state if best is None else {k.removeprefix("ema/"): v for k, v in best[0].items()}
         stored = {name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in weights.items()}
         self.model.load_state_dict(stored, strict=True)
+        if hasattr(self.model, "end_training"):
+            self.model.end_training()
         prepared, config = self.prepared, self.config
         images = min(self.state.step * config.train.batch * config.train.accumulate, config.train.images)
         side = config.size_at(images - 1)  # of a run that was cut, the size that it had reached
@@ -391,7 +409,7 @@ def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
 
 def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     """Name to (images seen, value), each thinned to what a bundle may hold."""
-    names = {name for row in log for name in row} - {"step", "images"}
+    names = {name for row in log for name in row} - {"step", "images", "alarm"}
     found = {name: [(row["images"], row[name]) for row in log if name in row and math.isfinite(row[name])] for name in sorted(names)}
     return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
 

@@ -18,10 +18,12 @@ from .assembly import source_tokenizer
 from .encoders import train_tokenizer
 from .output import ModelOutput, TextBatch
 from .tgcnet import TGCNet, TGCNetConfig
+from .tmca import TMCA, TMCAConfig
 from .unet import UNet, UNetConfig
 
 MODELS: dict[str, tuple[type[BaseModel], type[nn.Module]]] = {
     "tgcnet": (TGCNetConfig, TGCNet),
+    "tmca": (TMCAConfig, TMCA),
     "unet": (UNetConfig, UNet),
 }
 

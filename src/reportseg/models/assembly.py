@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError
 from ..schemas import Base
 from ..schemas import Tower as Record
-from .encoders import VOCABULARY, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer
+from .encoders import VOCABULARY, ConvNeXtPyramid, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer
 from .sources import Source, find
 from .towers import (
     IMAGENET_STATISTICS,
@@ -139,6 +139,66 @@ def build_towers(p: Preset, named: Mapping[str, Tower | None], compared: bool, t
         if not isinstance(text, ClipText) or text.width != p.joint:
             text = Projected(text, p.joint)
     return Towers(vision, cnn, text, p, Base(**records), statistics, aligned)
+
+
+@dataclass(frozen=True)
+class PyramidPreset:
+    """Sizes of a ConvNeXt and of a text tower that gives tokens; `text` is (width, depth, heads). `vocabulary` is for counting."""
+
+    cnn: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    stem: int
+    text: tuple[int, int, int]
+    joint: int
+    width: int
+    max_tokens: int = 77
+    vocabulary: int = VOCABULARY
+
+    def layout(self, part: str) -> dict[str, Any]:
+        """A pretrained tower of this size, to be counted without opening its source."""
+        if part == "cnn":
+            return {"model_type": "convnext", "hidden_sizes": list(self.cnn), "depths": list(self.depths)}
+        width, depth, heads = self.text
+        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": depth, "num_attention_heads": heads}
+        return {"model_type": "bert", "vocab_size": self.vocabulary, "max_position_embeddings": self.max_tokens, **sizes}
+
+
+class PyramidTowers(NamedTuple):
+    """An image pyramid and a text tower that gives tokens of width `joint`, and what a bundle records of them."""
+
+    cnn: nn.Module
+    text: nn.Module
+    widths: tuple[int, int, int, int]
+    stem: int
+    max_tokens: int
+    base: Base
+    statistics: Statistics
+
+
+def build_pyramid(p: PyramidPreset, image: Tower, text: Tower, tokenizer_json: str | None, base: Base | None) -> PyramidTowers:
+    """A ConvNeXt (or ResNet) and a text tower, as their sections say. `tokenizer_json` None: only laid out, and no source is opened.
+
+    A pretrained pyramid without a map at stride 2 has `stem` 0.
+    """
+    records: dict[str, Any] = {}
+    laid_out = tokenizer_json is None
+    if image.source == "scratch":
+        cnn: Any = ConvNeXtPyramid(p.cnn, p.depths, p.stem)
+        widths, stem, statistics = p.cnn, p.stem, IMAGENET_STATISTICS
+    else:
+        cnn, records["vision"] = open_tower("cnn", image, base.vision if base else None, p.layout("cnn") if laid_out else None)
+        widths, stem, statistics = cnn.widths, cnn.stem, cnn.statistics
+    if text.source == "scratch":
+        vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
+        width, depth, heads = p.text
+        reader: Any = TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
+        limit = p.max_tokens
+    else:
+        tower, records["text"] = open_tower("text", text, base.text if base else None, p.layout("text") if laid_out else None)
+        if tokenizer_json is not None:
+            check_tokenizer(tokenizer_json, tower.vocabulary)
+        reader, limit = Projected(tower, p.joint), tower.max_tokens
+    return PyramidTowers(cnn, reader, widths, stem, limit, Base(**records), statistics)
 
 
 def _same(one: Tower | None, other: Tower | None) -> bool:

@@ -1,6 +1,7 @@
-"""Towers: a residual CNN, a ViT and a bidirectional text tower for training from random initialisation, and the tokenizer they share.
+"""Towers for training from random initialisation, a residual CNN, a ConvNeXt, a ViT and a bidirectional text tower, and their tokenizer.
 
-Pretrained towers (towers.py) have the same interfaces: `taps, values = vision(image)`, `vectors = text(ids, mask)`, `maps = cnn(image)`.
+Pretrained towers (towers.py) have the same interfaces: `taps, values = vision(image)`, `vectors = text(ids, mask)`, `tokens, vectors =
+text.tokens(ids, mask)`, `maps = cnn(image)`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..text import normalise
-from .layers import ResidualBlock, TransformerBlock, conv_block, resize
+from .layers import ChannelNorm, ConvNeXtBlock, ResidualBlock, TransformerBlock, conv_block, resize
 
 VOCABULARY = 2000
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -38,6 +39,32 @@ class ResidualCNN(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Maps at strides 2, 4, 8, 16, 32."""
+        maps = [self.stem(image_B3HW)]
+        x = self.widen(maps[0])
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class ConvNeXtPyramid(nn.Module):
+    """ConvNeXt stages (Liu et al. 2022) at strides 4, 8, 16, 32 behind an overlapping 3x3 stem: patches that do not overlap cost points
+    where nothing is pretrained.
+    """
+
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], stem: int) -> None:
+        super().__init__()
+        self.stem = conv_block(3, stem, stride=2)
+        self.widen = nn.Sequential(nn.Conv2d(stem, widths[0], 3, 2, 1), ChannelNorm(widths[0]))
+        self.stages = nn.ModuleList()
+        c_in = widths[0]
+        for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            down = [] if level == 0 else [ChannelNorm(c_in), nn.Conv2d(c_in, width, 2, 2)]
+            self.stages.append(nn.Sequential(*down, *(ConvNeXtBlock(width) for _ in range(depth))))
+            c_in = width
+
+    def forward(self, image_B3HW: Tensor) -> list[Tensor]:
+        """Maps at strides 2, 4, 8, 16, 32. H and W are multiples of 32."""
         maps = [self.stem(image_B3HW)]
         x = self.widen(maps[0])
         for stage in self.stages:
@@ -93,13 +120,23 @@ class TextTransformer(nn.Module):
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Token ids and their mask (True: real) to sentence vectors (B, joint)."""
-        x = self.embed(ids_BL) + self.position_LC[: ids_BL.shape[1]]
-        for block in self.blocks:
-            x = block(x, mask_BL)
+        x = self.states(ids_BL, mask_BL)
         last = mask_BL.sum(1) - 1
         eos = x[torch.arange(len(x), device=x.device), last]
         out: Tensor = self.projection(self.norm(eos))
         return out
+
+    def tokens(self, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Every token in the joint space (B, L, joint), and the sentence vectors (B, joint)."""
+        tokens: Tensor = self.projection(self.norm(self.states(ids_BL, mask_BL)))
+        return tokens, tokens[torch.arange(len(tokens), device=tokens.device), mask_BL.sum(1) - 1]
+
+    def states(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """What the last block gives for every token (B, L, width)."""
+        x: Tensor = self.embed(ids_BL) + self.position_LC[: ids_BL.shape[1]]
+        for block in self.blocks:
+            x = block(x, mask_BL)
+        return x
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> str:
@@ -149,6 +186,22 @@ class SentenceTokenizer:
             self.tokenizer.encode_special_tokens = True  # a text that spells "<eos>" holds five characters; set here, for a copy loses it
             self.known[text] = self.tokenizer.encode(normalise(text)).ids
         return self.known[text]
+
+    def spans(self, text: str) -> list[tuple[int, int] | None]:
+        """The characters of `text` behind every piece that the tower reads, None for a piece that has none, as begin and end."""
+        self.ids(text)  # sets how special tokens are read
+        ends = self.tokenizer.encode(normalise(text)).offsets
+        ends = ends if len(ends) <= self.max_tokens else [*ends[: self.max_tokens - 1], ends[-1]]
+        plain = normalise(text)
+        # A character may become several or none, so places are counted in visible ones.
+        origin = [i for i, character in enumerate(text) for made in normalise(character) if not made.isspace()]
+        before = [0]
+        for character in plain:
+            before.append(before[-1] + (not character.isspace()))
+        if before[-1] != len(origin):  # characters that only make one together
+            return [(0, len(text)) if a < b else None for a, b in ends]
+        found = ((before[a], before[b]) for a, b in ends)
+        return [(origin[a], origin[b - 1] + 1) if a < b else None for a, b in found]
 
     def fits(self, text: str) -> bool:
         """Whether the tower reads all of the text at once."""

@@ -39,6 +39,35 @@ class ResidualBlock(nn.Module):
         return F.relu(self.body(x_BCHW) + self.skip(x_BCHW))
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map, eps as ConvNeXt has it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The map with every place normalised on its own."""
+        return super().forward(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7, LayerNorm, an MLP on every place, and a skip (Liu et al. 2022). The scale of the branch starts at 0.1, not at 1e-6:
+    that is for deep nets and long schedules.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        branch = self.scale * self.mlp(self.norm(self.depthwise(x_BCHW).permute(0, 2, 3, 1)))
+        return x_BCHW + branch.permute(0, 3, 1, 2)
+
+
 class PositionMap(nn.Module):
     """A learnt 2-D position embedding on a 14 x 14 grid, interpolated to any size: text names zones, so maps must know where they are.
 

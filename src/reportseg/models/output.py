@@ -1,4 +1,9 @@
-"""What every model takes and gives. Shapes: B batch, L text units, D joint width, H,W pixels of the image given, h,w a model grid."""
+"""What every model takes and gives. Shapes: B batch, L text units, D joint width, H,W pixels of the image given, h,w a model grid.
+
+A model that needs more than its weights to be trained has `begin_training(sentences)` and `end_training()`: between the two it may hold
+parameters and buffers that are in every checkpoint and in no bundle, its `progress` is the share of the run that is behind it, and
+`alarms(figures)` says in words what is wrong with the figures that it logs.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +38,7 @@ class ModelOutput:
     token_map_BLhw: cosine of every text unit with every place, in [-1, 1], None for models without text.
     losses: terms to add up, empty when no mask was given.
     maps: named similarity maps (B, 1, h, w) that training logs read; empty when no mask was given.
+    figures: named numbers for the log of a training, without gradient; one that the batch does not allow is left out.
     """
 
     logits_B1HW: Tensor
@@ -40,3 +46,4 @@ class ModelOutput:
     token_map_BLhw: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..knowledge.bank import Bank, union
-from ..losses import area_average, bce_loss, dice_bce_loss
+from ..losses import bce_loss, coarse_target, dice_bce_loss
 from ..schemas import Base
 from ..text import clauses, normalise
 from .assembly import Preset, Tower, build_towers
@@ -361,10 +361,7 @@ class TGCNet(nn.Module):
         mask, valid = F.pad(mask.float(), pad), F.pad(valid, pad)
 
         def targets(map_B1hw: Tensor) -> tuple[Tensor, Tensor]:
-            """The share of the cell's valid part that the mask covers, and how much of the cell is valid."""
-            size = (map_B1hw.shape[2], map_B1hw.shape[3])
-            weight = area_average(valid, size)
-            return area_average(mask * valid, size) / weight.clamp(min=1e-6), weight
+            return coarse_target(mask, valid, (map_B1hw.shape[2], map_B1hw.shape[3]))
 
         losses = {}
         if self.vlcm.raw_scale is not None:

@@ -6,7 +6,7 @@ architecture, how the keys of its files map to its own, and which maps lora chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,7 +20,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard de
 
 CLIP_STATISTICS: Statistics = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-REMEMBERED = 20_000  # sentences whose vectors a frozen text tower keeps
+REMEMBERED = 20_000  # sentences whose vectors a frozen text tower keeps; an eighth where it keeps all of their tokens
 
 
 class Pretrained(nn.Module):
@@ -166,9 +166,9 @@ def _part_of_clip(config: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 class PretrainedText(Pretrained):
-    """Sentence vectors of one text tower. A frozen one reads each distinct sentence once, alone and in fp32, and remembers its vector, so
-    that it does not depend on the batch, on the precision, or on when a run was resumed. What is remembered is no state: it is dropped when
-    the weights change or move.
+    """Sentence vectors of one text tower, or its tokens. A frozen one reads each distinct sentence once, alone and in fp32, and remembers
+    what it gave, so that it does not depend on the batch, on the precision, or on when a run was resumed. What is remembered is no state:
+    it is dropped when the weights change or move. A model asks for vectors or for tokens, never for both.
     """
 
     width: int  # of the vectors
@@ -184,12 +184,32 @@ class PretrainedText(Pretrained):
         """Vectors (B, width)."""
         raise NotImplementedError
 
+    def read_tokens(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Every token (B, L, width)."""
+        raise NotImplementedError
+
+    def sentence(self, tokens_BLW: Tensor, mask_BL: Tensor) -> Tensor:
+        """The token that stands for the sentence (B, width)."""
+        raise NotImplementedError
+
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Token ids and their mask (True: real) to sentence vectors (B, width)."""
         if any(parameter.requires_grad for parameter in self.parameters()):
             return self.read(ids_BL, mask_BL)
+        return torch.stack(self.remembered(self.read, ids_BL, mask_BL))
+
+    def tokens(self, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Every token (B, L, width), zero where the mask says that there is none, and the sentence vectors (B, width)."""
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            tokens = self.read_tokens(ids_BL, mask_BL)
+        else:
+            tokens = nn.utils.rnn.pad_sequence(self.remembered(self.read_tokens, ids_BL, mask_BL), batch_first=True)
+        return tokens, self.sentence(tokens, mask_BL)
+
+    def remembered(self, read: Callable[[Tensor, Tensor], Tensor], ids_BL: Tensor, mask_BL: Tensor) -> list[Tensor]:
+        """What `read` gives for each row, alone."""
         stamp = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters())
-        if stamp != self.stamp or len(self.known) > REMEMBERED:
+        if stamp != self.stamp or len(self.known) > (REMEMBERED if read == self.read else REMEMBERED // 8):
             self.known, self.stamp = {}, stamp
         rows = [tuple(row[:n]) for row, n in zip(ids_BL.tolist(), mask_BL.sum(1).tolist(), strict=True)]
         device = ids_BL.device
@@ -197,8 +217,8 @@ class PretrainedText(Pretrained):
             for row in dict.fromkeys(rows):
                 if row not in self.known:
                     ids = torch.tensor([row], device=device)
-                    self.known[row] = self.read(ids, torch.ones_like(ids, dtype=torch.bool))[0]
-            return torch.stack([self.known[row] for row in rows])
+                    self.known[row] = read(ids, torch.ones_like(ids, dtype=torch.bool))[0]
+        return [self.known[row] for row in rows]
 
 
 class ClipText(PretrainedText):
@@ -236,9 +256,17 @@ class ClipText(PretrainedText):
     def read(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Projected states of the end tokens (B, width)."""
         states = self.model(input_ids=ids_BL).last_hidden_state  # causal: what pads the end is never seen
-        end = states[torch.arange(len(ids_BL), device=ids_BL.device), mask_BL.sum(1) - 1]
-        vectors: Tensor = self.projection(end)
+        vectors: Tensor = self.projection(self.sentence(states, mask_BL))
         return vectors
+
+    def read_tokens(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Projected states of all tokens (B, L, width)."""
+        tokens: Tensor = self.projection(self.model(input_ids=ids_BL).last_hidden_state)
+        return tokens
+
+    def sentence(self, tokens_BLW: Tensor, mask_BL: Tensor) -> Tensor:
+        """The end token."""
+        return tokens_BLW[torch.arange(len(tokens_BLW), device=tokens_BLW.device), mask_BL.sum(1) - 1]
 
 
 class BertText(PretrainedText):
@@ -270,8 +298,16 @@ class BertText(PretrainedText):
 
     def read(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """States of the [CLS] tokens (B, width)."""
-        vectors: Tensor = self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state[:, 0]
-        return vectors
+        return self.sentence(self.read_tokens(ids_BL, mask_BL), mask_BL)
+
+    def read_tokens(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """States of all tokens (B, L, width)."""
+        tokens: Tensor = self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
+        return tokens
+
+    def sentence(self, tokens_BLW: Tensor, mask_BL: Tensor) -> Tensor:
+        """[CLS]."""
+        return tokens_BLW[:, 0]
 
 
 class Projected(nn.Module):
@@ -286,6 +322,11 @@ class Projected(nn.Module):
         """Sentence vectors (B, joint)."""
         vectors: Tensor = self.projection(self.tower(ids_BL, mask_BL))
         return vectors
+
+    def tokens(self, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Every token (B, L, joint), and the sentence vectors (B, joint)."""
+        tokens, vectors = self.tower.tokens(ids_BL, mask_BL)
+        return self.projection(tokens), self.projection(vectors)
 
 
 # ---------------------------------------------------------------- CNN branch
