@@ -15,6 +15,7 @@ from reportseg.models.encoders import (
     EOS,
     PAD,
     VOCABULARY,
+    ConvNeXtPyramid,
     ResidualCNN,
     SentenceTokenizer,
     TextTransformer,
@@ -49,6 +50,31 @@ def test_the_cnn_at_the_published_size_is_a_resnet_18():
     with torch.device("meta"):
         cnn = ResidualCNN((64, 128, 256, 512), depth=2, stem=40)
     assert sum(p.numel() for p in cnn.parameters()) == pytest.approx(11.2e6, rel=0.01)  # 11.18 M without its classifier
+
+
+def test_the_stages_of_the_convnext_are_those_of_transformers():
+    from transformers import ConvNextConfig, ConvNextModel
+
+    widths, depths = (8, 12, 16, 20), (1, 2, 1, 1)
+    reference = ConvNextModel(ConvNextConfig(hidden_sizes=list(widths), depths=list(depths), layer_scale_init_value=0.5)).eval()
+    ours = ConvNeXtPyramid(widths, depths, stem=8)
+    names = {"dwconv": "depthwise", "layernorm": "norm", "pwconv1": "mlp.0", "pwconv2": "mlp.2"}
+    for level, (stage, own) in enumerate(zip(reference.encoder.stages, ours.stages, strict=True)):
+        state = {}
+        for key, value in stage.state_dict().items():
+            part, index, *rest = key.split(".")
+            first = 0 if part == "downsampling_layer" or level == 0 else 2
+            tail = ".".join(rest).replace("layer_scale_parameter", "scale")
+            for theirs, mine in names.items() if part == "layers" else ():
+                tail = tail.replace(f"{theirs}.", f"{mine}.")
+            state[f"{first + int(index)}.{tail}"] = value
+        own.load_state_dict(state, strict=True)
+    x = expected = torch.randn(2, 8, 16, 24)
+    for stage, own in zip(reference.encoder.stages, ours.stages, strict=True):
+        x, expected = own(x), stage(expected)
+        assert torch.allclose(x, expected, atol=1e-5)
+    maps = ours(torch.rand(1, 3, 64, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [(8, 32, 16), (8, 16, 8), (12, 8, 4), (16, 4, 2), (20, 2, 1)]
 
 
 class PlusOne(nn.Module):
@@ -206,3 +232,36 @@ def test_a_sentence_is_cut_into_pieces_once():
     tokenizer.known = dict.fromkeys(map(str, range(50_001)), [1, 2])  # a server that never stops does not grow for ever
     tokenizer.ids("right lung")
     assert len(tokenizer.known) == 1
+
+
+# ---- tokens
+
+
+def test_the_sentence_vector_is_the_end_token_among_the_tokens_whatever_pads_them():
+    tower = TextTransformer(len(json.loads(JSON)["model"]["vocab"]), width=8, depth=2, heads=2, joint=6)
+    ids, mask = SentenceTokenizer(JSON, 77)(SENTENCES, CPU)
+    tokens, pooled = tower.tokens(ids, mask)
+    assert tokens.shape == (*ids.shape, 6)
+    assert torch.allclose(pooled, tower(ids, mask), atol=1e-6)
+    last = mask.sum(1) - 1
+    assert torch.equal(pooled, tokens[torch.arange(2), last])
+    alone, _ = tower.tokens(ids[1:, : last[1] + 1], mask[1:, : last[1] + 1])
+    assert torch.allclose(alone[0], tokens[1, : last[1] + 1], atol=1e-6)
+
+
+@given(st.text(max_size=40))
+def test_every_span_lies_in_the_text_and_spans_go_forward(text):
+    tokenizer = SentenceTokenizer(JSON, 24)
+    spans = tokenizer.spans(text)
+    assert len(spans) == min(24, len(tokenizer.ids(text))) and spans[0] is None and spans[-1] is None
+    found = [span for span in spans if span]
+    assert all(0 <= a < b <= len(text) and text[a:b].strip() for a, b in found)
+    assert found == sorted(found)
+
+
+def test_spans_survive_what_normalising_does_to_a_text():
+    text = "  Upper\u200b LEFT\tlung,(3.5 \u339d) \ufb01brosis"  # a zero-width space, one sign for mm, a ligature
+    spans = SentenceTokenizer(JSON, 77).spans(text)
+    covered = {i for span in spans if span for i in range(*span)}
+    assert {i for i, c in enumerate(text) if c.isalnum()} <= covered
+    assert not {0, 1} & {span[0] for span in spans if span}

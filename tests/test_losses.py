@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reportseg.losses import area_average, bce_loss, dice_bce_loss, soft_dice_loss
+from reportseg.losses import area_average, bce_loss, coarse_target, dice_bce_loss, soft_dice_loss
 
 LOSSES = [soft_dice_loss, bce_loss, dice_bce_loss]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
@@ -188,3 +188,10 @@ def test_the_average_of_a_full_mask_is_full_and_total_area_is_kept_where_cells_d
     mask = (torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     if 16 % size[0] == 16 % size[1] == 0:
         assert area_average(mask, size).mean().item() == pytest.approx(mask.mean().item(), abs=1e-6)
+
+
+def test_a_coarse_target_asks_of_a_cell_only_what_is_valid_in_it():
+    mask, valid = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    valid[..., 3:], valid[..., 2:, :2] = 0, 0
+    share, weight = coarse_target(mask, valid, (2, 2))
+    assert share.flatten().tolist() == [1, 1, 0, 1] and weight.flatten().tolist() == [1, 0.5, 0, 0.5]

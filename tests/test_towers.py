@@ -17,7 +17,7 @@ from reportseg.bundle import load_bundle, save_bundle
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import build, check, count_parameters, make_tokenizer, model_config
-from reportseg.models.assembly import Tower, open_tower
+from reportseg.models.assembly import Tower, open_tower, source_tokenizer
 from reportseg.models.encoders import SentenceTokenizer
 from reportseg.models.lora import Adapted, merge
 from reportseg.models.towers import CLIP_STATISTICS, IMAGENET_STATISTICS
@@ -102,6 +102,65 @@ def test_a_sentence_of_bert_is_its_cls_token(saved):
     expected = torch.stack([bert(ids[i : i + 1, : mask[i].sum()]).last_hidden_state[0, 0] for i in range(4)])
     assert torch.allclose(text(ids, mask), expected, atol=1e-5)
     assert torch.allclose(opened("text", saved[0] / "bert", "full")(ids, mask), expected, atol=1e-5)  # padded, with a mask
+
+
+@pytest.mark.parametrize("name", ["bert", "clip"])
+@pytest.mark.parametrize("train", ["frozen", "full"])
+def test_tokens_are_the_states_of_transformers_and_hold_the_sentence(saved, name, train):
+    text = opened("text", saved[0] / name, train)
+    ids, mask = SentenceTokenizer(source_tokenizer(Tower(source=str(saved[0] / name), train="frozen")), text.max_tokens)(
+        TEXTS, torch.device("cpu")
+    )
+    tokens, pooled = text.tokens(ids, mask)
+    for i, n in enumerate(mask.sum(1)):
+        one = ids[i : i + 1, :n]
+        if name == "bert":
+            expected = saved[1]["bert"](one).last_hidden_state[0]
+        else:
+            clip = saved[1]["clip"]
+            expected = clip.text_projection(clip.text_model(one).last_hidden_state[0])
+        assert torch.allclose(tokens[i, :n], expected, atol=1e-5)
+    assert torch.allclose(pooled, text(ids, mask) if train == "full" else opened("text", saved[0] / name)(ids, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [("frozen", "full"), ("lora", "lora"), ("full", "frozen")], ids="-".join)
+@pytest.mark.parametrize("image", ["convnext", "resnet"])
+def test_tmca_stands_on_pretrained_towers_trains_and_comes_back_from_its_bundle(saved, tmp_path, image, trained):
+    named = {
+        part: {"source": str(saved[0] / name), "train": t}
+        for part, name, t in zip(("vision", "text"), (image, "bert"), trained, strict=True)
+    }
+    section = {"name": "tmca", "preset": "tiny", "output_stride": 2, **named}
+    model = build(section, make_tokenizer(section, []))
+    model.begin_training(TEXTS)
+    sum(model.train()(films(4), TEXTS, part_of(4)).losses.values()).backward()
+    gates = {"ltem.gamma"}  # what zero multiplies at the start gets its gradient a step later
+    for tower, train in zip((model.pyramid, model.reader.tower.tower), trained, strict=True):
+        got = {n for n, p in tower.named_parameters() if p.grad is not None and p.grad.any()}
+        assert bool(got) == (train != "frozen") and got <= {n for n, p in tower.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None for n, p in model.named_parameters() if p.requires_grad and n not in gates)
+    model.end_training()
+    fields = {
+        "preprocess": {"size_px": 48, "mean": [0.5] * 3, "std": [0.25] * 3},
+        "base": model.base.model_dump(),
+        "text": {"laterality": "image", "max_tokens": model.max_tokens},
+        "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.0},
+        "licence": "Apache-2.0",
+    }
+    save_bundle(
+        tmp_path / "b",
+        model,
+        model_config(section).model_dump(),
+        make_tokenizer(section, []),
+        None,
+        fields,
+        TrainingFile(images=1, steps=1, seconds=1),
+        [],
+    )
+    loaded = load_bundle(tmp_path / "b").model
+    with torch.inference_mode():
+        assert (loaded(films(), TEXTS[:2]).logits_B1HW - model.eval()(films(), TEXTS[:2]).logits_B1HW).abs().max() < 2e-2  # stored in fp16
+    assert model.base.vision.sha256 and model.base.text.sha256 and model.base.cnn.id is None
 
 
 def test_cxr_bert_is_read_as_a_bert_and_old_names_of_norms_are_known(saved, tmp_path):
