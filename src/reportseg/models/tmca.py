@@ -27,13 +27,14 @@ from ..schemas import Base
 from .alignment import WARM_UP, Alignment, Projector
 from .assembly import PyramidPreset, Tower, build_pyramid
 from .encoders import SentenceTokenizer, train_tokenizer
-from .layers import CrossAttention, PositionMap, conv_block, group_norm, pad_to_multiple, resize
+from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group_norm, pad_to_multiple, resize
 from .output import ModelOutput, TextBatch
 from .reader import TokenReader
 
 STRIDES = (4, 8, 16, 32)
 ATTENDED = (1, 2, 3)  # levels with cross-attention to the tokens: strides 8, 16 and 32
 PIXEL_WEIGHT = 0.2
+PRESENCE_WEIGHT = 0.1
 
 
 class Strict(BaseModel):
@@ -81,6 +82,7 @@ class TMCAConfig(Strict):
     tsdm: Tsdm = Tsdm()
     alignment: Levels = Levels()
     ltem: Ltem = Ltem()
+    presence: bool = Field(default=False, description="a head that says whether the target is there; training adds it for absent prompts")
 
 
 PRESETS = {
@@ -165,6 +167,8 @@ class TMCA(nn.Module):
         if config.output_stride == 2:
             self.sharpen = conv_block(p.width + towers.stem, p.width // 2)
         self.head = nn.Conv2d(p.width // 2 if config.output_stride == 2 else p.width, 1, 1)
+        if config.presence:  # last, so that the weights before it start as they do without it
+            self.presence = PresenceHead(p.width, p.joint)
         self.alignment: Alignment | None = None
         self.progress = 1.0
 
@@ -220,6 +224,7 @@ class TMCA(nn.Module):
             f = guided[level] + self.positions[i]((guided[level].shape[2], guided[level].shape[3]))
             asked = self.attend[i](self.attend_norms[i](f.flatten(2).transpose(1, 2)), told_BLd, text.mask_BL)
             guided[level] = guided[level] + asked.transpose(1, 2).unflatten(2, (f.shape[2], f.shape[3]))
+        presence_B = self.presence(guided[2], text.pooled_BD) if self.config.presence else None
 
         x = guided[3]
         for level in (2, 1, 0):
@@ -235,12 +240,15 @@ class TMCA(nn.Module):
         if mask_B1HW is not None:
             valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
             losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
+            if presence_B is not None:
+                there_B = mask_B1HW.flatten(1).any(1).float()
+                losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(presence_B, there_B)
             maps = {f"A{stride}": a for stride, a in zip(STRIDES, attention, strict=False)}
             if self.config.ltem.pixel_loss:
                 padded = _pad(mask_B1HW, image.padded), _pad(valid, image.padded)
                 for stride, a in zip(STRIDES, attention, strict=False):
                     losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *coarse_target(*padded, (a.shape[2], a.shape[3])))
-        return ModelOutput(logits, None, units, losses, maps)
+        return ModelOutput(logits, presence_B, units, losses, maps)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
         """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W). While it is trained
