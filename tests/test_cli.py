@@ -506,3 +506,11 @@ def test_scores_show_controls_and_subsets(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["cases", "val", "sub", "empty"]
     assert "0.5000 [0.400, 0.600]" in lines[1]
+
+
+def test_a_remark_is_a_line_on_stderr_as_it_is(capsys):
+    from reportseg.console import progress
+
+    with progress(False, "scoring") as report:
+        report({"remark": "[bold] is no markup"})
+    assert capsys.readouterr().err == "remark: [bold] is no markup\n"

@@ -324,6 +324,17 @@ def test_while_it_is_trained_every_parameter_gets_a_gradient_and_every_level_its
     assert 0 < output.figures["soft_entropy"] <= 1 and not any(f.requires_grad for f in output.figures.values())
 
 
+def test_in_bf16_every_parameter_gets_its_gradient_too_and_terms_are_close():
+    """At the first step, when the whole table is read without gradient under the same autocast."""
+    image, texts, mask = make_batch()
+    full, model = trained_model()(image, texts, mask).losses, trained_model()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(image, texts, mask).losses
+    sum(half.values()).backward()
+    assert all(p.grad is not None and p.grad.any() and p.grad.isfinite().all() for p in model.parameters())
+    assert all(loss.dtype == torch.float32 and (loss - full[name]).abs() < 0.1 for name, loss in half.items())
+
+
 def test_alignment_happens_in_training_only_and_never_changes_an_answer():
     model = trained_model()
     image, texts, mask = make_batch()
@@ -489,7 +500,7 @@ def test_figures_are_in_the_log_and_alarms_are_lines_and_a_remark(films, tmp_pat
     alarms = [line for line in lines if "alarm" in line]
     assert len(alarms) > 2 and all("entropy" in line["alarm"] for line in alarms)
     assert len([said for said in remarks if said]) == 1
-    assert "dev_auroc_A8" in set().union(*lines)
+    assert "dev_auroc_A4" in set().union(*lines)
 
 
 def test_a_child_of_a_bundle_trains_with_an_alignment_again(whole, films, tmp_path):

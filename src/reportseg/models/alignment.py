@@ -157,7 +157,9 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def refresh(self, encode: Encode) -> None:
-        """Read every known sentence again with the weights of now."""
+        """Read every known sentence again with the weights of now. To be called after the batch's own were read: autocast keeps the weights
+        that it has cast, and those cast here would carry no gradient.
+        """
         for i in range(0, len(self.sentences), 128):
             part = self.sentences[i : i + 128]
             fresh = F.normalize(encode(part).float(), dim=1)
