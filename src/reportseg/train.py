@@ -136,8 +136,9 @@ class Run:
         self.base: Base = getattr(self.model, "base", Base())
         if self.parent is not None:
             self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
-        if hasattr(self.model, "begin_training"):
-            self.model.begin_training([prepared.text_of(sample) for sample in prepared.train])
+        begin = getattr(self.model, "begin_training", None)
+        if begin is not None:
+            begin([prepared.text_of(sample) for sample in prepared.train])
         self.model.to(self.device)
         if config.train.precision == "auto":
             config = _with(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -170,7 +170,7 @@ class Alignment(nn.Module):
     def read(self, keys_N: Tensor, t_ND: Tensor) -> tuple[Tensor, Tensor]:
         """The vectors of all known sentences (U, D), those of the batch with their gradient, and the row of each film's own in it (N)."""
         own_N = self.rows(keys_N)
-        rows_R, place_N = own_N.unique(return_inverse=True)
+        rows_R, place_N = torch.unique(own_N, return_inverse=True)
         member_RN = F.one_hot(place_N, len(rows_R)).T.float()
         fresh_RD = F.normalize(member_RN / member_RN.sum(1, keepdim=True) @ t_ND, dim=1)
         self.vector_UD[rows_R] = fresh_RD.detach()
@@ -207,7 +207,7 @@ class Alignment(nn.Module):
         if not len(grid_NG):
             return
         rows = (self.key_U != 0).nonzero()[:, 0][own_N]
-        rows_R, place_N = rows.unique(return_inverse=True)
+        rows_R, place_N = torch.unique(rows, return_inverse=True)
         member_RN = F.one_hot(place_N, len(rows_R)).T
         new_R = member_RN.sum(1)
         self.count_U[rows_R] += new_R
@@ -263,7 +263,7 @@ class Alignment(nn.Module):
             found["target_cosine"] = (v_ND @ v_ND.T)[differ].mean()
         return found
 
-    def alarms(self, figures: dict[str, float]) -> list[str]:
+    def alarms(self, figures: Mapping[str, float]) -> list[str]:
         """What the figures say against the alignment."""
         said = []
         if figures.get("soft_entropy", 0.0) > ENTROPY_ALARM:
@@ -311,7 +311,7 @@ def gather(x: Tensor) -> Tensor:
     if x.requires_grad:
         from torch.distributed.nn.functional import all_gather
 
-        return torch.cat(all_gather(x))
+        return torch.cat(all_gather(x))  # type: ignore[no-untyped-call]
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)

@@ -47,7 +47,8 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The map with every place normalised on its own."""
-        return super().forward(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normed: Tensor = super().forward(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return normed
 
 
 class ConvNeXtBlock(nn.Module):

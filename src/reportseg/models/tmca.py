@@ -31,7 +31,8 @@ from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group
 from .output import ModelOutput, TextBatch
 from .reader import TokenReader
 
-STRIDES = (4, 8, 16, 32)
+Stride = Literal[4, 8, 16, 32]
+STRIDES: tuple[Stride, ...] = (4, 8, 16, 32)
 ATTENDED = (1, 2, 3)  # levels with cross-attention to the tokens: strides 8, 16 and 32
 PIXEL_WEIGHT = 0.2
 PRESENCE_WEIGHT = 0.1
@@ -52,13 +53,11 @@ class Tsdm(Strict):
 class Levels(Strict):
     """Switch of the multi-level contrastive alignment."""
 
-    levels: tuple[Literal[4, 8, 16, 32], ...] = Field(
-        default=STRIDES, description="strides at which targets meet sentences; none: no alignment"
-    )
+    levels: tuple[Stride, ...] = Field(default=STRIDES, description="strides at which targets meet sentences; none: no alignment")
 
     @field_validator("levels")
     @classmethod
-    def _each_once(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+    def _each_once(cls, levels: tuple[Stride, ...]) -> tuple[Stride, ...]:
         if len(set(levels)) < len(levels):
             raise ValueError("a stride stands twice")
         return tuple(sorted(levels))
