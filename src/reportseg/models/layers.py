@@ -65,7 +65,7 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        branch = self.scale * self.mlp(self.norm(self.depthwise(x_BCHW).permute(0, 2, 3, 1)))
+        branch: Tensor = self.scale * self.mlp(self.norm(self.depthwise(x_BCHW).permute(0, 2, 3, 1)))
         return x_BCHW + branch.permute(0, 3, 1, 2)
 
 
