@@ -50,3 +50,16 @@ def test_the_sentence_is_not_read_and_never_too_long():
     text = model.encode_text(["a sentence", ""])
     assert text.tokens_BLD.shape[:2] == text.mask_BL.shape == (2, 0) and text.spans == ((), ())
     assert not model.truncates("word " * 10_000)
+
+
+def test_a_coarser_output_leaves_out_the_finer_levels():
+    image = torch.rand(1, 3, 64, 64)
+    for stride, levels in ((1, 4), (2, 3), (4, 2)):
+        model, sizes = build({"name": "unet", "width": 4, "output_stride": stride}), []
+        model.head.register_forward_hook(lambda m, i, out, sizes=sizes: sizes.append(out.shape[-1]))
+        assert model(image, [""]).logits_B1HW.shape[-1] == 64
+        assert sizes == [64 // stride] and len(model.up) == levels
+
+
+def test_the_size_of_the_cpu_bench_has_at_most_seven_million():
+    assert 6_500_000 < count_parameters({"name": "unet", "width": 30})["total"] <= 7_000_000

@@ -16,7 +16,11 @@ from ..knowledge.bank import Bank, load_bank
 from ..schemas import Base
 from .assembly import source_tokenizer
 from .encoders import train_tokenizer
+from .languidemedseg import LanGuideMedSeg, LanGuideMedSegConfig
+from .lvit import LViT, LViTConfig
+from .mmiunet import MMIUNet, MMIUNetConfig
 from .output import ModelOutput, TextBatch
+from .resenc_unet import ResEncUNet, ResEncUNetConfig
 from .tgcnet import TGCNet, TGCNetConfig
 from .tmca import TMCA, TMCAConfig
 from .unet import UNet, UNetConfig
@@ -25,6 +29,10 @@ MODELS: dict[str, tuple[type[BaseModel], type[nn.Module]]] = {
     "tgcnet": (TGCNetConfig, TGCNet),
     "tmca": (TMCAConfig, TMCA),
     "unet": (UNetConfig, UNet),
+    "resenc_unet": (ResEncUNetConfig, ResEncUNet),
+    "languidemedseg": (LanGuideMedSegConfig, LanGuideMedSeg),
+    "lvit": (LViTConfig, LViT),
+    "mmiunet": (MMIUNetConfig, MMIUNet),
 }
 
 __all__ = [

@@ -207,11 +207,16 @@ def _same(one: Tower | None, other: Tower | None) -> bool:
 
 # ---------------------------------------------------------------- one pretrained tower
 
-FAMILIES: dict[str, tuple[type[Any], ...]] = {"vision": (ClipVision,), "text": (ClipText, BertText), "cnn": (ResNet, ConvNeXt)}
+FAMILIES: dict[str, tuple[type[Any], ...]] = {
+    "vision": (ClipVision,),
+    "text": (ClipText, BertText),
+    "cnn": (ResNet, ConvNeXt),
+    "convnext": (ConvNeXt,),
+}
 
 
 def open_tower(part: str, tower: Tower, record: Record | None, layout: Mapping[str, Any] | None, **options: Any) -> tuple[Any, Record]:
-    """The tower of `part` (vision, text, cnn), of which that takes a gradient which `tower.train` says, and what a bundle records of it.
+    """The tower of `part` (a key of FAMILIES), of which that takes a gradient which `tower.train` says, and what a bundle records of it.
 
     `layout` given: with random weights, to be counted; no source is opened. `record` given: as in the bundle that recorded it: a frozen or
     adapted tower is found again and must be the same, and one that was trained in full has its weights in the bundle. Else from

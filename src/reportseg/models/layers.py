@@ -122,6 +122,30 @@ class CrossAttention(nn.Module):
         return out
 
 
+class Attention(nn.Module):
+    """Multi-head attention of one width (Vaswani et al. 2017) whose keys need not be the values, as where only keys have positions.
+
+    Keys have no bias: it would add the same to every score of a query, which softmax does not see.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, query_BNC: Tensor, key_BLC: Tensor, value_BLC: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, N, C). `mask_BL` is True where a key is real; every row needs at least one."""
+        q, k, v = (
+            t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (self.query(query_BNC), self.key(key_BLC), self.value(value_BLC))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask_BL is None else mask_BL[:, None, None])
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
 class TransformerBlock(nn.Module):
     """Pre-norm self-attention and MLP (Vaswani et al. 2017; Dosovitskiy et al. 2021)."""
 
@@ -148,6 +172,23 @@ class TransformerBlock(nn.Module):
         value = self.query_key_value(self.norm_attention(x_BNC)).chunk(3, dim=-1)[2]
         out: Tensor = self.attention_out(value)
         return out
+
+
+class SubpixelHead(nn.Module):
+    """Logits at 1 / `scale` of a map's stride: channels become pixels (Shi et al. 2016), averaged over one old pixel against checkers."""
+
+    def __init__(self, width: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.spread = nn.Conv2d(width, width // 4 * scale**2, 3, padding=1)
+        self.head = nn.Conv2d(width // 4, 1, 1)
+
+    def forward(self, map_BChw: Tensor) -> Tensor:
+        """(B, 1, scale h, scale w)."""
+        x = F.pixel_shuffle(self.spread(map_BChw), self.scale)
+        x = F.avg_pool2d(F.pad(x, (self.scale - 1, 0, self.scale - 1, 0)), self.scale, stride=1)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+
+from ..losses import dice_bce_loss
+from .layers import resize
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,16 @@ class ModelOutput:
     losses: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
     figures: dict[str, Tensor] = field(default_factory=dict)
+
+
+def answer(
+    logits_B1hw: Tensor, padded: tuple[int, int], size: tuple[int, int], mask_B1HW: Tensor | None, valid_B1HW: Tensor | None
+) -> ModelOutput:
+    """The answer of a model that has logits and no more: brought to the size of the padded image, cut to `size`. With a mask, their loss:
+    soft Dice and binary cross-entropy.
+    """
+    logits = resize(logits_B1hw.float(), padded)[..., : size[0], : size[1]]
+    if mask_B1HW is None:
+        return ModelOutput(logits)
+    valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
+    return ModelOutput(logits, losses={"mask": dice_bce_loss(logits, mask_B1HW, valid)})

@@ -1,6 +1,7 @@
 """U-Net (Ronneberger, Fischer, Brox, 2015, arXiv 1505.04597): the text-free reference that this field measures against.
 
 Widths 64-128-256-512-1024 count 31.0 M. Differs from the paper: same-size padding, GroupNorm after each convolution, three input channels.
+At `output_stride` 2 or 4 the last levels of the decoder are left out.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..knowledge.bank import Bank
-from ..losses import dice_bce_loss
 from .layers import conv_block, pad_to_multiple
-from .output import ModelOutput, TextBatch
+from .output import ModelOutput, TextBatch, answer
 
 
 class UNetConfig(BaseModel):
@@ -24,12 +24,14 @@ class UNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["unet"] = "unet"
     width: int = Field(default=64, ge=4, le=256, description="channels of the first level; each level below doubles them")
+    output_stride: Literal[1, 2, 4] = 1
 
 
 class UNetFeatures(NamedTuple):
-    """The last map of the decoder, and the size to crop back to."""
+    """The last map of the decoder, and the sizes to bring an answer back to."""
 
-    map_BCHW: Tensor
+    map_BChw: Tensor
+    padded: tuple[int, int]
     size: tuple[int, int]
 
 
@@ -50,9 +52,10 @@ class UNet(nn.Module):
             nn.Sequential(conv_block(c_in, c), conv_block(c, c)) for c_in, c in zip([3, *widths[:-1]], widths, strict=True)
         )
         self.pool = nn.MaxPool2d(2)
-        self.lift = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, 2) for c in reversed(widths[:-1]))
-        self.up = nn.ModuleList(nn.Sequential(conv_block(2 * c, c), conv_block(c, c)) for c in reversed(widths[:-1]))
-        self.head = nn.Conv2d(widths[0], 1, 1)
+        lifted = widths[-2::-1][: 4 if config.output_stride == 1 else 4 - config.output_stride // 2]
+        self.lift = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, 2) for c in lifted)
+        self.up = nn.ModuleList(nn.Sequential(conv_block(2 * c, c), conv_block(c, c)) for c in lifted)
+        self.head = nn.Conv2d(lifted[-1], 1, 1)
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
         """No units: the sentence is not read."""
@@ -70,20 +73,16 @@ class UNet(nn.Module):
         for level, block in enumerate(self.down):
             x = block(self.pool(x) if level else x)
             skips.append(x)
-        for lift, block, skip in zip(self.lift, self.up, reversed(skips[:-1]), strict=True):
+        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=False):
             x = block(torch.cat([skip, lift(x)], dim=1))
-        return UNetFeatures(x, (image_B3HW.shape[2], image_B3HW.shape[3]))
+        padded = (skips[0].shape[2], skips[0].shape[3])
+        return UNetFeatures(x, padded, (image_B3HW.shape[2], image_B3HW.shape[3]))
 
     def decode(
         self, image: UNetFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None
     ) -> ModelOutput:
         """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
-        height, width = image.size
-        logits = self.head(image.map_BCHW).float()[..., :height, :width]
-        losses = {}
-        if mask_B1HW is not None:
-            losses["mask"] = dice_bce_loss(logits, mask_B1HW, torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float())
-        return ModelOutput(logits, losses=losses)
+        return answer(self.head(image.map_BChw), image.padded, image.size, mask_B1HW, valid_B1HW)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
         """`encode_image`, `encode_text` and `decode` in turn."""
