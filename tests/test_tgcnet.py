@@ -14,8 +14,8 @@ from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank, retrieve
 from reportseg.models import build, count_parameters, model_config
 from reportseg.models.encoders import train_tokenizer
-from reportseg.models.output import TextBatch
-from reportseg.models.tgcnet import PRESENCE_WEIGHT, PRESETS, SIMILARITY_WEIGHTS, SSE, STRIDES, VLCM, TGCNet, TGCNetConfig, unit_spans
+from reportseg.models.output import PRESENCE_WEIGHT, TextBatch
+from reportseg.models.tgcnet import PRESETS, SIMILARITY_WEIGHTS, SSE, STRIDES, VLCM, TGCNet, TGCNetConfig, unit_spans
 from reportseg.text import word_bag
 
 BILATERAL = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."

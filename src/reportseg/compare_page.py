@@ -24,7 +24,7 @@ from .page import (
     interval,
     join,
     number,
-    page,
+    sectioned,
     short_hash,
     side_by_side,
     sort_cell,
@@ -46,12 +46,7 @@ def write_page(path: Path, comparison: Comparison, pictures: Mapping[str, Sequen
         "pictures": ("Side by side", _pairs(comparison, pictures)),
         "method": ("How the numbers were made", _method(comparison)),
     }
-    there = [(key, heading, body) for key, (heading, body) in sections.items() if body is not None]
-    links = (el("a", heading, href=f"#{key}") for key, heading, _ in there)
-    main = (el("section", el("h2", heading), body, id=key) for key, heading, body in there)
-    title = f"{_title(comparison)}: reportseg comparison"
-    nav = el("nav", *links, aria_label="Sections")
-    atomic_write(path, page(title, _header(comparison), nav, el("main", *main, id="main"), el("footer", el("p", INTENDED_USE))))
+    atomic_write(path, sectioned(f"{_title(comparison)}: reportseg comparison", _header(comparison), sections))
 
 
 def _title(comparison: Comparison) -> str:

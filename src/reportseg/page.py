@@ -11,8 +11,10 @@ import hashlib
 import html
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
+
+from .types import INTENDED_USE
 
 MAIN = "main"  # id of what the skip link leads to
 VOID = {"meta", "img", "input", "br"}
@@ -71,6 +73,15 @@ def page(title: str, *body: Child) -> str:
         el("style", style),
     )
     return "<!DOCTYPE html>\n" + el("html", head, "\n", el("body", _bar(), *body, el("script", script)), lang="en") + "\n"
+
+
+def sectioned(title: str, header: Html, sections: Mapping[str, tuple[str, Html | None]]) -> str:
+    """A page of sections, id to (heading, body), with links to them below its header; a section without a body is left out."""
+    there = [(key, heading, body) for key, (heading, body) in sections.items() if body is not None]
+    links = (el("a", heading, href=f"#{key}") for key, heading, _ in there)
+    main = (el("section", el("h2", heading), body, id=key) for key, heading, body in there)
+    nav = el("nav", *links, aria_label="Sections")
+    return page(title, header, nav, el("main", *main, id=MAIN), el("footer", el("p", INTENDED_USE)))
 
 
 def _bar() -> Html:

@@ -14,7 +14,7 @@ from pathlib import Path
 from .charts import bar_plot
 from .errors import WARNINGS
 from .limits import atomic_write
-from .page import MAIN, Child, Html, counted, el, facts, join, number, page, short_hash
+from .page import Child, Html, counted, el, facts, join, number, sectioned, short_hash
 from .report_cases import CasePicture, case_table, curve_plots, distribution_plots, picture_rows
 from .report_numbers import (
     DICE,
@@ -65,13 +65,9 @@ def write_report(
         "training": ("Training", curve_plots(training)),
         "method": ("Method", _method(metrics)),
     }
-    there = [(key, heading, body) for key, (heading, body) in sections.items() if body is not None]
-    links = (el("a", heading, href=f"#{key}") for key, heading, _ in there)
-    main = (el("section", el("h2", heading), body, id=key) for key, heading, body in there)
     title = f"{_subject(metrics, training)} on {metrics.split}: reportseg evaluation"
-    nav = el("nav", *links, aria_label="Sections")
-    summary = _summary(metrics, training, [key for key, *_ in there])
-    atomic_write(path, page(title, summary, nav, el("main", *main, id=MAIN), el("footer", el("p", INTENDED_USE))))
+    summary = _summary(metrics, training, [key for key, (_, body) in sections.items() if body is not None])
+    atomic_write(path, sectioned(title, summary, sections))
 
 
 # ---------------------------------------------------------------- the first screen

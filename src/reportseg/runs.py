@@ -86,7 +86,7 @@ def prepare(config: RunConfig) -> Prepared:
         train=train,
         dev=dev,
         laterality=whose,
-        reads_text=MODELS[config.model["name"]][1].reads_text,  # type: ignore[attr-defined]
+        reads_text=MODELS[config.model["name"]][1].reads_text,
         constant=config.data.text == "constant",
         absent=not all(sample.present for sample in train),
         trained_on=sources,

@@ -33,7 +33,7 @@ from .knowledge.bank import Bank
 from .limits import atomic_write
 from .models import bank_of, build, check, make_tokenizer, model_config, resolve
 from .runs import LOCK, Prepared, alone, environment, plan, prepare, without_paths
-from .schemas import MAX_CURVE_POINTS, Base, EnvFile, TrainingFile, read_json, write_json
+from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
 
 CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -125,20 +125,19 @@ class Run:
         from accelerate import Accelerator
 
         config, prepared = self.config, self.prepared
-        self._check_films()
+        env = environment(config, prepared, self.device)
+        self._check_films(env)
         side = max(size for _, size in config.data.sizes())
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         check_negatives(prepared.train, self.films.masks_NHW, config.data.negatives)
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
         base = self.parent.config.base if self.parent is not None else None
-        self.model: Any = build(config.model, self.tokenizer, self.bank, base)
-        self.base: Base = getattr(self.model, "base", Base())
+        self.model = build(config.model, self.tokenizer, self.bank, base)
+        self.base = self.model.base
         if self.parent is not None:
             self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
-        begin = getattr(self.model, "begin_training", None)
-        if begin is not None:
-            begin([prepared.text_of(sample) for sample in prepared.train])
+        self.model.begin_training([prepared.text_of(sample) for sample in prepared.train])
         self.model.to(self.device)
         if config.train.precision == "auto":
             config = _with(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")
@@ -150,17 +149,17 @@ class Run:
         self.config = config
         self.average = optim.Average(self.model, config.train.ema, config.steps())
         atomic_write(self.folder / CONFIG, dump_config(config))
-        write_json(self.folder / ENV, environment(config, prepared, self.device))
+        write_json(self.folder / ENV, env)
         found = checkpoint.load(self.folder / CHECKPOINTS) if resume else None
         if found is not None:
             self._restore(*found)
         self._rewrite_log()
 
-    def _check_films(self) -> None:
+    def _check_films(self, now: EnvFile) -> None:
         """A run goes on with the films that it began with: on others it would end neither as this run nor as a new one."""
         if not (self.folder / ENV).exists():
             return
-        before, now = read_json(self.folder / ENV, EnvFile), environment(self.config, self.prepared, self.device)
+        before = read_json(self.folder / ENV, EnvFile)
         if (before.split_sha256, before.dev_ids) != (now.split_sha256, now.dev_ids):
             where = str(self.config.data.manifest)
             fix = "Restore the manifest, or begin anew with another -o."
@@ -257,7 +256,7 @@ class Run:
                 figures = {name: fmean(values) for name, values in self.figures.items()}
                 rates = {"lr": optim.learning_rate(state.step - 1, steps, config.train), "norm": norm, "images_per_s": rate}
                 self._log(images=images, **rates, **sums, **figures)
-                for alarm in self.model.alarms(figures) if hasattr(self.model, "alarms") else ():
+                for alarm in self.model.alarms(figures):
                     if all(row.get("alarm") != alarm for row in state.log):
                         self.progress({"remark": alarm})
                     self._log(images=images, alarm=alarm)
@@ -359,8 +358,7 @@ class Run:
         weights = self.average.state if best is None else {k.removeprefix("ema/"): v for k, v in best[0].items()}
         stored = {name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in weights.items()}
         self.model.load_state_dict(stored, strict=True)
-        if hasattr(self.model, "end_training"):
-            self.model.end_training()
+        self.model.end_training()
         prepared, config = self.prepared, self.config
         images = min(self.state.step * config.train.batch * config.train.accumulate, config.train.images)
         side = config.size_at(images - 1)  # of a run that was cut, the size that it had reached

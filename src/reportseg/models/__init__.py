@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import nn
 
 from ..config import RunConfig, explain
 from ..errors import InputError
@@ -19,13 +18,13 @@ from .encoders import train_tokenizer
 from .languidemedseg import LanGuideMedSeg, LanGuideMedSegConfig
 from .lvit import LViT, LViTConfig
 from .mmiunet import MMIUNet, MMIUNetConfig
-from .output import ModelOutput, TextBatch
+from .output import ModelOutput, SegmentationModel, TextBatch
 from .resenc_unet import ResEncUNet, ResEncUNetConfig
 from .tgcnet import TGCNet, TGCNetConfig
 from .tmca import TMCA, TMCAConfig
 from .unet import UNet, UNetConfig
 
-MODELS: dict[str, tuple[type[BaseModel], type[nn.Module]]] = {
+MODELS: dict[str, tuple[type[BaseModel], type[SegmentationModel]]] = {
     "tgcnet": (TGCNetConfig, TGCNet),
     "tmca": (TMCAConfig, TMCA),
     "unet": (UNetConfig, UNet),
@@ -76,14 +75,16 @@ def resolve(config: RunConfig, absent: bool = False) -> RunConfig:
             f"output_stride 2 is for training at 128 px or less, and data.size_px goes to {largest}", config.name, fix, "config"
         )
     section = model.model_dump()
-    reads = MODELS[section["name"]][1].reads_text and config.data.text != "constant"  # type: ignore[attr-defined]
+    reads = MODELS[section["name"]][1].reads_text and config.data.text != "constant"
     data = config.data if reads else config.data.model_copy(update={"negatives": 0.0})
     if "presence" in section:
         section["presence"] = reads and (absent or data.negatives > 0)
     return config.model_copy(update={"data": data, "model": section})
 
 
-def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: Bank | None = None, base: Base | None = None) -> nn.Module:
+def build(
+    section: Mapping[str, Any], tokenizer_json: str | None = None, bank: Bank | None = None, base: Base | None = None
+) -> SegmentationModel:
     """A model with random weights but for its pretrained towers. `bank` is used where the config switches knowledge on; `base` is what a
     bundle records of its towers.
 
@@ -91,7 +92,7 @@ def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: B
     """
     config = model_config(section)
     model = MODELS[str(section["name"])][1]
-    if not model.reads_text:  # type: ignore[attr-defined]
+    if not model.reads_text:
         return model(config)
     if tokenizer_json is None:
         raise ValueError(f"{section['name']} reads text and needs a tokenizer")
@@ -101,7 +102,7 @@ def build(section: Mapping[str, Any], tokenizer_json: str | None = None, bank: B
 def make_tokenizer(section: Mapping[str, Any], texts: Iterable[str]) -> str | None:
     """The tokenizer that a model reads with: its pretrained text tower's own, else one trained on `texts`; None where it reads none."""
     config = model_config(section)
-    if not MODELS[str(section["name"])][1].reads_text:  # type: ignore[attr-defined]
+    if not MODELS[str(section["name"])][1].reads_text:
         return None
     return source_tokenizer(config.text) or train_tokenizer(texts)  # type: ignore[attr-defined]
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
+from ..config import Section
 from ..errors import InputError
 from ..schemas import Base
 from ..schemas import Tower as Record
@@ -35,10 +36,9 @@ from .towers import (
 )
 
 
-class Tower(BaseModel):
+class Tower(Section):
     """A tower in the `model` section of a run's config."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     source: str = Field(default="scratch", min_length=1, description="scratch, or pretrained weights: a hub id or the path of a folder")
     train: Train = Field(default="full", description="frozen: as it came; lora: low-rank changes to it; full: all of its weights")
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")

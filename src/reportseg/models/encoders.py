@@ -39,12 +39,7 @@ class ResidualCNN(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Maps at strides 2, 4, 8, 16, 32."""
-        maps = [self.stem(image_B3HW)]
-        x = self.widen(maps[0])
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return _pyramid(self.stem, self.widen, self.stages, image_B3HW)
 
 
 class ConvNeXtPyramid(nn.Module):
@@ -65,12 +60,16 @@ class ConvNeXtPyramid(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Maps at strides 2, 4, 8, 16, 32. H and W are multiples of 32."""
-        maps = [self.stem(image_B3HW)]
-        x = self.widen(maps[0])
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return _pyramid(self.stem, self.widen, self.stages, image_B3HW)
+
+
+def _pyramid(stem: nn.Module, widen: nn.Module, stages: nn.ModuleList, image_B3HW: Tensor) -> list[Tensor]:
+    maps = [stem(image_B3HW)]
+    x = widen(maps[0])
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
 
 
 class VisionTransformer(nn.Module):

@@ -26,15 +26,15 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from ..config import Section
 from ..knowledge.bank import Bank
 from ..schemas import Base
 from .assembly import Tower
 from .convnext import Pyramid, build_convnext
 from .layers import Attention, ResidualBlock, SubpixelHead, pad_to_multiple, resize
-from .output import ModelOutput, TextBatch, answer
+from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .words import WORDS, Words
 
 GRIDS = (7, 14, 28)  # of the guided strides 32, 16 and 8 at the paper's 224 px
@@ -46,10 +46,9 @@ PRESETS = {
 }
 
 
-class LanGuideMedSegConfig(BaseModel):
+class LanGuideMedSegConfig(Section):
     """The `model` section of a run's config for LanGuideMedSeg."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["languidemedseg"] = "languidemedseg"
     preset: Literal["tiny", "cpu", "published"] = "cpu"
     output_stride: Literal[1, 2, 4] = 1
@@ -110,12 +109,8 @@ class GuideDecoder(nn.Module):
         return out
 
 
-class LanGuideMedSeg(nn.Module):
+class LanGuideMedSeg(SegmentationModel):
     """ConvNeXt, words, three guided up-blocks and a subpixel head. `tokenizer_json` None only lays the model out, to be counted."""
-
-    reads_text = True
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: LanGuideMedSegConfig, tokenizer_json: str | None, bank: Bank | None, base: Base | None = None) -> None:
         super().__init__()
@@ -123,8 +118,7 @@ class LanGuideMedSeg(nn.Module):
         self.vision, vision = build_convnext(PRESETS[config.preset], config.vision, base.vision if base else None, laid_out)
         self.words = Words(WORDS[config.preset], config.text, tokenizer_json, base.text if base else None)
         self.base, self.max_tokens = Base(vision=vision, text=self.words.record), self.words.max_tokens
-        for name, values in zip(("mean", "std"), self.vision.statistics, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(self.vision.statistics)
         widths = self.vision.widths
         self.guided = nn.ModuleList(GuideDecoder(widths[3 - i], widths[2 - i], self.words.width, grid) for i, grid in enumerate(GRIDS))
         self.head = SubpixelHead(widths[0], 4 // config.output_stride)
@@ -149,10 +143,6 @@ class LanGuideMedSeg(nn.Module):
         for guided, skip in zip(self.guided, reversed(image.maps[:3]), strict=True):
             x = guided(x, skip, text)
         return answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW)
-
-    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """`encode_image`, `encode_text` and `decode` in turn."""
-        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
 
 
 def sinusoids(places: int, width: int) -> Tensor:

@@ -208,6 +208,11 @@ def pad_to_multiple(image_BCHW: Tensor, multiple: int) -> Tensor:
     return F.pad(image_BCHW, (0, right, 0, bottom), mode=mode)
 
 
+def pad_to(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zeros right and below, in fp32: a mask, or the pixels that are valid, on the grid of a padded image."""
+    return F.pad(x_BCHW.float(), (0, size[1] - x_BCHW.shape[3], 0, size[0] - x_BCHW.shape[2]))
+
+
 class PresenceHead(nn.Module):
     """Whether the target is there: two layers on [pooled F ; q], where F has met the text and q is the sentence.
 

@@ -24,15 +24,15 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import Section
 from ..knowledge.bank import Bank
 from ..schemas import Base
 from .assembly import Tower
 from .layers import TransformerBlock, conv_block, group_norm, pad_to_multiple, resize
-from .output import ModelOutput, TextBatch, answer
+from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .towers import IMAGENET_STATISTICS
 from .words import WORDS, Words
 
@@ -42,10 +42,9 @@ LEVELS = 4
 PRESETS = {"tiny": (12, 4), "cpu": (28, 4), "published": (64, 8)}  # channels of the first level, doubled at each below; attention heads
 
 
-class LViTConfig(BaseModel):
+class LViTConfig(Section):
     """The `model` section of a run's config for LViT."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["lvit"] = "lvit"
     preset: Literal["tiny", "cpu", "published"] = "cpu"
     output_stride: Literal[1, 2, 4] = 1
@@ -124,19 +123,14 @@ class PatchBlock(nn.Module):
         return out
 
 
-class LViT(nn.Module):
+class LViT(SegmentationModel):
     """The two U and what joins them. `tokenizer_json` None only lays the model out, to be counted."""
-
-    reads_text = True
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: LViTConfig, tokenizer_json: str | None, bank: Bank | None, base: Base | None = None) -> None:
         super().__init__()
         first, heads = PRESETS[config.preset]
         widths = [first * 2**level for level in range(LEVELS)]
-        for name, values in zip(("mean", "std"), IMAGENET_STATISTICS, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(IMAGENET_STATISTICS)
         self.words = Words(WORDS[config.preset], config.text, tokenizer_json, base.text if base else None)
         self.base, self.max_tokens = Base(text=self.words.record), min(SLOTS, self.words.max_tokens)
         self.first = config.output_stride // 2  # the finest level that the decoder reaches
@@ -204,7 +198,3 @@ class LViT(nn.Module):
             x = F.interpolate(x, size=skip.shape[2:], mode="nearest")
             x = self.up[key](torch.cat([self.attend[key](skip), x], dim=1))
         return answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW)
-
-    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """`encode_image`, `encode_text` and `decode` in turn."""
-        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)

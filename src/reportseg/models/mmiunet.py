@@ -27,16 +27,16 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import Section
 from ..knowledge.bank import Bank
 from ..schemas import Base
 from .assembly import Tower
 from .convnext import Pyramid, build_convnext
 from .layers import Attention, SubpixelHead, conv_block, pad_to_multiple
-from .output import ModelOutput, TextBatch, answer
+from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .words import WORDS, Words
 
 HEADS = 8  # where the width allows it, as that of every published ConvNeXt does
@@ -47,10 +47,9 @@ PRESETS = {
 }
 
 
-class MMIUNetConfig(BaseModel):
+class MMIUNetConfig(Section):
     """The `model` section of a run's config for MMI-UNet."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["mmiunet"] = "mmiunet"
     preset: Literal["tiny", "cpu", "published"] = "cpu"
     output_stride: Literal[1, 2, 4] = 1
@@ -112,12 +111,8 @@ class Matching(nn.Module):
         return map_BChw, words_BLD
 
 
-class MMIUNet(nn.Module):
+class MMIUNet(SegmentationModel):
     """ConvNeXt and words, matched after each of four stages, and a plain decoder. `tokenizer_json` None only lays the model out."""
-
-    reads_text = True
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: MMIUNetConfig, tokenizer_json: str | None, bank: Bank | None, base: Base | None = None) -> None:
         super().__init__()
@@ -125,8 +120,7 @@ class MMIUNet(nn.Module):
         self.vision, vision = build_convnext(PRESETS[config.preset], config.vision, base.vision if base else None, laid_out)
         self.words = Words(WORDS[config.preset], config.text, tokenizer_json, base.text if base else None)
         self.base, self.max_tokens = Base(vision=vision, text=self.words.record), self.words.max_tokens
-        for name, values in zip(("mean", "std"), self.vision.statistics, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(self.vision.statistics)
         widths = self.vision.widths
         hidden = widths[0] * 4 // 3  # the paper's 128 beside 96
         self.match = nn.ModuleList(Matching(c, self.words.width, hidden, answers=c != widths[-1]) for c in widths)
@@ -162,7 +156,3 @@ class MMIUNet(nn.Module):
         for lift, join, skip in zip(self.lift, self.join, maps[-2::-1], strict=True):
             x = join(torch.cat([lift(x), skip], dim=1))
         return answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW)
-
-    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """`encode_image`, `encode_text` and `decode` in turn."""
-        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)

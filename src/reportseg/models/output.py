@@ -1,19 +1,20 @@
-"""What every model takes and gives. Shapes: B batch, L text units, D joint width, H,W pixels of the image given, h,w a model grid.
-
-A model that needs more than its weights to be trained has `begin_training(sentences)` and `end_training()`: between the two it may hold
-parameters and buffers that are in every checkpoint and in no bundle, its `progress` is the share of the run that is behind it, and
-`alarms(figures)` says in words what is wrong with the figures that it logs.
-"""
+"""What every model takes and gives. Shapes: B batch, L text units, D joint width, H,W pixels of the image given, h,w a model grid."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..losses import dice_bce_loss
+from ..schemas import Base
 from .layers import resize
+
+PRESENCE_WEIGHT = 0.1  # our reading: the head learns alike under any weight, the trunk stays the mask's
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,65 @@ class ModelOutput:
     figures: dict[str, Tensor] = field(default_factory=dict)
 
 
+class SegmentationModel(nn.Module):
+    """What all models are: `encode_image`, `encode_text` and `decode`, one after the other, on films with the statistics `mean` and `std`.
+
+    `max_tokens` is None where no text is read; `truncates(text)` says whether words are lost. `base` is what a bundle records of the
+    pretrained towers. `progress` is the share of a training that is behind the model.
+    """
+
+    reads_text = True
+    base = Base()
+    progress = 1.0
+    max_tokens: int | None
+    mean: Tensor
+    std: Tensor
+
+    def use_statistics(self, statistics: tuple[Sequence[float], Sequence[float]]) -> None:
+        """Mean and standard deviation per colour channel, for pixels in [0, 1]; no part of the state dict."""
+        for name, values in zip(("mean", "std"), statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def begin_training(self, sentences: Sequence[str]) -> None:
+        """Until `end_training` a model may hold parameters and buffers that are in every checkpoint and in no bundle."""
+
+    def end_training(self) -> None:
+        """Drops what only training needs."""
+
+    def alarms(self, figures: Mapping[str, float]) -> list[str]:
+        """In words, what is wrong with the figures that the model logs."""
+        return []
+
+    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
+        """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, 1, H, W)."""
+        model: Any = self
+        output: ModelOutput = model.decode(model.encode_image(image_B3HW), model.encode_text(texts), mask, valid)
+        return output
+
+
+def no_units(texts: Sequence[str], like: Tensor) -> TextBatch:
+    """The text of a model that reads none, on the device of `like`."""
+    nothing = like.new_zeros(len(texts), 0, 1)
+    return TextBatch(nothing, nothing[..., 0].bool(), nothing.sum(1), tuple(() for _ in texts))
+
+
 def answer(
-    logits_B1hw: Tensor, padded: tuple[int, int], size: tuple[int, int], mask_B1HW: Tensor | None, valid_B1HW: Tensor | None
+    logits_B1hw: Tensor,
+    padded: tuple[int, int],
+    size: tuple[int, int],
+    mask_B1HW: Tensor | None,
+    valid_B1HW: Tensor | None,
+    presence_B: Tensor | None = None,
 ) -> ModelOutput:
-    """The answer of a model that has logits and no more: brought to the size of the padded image, cut to `size`. With a mask, their loss:
-    soft Dice and binary cross-entropy.
+    """The answer of a model: logits brought to the size of the padded image and cut to `size`. With a mask, their loss, soft Dice and
+    binary cross-entropy over the pixels of `valid`, and that of the presence.
     """
     logits = resize(logits_B1hw.float(), padded)[..., : size[0], : size[1]]
-    if mask_B1HW is None:
-        return ModelOutput(logits)
-    valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
-    return ModelOutput(logits, losses={"mask": dice_bce_loss(logits, mask_B1HW, valid)})
+    losses = {}
+    if mask_B1HW is not None:
+        valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
+        losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
+        if presence_B is not None:
+            there_B = mask_B1HW.flatten(1).any(1).float()
+            losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(presence_B, there_B)
+    return ModelOutput(logits, presence_B, losses=losses)

@@ -22,14 +22,15 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import Section
 from ..knowledge.bank import Bank
 from ..losses import area_average, dice_bce_loss
 from .layers import group_norm, pad_to_multiple
-from .output import ModelOutput, TextBatch, answer
+from .output import ModelOutput, SegmentationModel, TextBatch, answer, no_units
+from .towers import IMAGENET_STATISTICS
 
 WIDEST = 16  # times the width of the first stage
 
@@ -50,10 +51,9 @@ class Plan:
 PRESETS = {"tiny": Plan(4, (1, 1, 1, 1, 1, 1)), "cpu": Plan(9), "published": Plan(32)}
 
 
-class ResEncUNetConfig(BaseModel):
+class ResEncUNetConfig(Section):
     """The `model` section of a run's config for the residual-encoder U-Net."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["resenc_unet"] = "resenc_unet"
     preset: Literal["tiny", "cpu", "published"] = "cpu"
     output_stride: Literal[1, 2, 4] = 1
@@ -87,20 +87,17 @@ class ResidualBlockD(nn.Module):
         return F.leaky_relu(self.body(x_BCHW) + self.skip(x_BCHW), 0.01)
 
 
-class ResEncUNet(nn.Module):
+class ResEncUNet(SegmentationModel):
     """Residual stages down, plain ones up, an output at each stride of the decoder but the coarsest."""
 
     reads_text = False
     max_tokens = None
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: ResEncUNetConfig, tokenizer_json: str | None = None, bank: Bank | None = None) -> None:
         super().__init__()
         plan = PRESETS[config.preset]
         widths = plan.widths
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(IMAGENET_STATISTICS)
         self.stem = convolution(3, widths[0])
         self.down = nn.ModuleList()
         for stage, (c_in, c) in enumerate(zip([widths[0], *widths[:-1]], widths, strict=True)):
@@ -113,8 +110,7 @@ class ResEncUNet(nn.Module):
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
         """No units: the sentence is not read."""
-        nothing = self.mean.new_zeros(len(texts), 0, 1)
-        return TextBatch(nothing, nothing[..., 0].bool(), nothing.sum(1), tuple(() for _ in texts))
+        return no_units(texts, self.mean)
 
     def truncates(self, text: str) -> bool:
         """No text is read, so none is cut."""
@@ -152,7 +148,3 @@ class ResEncUNet(nn.Module):
             target = area_average(mask * valid, size) / weight.clamp(min=1e-6)
             output.losses[f"stride_{image.padded[0] // size[0]}"] = 0.5**step * dice_bce_loss(head(x), target, weight)
         return output
-
-    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """`encode_image`, `encode_text` and `decode` in turn."""
-        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)

@@ -12,36 +12,31 @@ Shapes: B batch, H,W pixels, h,w = H/s,W/s for a stride s in 4, 8, 16, 32, L tex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import Section
 from ..knowledge.bank import Bank, union
 from ..losses import bce_loss, coarse_target, dice_bce_loss
 from ..schemas import Base
 from ..text import clauses, normalise
 from .assembly import Preset, Tower, build_towers
 from .encoders import SentenceTokenizer, train_tokenizer
-from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, pad_to_multiple, resize
-from .output import ModelOutput, TextBatch
+from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, pad_to, pad_to_multiple, resize
+from .output import ModelOutput, SegmentationModel, TextBatch, answer
 
 STRIDES = (4, 8, 16, 32)
 ATTENDED = (1, 2, 3)  # levels with cross-attention to the text: strides 8, 16 and 32
 SIMILARITY_WEIGHTS = (0.3, 0.2, 0.1, 0.1)
-PRESENCE_WEIGHT = 0.1  # our reading: the head learns alike under any weight, the trunk stays the mask's
 RAW_WEIGHT = 0.1  # our reading: where image and text are not of one CLIP, nothing else would align the raw similarity
 
 
-class Strict(BaseModel):
-    """What the sections of the config share: frozen, no unknown key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Sse(Strict):
+class Sse(Section):
     """Switch of SSE's CNN branch."""
 
     cnn: bool | Tower = Field(
@@ -54,7 +49,7 @@ class Sse(Strict):
         return Tower() if self.cnn is True else self.cnn or None
 
 
-class Date(Strict):
+class Date(Section):
     """Switch of DATE's knowledge, and the bank that it reads."""
 
     knowledge: bool = True
@@ -65,13 +60,13 @@ class Date(Strict):
     top_k: int = Field(default=8, ge=1, description="statements retrieved for a sentence, at most")
 
 
-class Vlcm(Strict):
+class Vlcm(Section):
     """Switch of VLCM."""
 
     enabled: bool = True
 
 
-class TGCNetConfig(Strict):
+class TGCNetConfig(Section):
     """The `model` section of a run's config for TGC-Net."""
 
     name: Literal["tgcnet"] = "tgcnet"
@@ -254,16 +249,12 @@ class VLCM(nn.Module):
         return units, raw, plain, calibrated
 
 
-class TGCNet(nn.Module):
+class TGCNet(SegmentationModel):
     """SSE and DATE, brought together by VLCM and cross-attention at strides 8, 16 and 32, then a top-down decoder.
 
     `tokenizer_json` None only lays the model out, to be counted: its vocabulary is the preset's and no `source` is opened. `base` is what a
     bundle records of its pretrained towers; what this model stands on is in `self.base`.
     """
-
-    reads_text = True
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: TGCNetConfig, tokenizer_json: str | None, bank: Bank | None, base: Base | None = None) -> None:
         super().__init__()
@@ -273,8 +264,7 @@ class TGCNet(nn.Module):
         p, cnn, self.base = towers.p, towers.cnn, towers.base
         self.max_tokens = p.max_tokens
         tokenizer = SentenceTokenizer(tokenizer_json or train_tokenizer([]), p.max_tokens)
-        for name, values in zip(("mean", "std"), towers.statistics, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(towers.statistics)
         self.patch = p.patch
         self.sse = SSE(towers.vision, cnn, p)
         self.date = DATE(towers.text, tokenizer, bank if config.date.knowledge else None, p, config.date.top_k)
@@ -332,21 +322,14 @@ class TGCNet(nn.Module):
         if self.config.output_stride == 2:
             stem = image.stem_BCHW
             x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
-        height, width = image.size
-        logits = resize(self.head(x).float(), image.padded)[..., :height, :width]
-
-        losses, maps = {}, {}
-        if mask_B1HW is not None:
-            valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
-            losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
-            if presence_B is not None:
-                there_B = mask_B1HW.flatten(1).any(1).float()
-                losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(presence_B, there_B)
-            if raw is not None:
-                maps = {"r": raw, **{f"u{s}": m for s, m in zip(STRIDES, plain, strict=True)}}
-                maps |= {f"S{s}": m for s, m in zip(STRIDES, calibrated, strict=True)}
-                losses |= self.similarity_losses(raw, calibrated, mask_B1HW, valid, image.padded)
-        return ModelOutput(logits, presence_B, units, losses, maps)
+        output = answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW, presence_B)
+        maps = {}
+        if mask_B1HW is not None and raw is not None:
+            maps = {"r": raw, **{f"u{s}": m for s, m in zip(STRIDES, plain, strict=True)}}
+            maps |= {f"S{s}": m for s, m in zip(STRIDES, calibrated, strict=True)}
+            valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
+            output.losses.update(self.similarity_losses(raw, calibrated, mask_B1HW, valid, image.padded))
+        return replace(output, token_map_BLhw=units, maps=maps)
 
     def _query(self, text: TextBatch) -> Tensor:
         """q of VLCM; without it the vector of the whole sentence."""
@@ -357,8 +340,7 @@ class TGCNet(nn.Module):
         self, raw: Tensor, calibrated: list[Tensor], mask: Tensor, valid: Tensor, padded: tuple[int, int]
     ) -> dict[str, Tensor]:
         """The calibrated maps against the area-averaged mask, BCE and Dice; the raw one, where no CLIP has aligned it, BCE alone."""
-        pad = (0, padded[1] - mask.shape[3], 0, padded[0] - mask.shape[2])
-        mask, valid = F.pad(mask.float(), pad), F.pad(valid, pad)
+        mask, valid = pad_to(mask, padded), pad_to(valid, padded)
 
         def targets(map_B1hw: Tensor) -> tuple[Tensor, Tensor]:
             return coarse_target(mask, valid, (map_B1hw.shape[2], map_B1hw.shape[3]))
@@ -370,7 +352,3 @@ class TGCNet(nn.Module):
         for stride, weight, similarity in zip(STRIDES, SIMILARITY_WEIGHTS, calibrated, strict=True):
             losses[f"similarity_{stride}"] = weight * dice_bce_loss(similarity, *targets(similarity))
         return losses
-
-    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
-        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)

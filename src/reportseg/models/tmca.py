@@ -14,43 +14,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import Section
 from ..knowledge.bank import Bank
-from ..losses import bce_loss, coarse_target, dice_bce_loss
+from ..losses import bce_loss, coarse_target
 from ..schemas import Base
 from .alignment import WARM_UP, Alignment, Projector
 from .assembly import PyramidPreset, Tower, build_pyramid
 from .encoders import SentenceTokenizer, train_tokenizer
-from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group_norm, pad_to_multiple, resize
-from .output import ModelOutput, TextBatch
+from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group_norm, pad_to, pad_to_multiple, resize
+from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .reader import TokenReader
 
 Stride = Literal[4, 8, 16, 32]
 STRIDES: tuple[Stride, ...] = (4, 8, 16, 32)
 ATTENDED = (1, 2, 3)  # levels with cross-attention to the tokens: strides 8, 16 and 32
 PIXEL_WEIGHT = 0.2
-PRESENCE_WEIGHT = 0.1
 
 
-class Strict(BaseModel):
-    """What the sections of the config share: frozen, no unknown key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Tsdm(Strict):
+class Tsdm(Section):
     """Switch of the target-sensitive semantic distance."""
 
     soft_labels: bool = Field(default=True, description="false: a film's own sentence is the only right one")
 
 
-class Levels(Strict):
+class Levels(Section):
     """Switch of the multi-level contrastive alignment."""
 
     levels: tuple[Stride, ...] = Field(default=STRIDES, description="strides at which targets meet sentences; none: no alignment")
@@ -63,14 +58,14 @@ class Levels(Strict):
         return tuple(sorted(levels))
 
 
-class Ltem(Strict):
+class Ltem(Section):
     """Switches of the language-guided target enhancement and of its pixel term."""
 
     enabled: bool = True
     pixel_loss: bool = Field(default=True, description="train the attention maps against the mask; nothing to do where enabled is false")
 
 
-class TMCAConfig(Strict):
+class TMCAConfig(Section):
     """The `model` section of a run's config for TMCA."""
 
     name: Literal["tmca"] = "tmca"
@@ -134,16 +129,12 @@ class LTEM(nn.Module):
             return [(cosine - self.delta[i]) / self.log_tau[i].exp() for i, cosine in enumerate(cosines)]
 
 
-class TMCA(nn.Module):
+class TMCA(SegmentationModel):
     """Pyramid and tokens, brought together by LTEM and by cross-attention on the skips of a U-shaped decoder.
 
     Between `begin_training` and `end_training` it also holds the alignment, which is in no bundle and costs nothing at inference.
     `tokenizer_json` None only lays the model out, to be counted. `base` is what a bundle records of its pretrained towers.
     """
-
-    reads_text = True
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: TMCAConfig, tokenizer_json: str | None, bank: Bank | None = None, base: Base | None = None) -> None:
         super().__init__()
@@ -151,8 +142,7 @@ class TMCA(nn.Module):
         p = PRESETS[config.preset]
         towers = build_pyramid(p, config.vision, config.text, tokenizer_json, base)
         self.base, self.max_tokens, self.sizes = towers.base, towers.max_tokens, p
-        for name, values in zip(("mean", "std"), towers.statistics, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(towers.statistics)
         self.pyramid = towers.cnn
         self.reader = TokenReader(towers.text, SentenceTokenizer(tokenizer_json or train_tokenizer([]), towers.max_tokens))
         self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(c, p.width, 1), group_norm(p.width)) for c in towers.widths)
@@ -169,7 +159,6 @@ class TMCA(nn.Module):
         if config.presence:  # last, so that the weights before it start as they do without it
             self.presence = PresenceHead(p.width, p.joint)
         self.alignment: Alignment | None = None
-        self.progress = 1.0
 
     # ---------------------------------------------------------------- training
 
@@ -232,22 +221,16 @@ class TMCA(nn.Module):
         if self.config.output_stride == 2:
             stem = image.stem_BCHW
             x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
-        height, width = image.size
-        logits = resize(self.head(x).float(), image.padded)[..., :height, :width]
-
-        losses, maps = {}, {}
+        output = answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW, presence_B)
+        maps = {}
         if mask_B1HW is not None:
-            valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
-            losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
-            if presence_B is not None:
-                there_B = mask_B1HW.flatten(1).any(1).float()
-                losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(presence_B, there_B)
             maps = {f"A{stride}": a for stride, a in zip(STRIDES, attention, strict=False)}
             if self.config.ltem.pixel_loss:
-                padded = _pad(mask_B1HW, image.padded), _pad(valid, image.padded)
+                valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
+                padded = pad_to(mask_B1HW, image.padded), pad_to(valid, image.padded)
                 for stride, a in zip(STRIDES, attention, strict=False):
-                    losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *coarse_target(*padded, (a.shape[2], a.shape[3])))
-        return ModelOutput(logits, presence_B, units, losses, maps)
+                    output.losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *coarse_target(*padded, (a.shape[2], a.shape[3])))
+        return replace(output, token_map_BLhw=units, maps=maps)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
         """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W). While it is trained
@@ -260,15 +243,10 @@ class TMCA(nn.Module):
             project = self.alignment.projectors  # its own where there is no LTEM
             compared = [project[i](image.maps[n]) if project else image.compared[n] for i, n in enumerate(levels)]
             seen = torch.ones_like(mask) if valid is None else valid
-            padded = _pad(mask, image.padded), _pad(seen, image.padded)
+            padded = pad_to(mask, image.padded), pad_to(seen, image.padded)
             losses, figures = self.alignment(
                 compared, text.pooled_BD, texts, *padded, lambda part: self.encode_text(part).pooled_BD, self.progress
             )
             output.losses.update(losses)
             output.figures.update(figures)
         return output
-
-
-def _pad(x_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """In fp32, with zeros right and below."""
-    return F.pad(x_B1HW.float(), (0, size[1] - x_B1HW.shape[3], 0, size[0] - x_B1HW.shape[2]))

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..config import Section
 from ..knowledge.bank import Bank
 from .layers import conv_block, pad_to_multiple
-from .output import ModelOutput, TextBatch, answer
+from .output import ModelOutput, SegmentationModel, TextBatch, answer, no_units
+from .towers import IMAGENET_STATISTICS
 
 
-class UNetConfig(BaseModel):
+class UNetConfig(Section):
     """The `model` section of a run's config for U-Net."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["unet"] = "unet"
     width: int = Field(default=64, ge=4, le=256, description="channels of the first level; each level below doubles them")
     output_stride: Literal[1, 2, 4] = 1
@@ -35,19 +36,16 @@ class UNetFeatures(NamedTuple):
     size: tuple[int, int]
 
 
-class UNet(nn.Module):
+class UNet(SegmentationModel):
     """Five levels of two convolutions, skips by concatenation, transposed convolutions on the way up."""
 
     reads_text = False
     max_tokens = None
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: UNetConfig, tokenizer_json: str | None = None, bank: Bank | None = None) -> None:
         super().__init__()
         widths = [config.width * 2**i for i in range(5)]
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.use_statistics(IMAGENET_STATISTICS)
         self.down = nn.ModuleList(
             nn.Sequential(conv_block(c_in, c), conv_block(c, c)) for c_in, c in zip([3, *widths[:-1]], widths, strict=True)
         )
@@ -59,8 +57,7 @@ class UNet(nn.Module):
 
     def encode_text(self, texts: Sequence[str]) -> TextBatch:
         """No units: the sentence is not read."""
-        nothing = self.mean.new_zeros(len(texts), 0, 1)
-        return TextBatch(nothing, nothing[..., 0].bool(), nothing.sum(1), tuple(() for _ in texts))
+        return no_units(texts, self.mean)
 
     def truncates(self, text: str) -> bool:
         """No text is read, so none is cut."""
@@ -83,7 +80,3 @@ class UNet(nn.Module):
     ) -> ModelOutput:
         """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
         return answer(self.head(image.map_BChw), image.padded, image.size, mask_B1HW, valid_B1HW)
-
-    def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """`encode_image`, `encode_text` and `decode` in turn."""
-        return self.decode(self.encode_image(image_B3HW), self.encode_text(texts), mask, valid)
