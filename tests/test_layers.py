@@ -7,12 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from reportseg.models import layers
 from reportseg.models.layers import (
     START,
     CrossAttention,
     PositionMap,
     ResidualBlock,
     TransformerBlock,
+    attend,
     conv_block,
     group_norm,
     pad_to_multiple,
@@ -65,6 +67,19 @@ def test_a_position_map_starts_as_waves_that_tell_rows_and_columns_apart():
     distance = torch.cdist(places, places) + 9 * torch.eye(len(places))
     assert distance.min() > 0.1  # no two places look alike
     assert torch.allclose(grid[8], -grid[8].flip(-1), atol=1e-5)  # half a sine: one side is the other with its sign changed
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_written_out_for_training_is_the_fused_kernel(masked, monkeypatch):
+    q, k, v = (torch.randn(2, 4, n, 8, requires_grad=True) for n in (9, 5, 5))
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]]) if masked else None
+    written = attend(q, k, v, mask)
+    grads = torch.autograd.grad(written.square().sum(), (q, k, v))
+    monkeypatch.setattr(layers, "SCORES", 9 * 5 - 1)
+    fused = attend(q, k, v, mask)
+    assert "ScaledDotProduct" in type(fused.grad_fn).__name__ and "ScaledDotProduct" not in type(written.grad_fn).__name__
+    torch.testing.assert_close(written, fused)
+    torch.testing.assert_close(grads, torch.autograd.grad(fused.square().sum(), (q, k, v)), rtol=1e-4, atol=1e-5)
 
 
 def test_cross_attention_is_torchs_multi_head_attention():

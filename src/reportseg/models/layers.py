@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 START = 2.0  # amplitude of a position embedding at the start
+SCORES = 2**18  # scores of a head, N x L, that attention may keep for its backward
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -100,6 +101,21 @@ def waves(channels: int, grid: int) -> Tensor:
     return torch.cat([rows.expand(-1, -1, grid), columns.expand(-1, grid, -1)])[None]
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+    """Attention of queries (B, heads, N, C) over keys and values (B, heads, L, C), where `mask_BL` is True.
+
+    Torch's fused kernel keeps no N x L scores, but on a CPU its backward is slow: written out, a training step of `tgcnet_qata_small` at
+    112 px takes 11 % less time.
+    """
+    mask = None if mask_BL is None else mask_BL[:, None, None]
+    if query.device.type != "cpu" or not torch.is_grad_enabled() or query.shape[2] * key.shape[2] > SCORES:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(3).to(value.dtype) @ value
+
+
 class CrossAttention(nn.Module):
     """Multi-head attention of queries (B, N, c_query) over a context (B, L, c_context), through a bottleneck `width`."""
 
@@ -117,7 +133,7 @@ class CrossAttention(nn.Module):
             return t.reshape(*t.shape[:2], self.heads, -1).transpose(1, 2)
 
         key, value = self.key_value(context_BLD).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(split(self.query(x_BNC)), split(key), split(value), attn_mask=mask_BL[:, None, None])
+        mixed = attend(split(self.query(x_BNC)), split(key), split(value), mask_BL)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -141,7 +157,7 @@ class Attention(nn.Module):
         q, k, v = (
             t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (self.query(query_BNC), self.key(key_BLC), self.value(value_BLC))
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask_BL is None else mask_BL[:, None, None])
+        mixed = attend(q, k, v, mask_BL)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -161,8 +177,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x_BNC: Tensor, mask_BN: Tensor | None = None) -> Tensor:
         """`mask_BN` is True where a token is real."""
         q, k, v = self.query_key_value(self.norm_attention(x_BNC)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attention_mask = None if mask_BN is None else mask_BN[:, None, None]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        mixed = attend(q, k, v, mask_BN)
         x_BNC = x_BNC + self.attention_out(mixed.transpose(1, 2).flatten(2))
         out: Tensor = x_BNC + self.mlp(self.norm_mlp(x_BNC))
         return out
