@@ -391,6 +391,14 @@ def test_predict_from_a_jobs_file_resumes_and_overwrites(bundle, png, tmp_path):
     assert "1 done" in run(*arguments, "--overwrite").stdout
 
 
+def test_predict_answers_one_split_of_a_manifest(bundle, png, tmp_path):
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text(f"image,text,split,id\n{png.name},{json.dumps(LEFT)},train,a\n{png.name},{json.dumps(LEFT)},val,b\n")
+    run("predict", bundle, "--jobs", jobs, "--split", "val", "-o", tmp_path / "out", "--quiet")
+    assert {p.name for p in (tmp_path / "out").glob("*.mask.png")} == {"b.mask.png"}
+    assert "train, val" in run("predict", bundle, "--jobs", jobs, "--split", "dev", "-o", tmp_path / "o", code=2).stderr
+
+
 def test_predict_reads_a_report_and_prints_numbers_only(bundle, png, tmp_path):
     report = tmp_path / "report.txt"
     report.write_text("Opacity in the left lung. No effusion. Thank you, Mrs Doe.\n")
@@ -412,6 +420,7 @@ def test_predict_reads_a_report_and_prints_numbers_only(bundle, png, tmp_path):
         ("--report", "r.txt"),
         ("--jobs", "j.csv", "--report", "r.txt"),
         ("--text", "a"),
+        ("film.png", "--text", "a", "--split", "val"),
         (),
     ],
     ids=str,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from reportseg.config import RunConfig, parse_config
+from reportseg.data.cache import FilmCache
 from reportseg.data.loader import Batch, Steps, batches, prepare_image
 from reportseg.io import image_from_array
 from reportseg.text import CONSTANT
@@ -26,14 +26,14 @@ def config(*, data=None, train=None, seed=0) -> RunConfig:
     return parse_config({"name": "t", "seed": seed, "data": data, "train": train, "model": {"name": "tgcnet", "preset": "tiny"}}, "t")
 
 
-def steps(n=10, *, texts=None, flip_safe=True, channels=1, size=16, **sections) -> Steps:
+def steps(n=10, *, texts=None, flip_safe=True, channels=1, size=16, targets=None, **sections) -> Steps:
     """Ten films of which film i has the gray value 20 + 4 i; the left half is masked."""
     texts = texts or [LEFT] * n
     samples = [Sample(id=f"f{i}", image=Path("x"), mask=Path("x"), text=text, flip_safe=flip_safe) for i, text in enumerate(texts)]
     images = np.zeros((n, channels, size, size), np.uint8) + (20 + 4 * np.arange(n, dtype=np.uint8))[:, None, None, None]
     masks = np.zeros((n, size, size), np.uint8)
     masks[:, :, : size // 2] = 1
-    return Steps(samples, SimpleNamespace(images_NCHW=images, masks_NHW=masks), config(**sections))
+    return Steps(samples, FilmCache(images, masks, targets), config(**sections))
 
 
 def ids(made: Steps) -> list[str]:
@@ -67,9 +67,20 @@ def test_without_augmentation_it_is_the_cache():
 
 
 def test_a_batch_moves_to_a_device_whole():
-    batch = next(batches(steps(), 0, CPU)).to(torch.device("meta"))
-    assert {t.device.type for t in (batch.image_B3HW, batch.mask_B1HW, batch.valid_BHW)} == {"meta"}
+    batch = next(batches(steps(targets=np.zeros((10, 16, 16), np.uint8)), 0, CPU)).to(torch.device("meta"))
+    assert {t.device.type for t in (batch.image_B3HW, batch.mask_B1HW, batch.valid_BHW, batch.target_B1HW)} == {"meta"}
     assert batch.ids and batch.texts
+
+
+def test_a_teachers_target_is_turned_with_its_film():
+    soft = np.zeros((10, 16, 16), np.uint8)
+    soft[:, :, :8] = 102
+    for batch in batches(steps(targets=soft), 0, CPU):
+        target = batch.target_B1HW
+        assert target.max() == pytest.approx(0.4, abs=1e-6)
+        assert (target[batch.mask_B1HW] > 0.2 - 1e-5).all() and (target[~batch.mask_B1HW] < 0.2 + 1e-5).all()  # half of 0.4
+        assert not target[:, 0][~batch.valid_BHW].any()
+    assert next(batches(steps(), 0, CPU)).target_B1HW is None
 
 
 # ---------------------------------------------------------------- order

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reportseg.losses import area_average, bce_loss, coarse_target, dice_bce_loss, soft_dice_loss
+from reportseg.losses import area_average, bce_loss, coarse_target, dice_bce_loss, lovasz_hinge_loss, soft_dice_loss
 
 LOSSES = [soft_dice_loss, bce_loss, dice_bce_loss]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
@@ -39,6 +39,41 @@ def test_bce_of_four_pixels():
     logits = row(0, 0, -math.log(3), math.log(3))
     expected = -(2 * math.log(0.5) + 2 * math.log(0.75)) / 4
     assert bce_loss(logits, row(1, 0, 0, 1), row(1, 1, 1, 1)).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ((1, 2, -1, -3), 0.0),  # every hinge is met
+        ((1, 0, -1, -3), 1 / 2),  # one of two pixels missed
+        ((1, 0, 0, -3), 2 / 3),  # and one painted beside them
+        ((0.5, 2, -1, -3), 0.5 * 1 / 2),  # linear between the two
+        ((-1, 0, -1, -3), 2 * 1 / 2 + 1 * 1 / 2),  # the worst counts first: errors 2 and 1, each half of the mask
+    ],
+)
+def test_lovasz_hinge_of_four_pixels(logits, expected):
+    mask = row(1, 1, 0, 0).bool()
+    assert lovasz_hinge_loss(row(*logits), mask, row(1, 1, 1, 1)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_lovasz_hinge_reads_valid_pixels_only_and_means_over_images():
+    mask, valid = row(1, 1, 0, 0, 1, 0).bool(), row(1, 1, 1, 1, 0, 0)
+    logits = row(1, 0, 0, -3, -9, 9).requires_grad_()
+    loss = lovasz_hinge_loss(logits, mask, valid)
+    assert loss.item() == pytest.approx(2 / 3, abs=1e-6)
+    loss.backward()
+    assert not logits.grad[..., 4:].any() and logits.grad[..., 1:3].all()
+    met = row(1, 2, -1, -3, 0, 0)
+    both = lovasz_hinge_loss(torch.cat([logits.detach(), met]), mask.expand(2, -1, -1, -1), valid.expand(2, -1, -1, -1))
+    assert both.item() == pytest.approx(1 / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("logit", "loss"), [(-1.0, 0.0), (0.0, 1.0), (1.0, 2.0)])
+def test_lovasz_hinge_of_an_empty_mask_is_that_of_its_worst_pixel(logit, loss):
+    empty = torch.zeros(1, 1, 2, 2)
+    logits = torch.full_like(empty, -2)
+    logits[0, 0, 1, 1] = logit
+    assert lovasz_hinge_loss(logits, empty.bool(), empty + 1).item() == pytest.approx(loss, abs=1e-6)
 
 
 def test_the_sum_is_one_to_one():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from reportseg.config import parse_config
+from reportseg.data.cache import FilmCache
 from reportseg.data.loader import Steps, batches
 from reportseg.data.negatives import about, check_negatives, opposite, opposites, prompts, tells_all
 from reportseg.data.synthetic import phantom
@@ -195,7 +195,7 @@ def steps(texts, masks, *, negatives=0.5, images=400, seed=0, flip=False, **data
         "model": {"name": "tgcnet", "preset": "tiny"},
     }
     samples = [sample(text, id=f"f{i}", image=Path(f"f{i}")) for i, text in enumerate(texts)]
-    films = SimpleNamespace(images_NCHW=np.full((len(texts), 1, 16, 16), 90, np.uint8), masks_NHW=np.stack(masks).astype(np.uint8))
+    films = FilmCache(np.full((len(texts), 1, 16, 16), 90, np.uint8), np.stack(masks).astype(np.uint8))
     return Steps(samples, films, parse_config(values, "t"))
 
 

@@ -364,6 +364,7 @@ def predict(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Image files, all asked the same --text.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="What to look for.")] = None,
     jobs: Annotated[Path | None, typer.Option("--jobs", metavar="CSV", help="A manifest without masks: columns image and text.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="With --jobs: only the rows of this split.")] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="A report; one mask for each finding that it affirms or doubts.")
     ] = None,
@@ -386,12 +387,13 @@ def predict(
     from .errors import InputError
     from .predict import Segmenter, jobs_from, jobs_from_report, load_report, predict_files
 
-    if bool(images) == (jobs is not None) or (text, report, jobs).count(None) != 2:
+    if bool(images) == (jobs is not None) or (text, report, jobs).count(None) != 2 or (split and jobs is None):
         raise InputError("what to predict is not clear", "", "Name images and --text or --report, or --jobs alone.", "usage")
     told = "" if report is None else load_report(report)
     cases = [] if report else jobs_from(images or [], text or "")
     if jobs is not None:
-        cases = list(read_manifest(jobs, need_masks=False).samples)
+        dataset = read_manifest(jobs, need_masks=False)
+        cases = list(dataset.split(split) if split else dataset.samples)
     segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()))
     cases, reports = jobs_from_report(segmenter, images or [], told) if report else (cases, [])
     with progress(quiet, "predict") as show:

@@ -52,6 +52,12 @@ class DataConfig(Section):
         lt=1,
         description="share of the films whose text names sides that are asked for the other side, where nothing is, or for one of two",
     )
+    teacher: str | None = Field(
+        default=None,
+        description="folder with a teacher's answers to the training films, as `predict` writes it: the target of a film is then a mean of "
+        "its mask and of the teacher's probabilities",
+    )
+    teacher_weight: float = Field(default=0.5, gt=0, le=1, description="share of the teacher in that mean")
     limit: int | None = Field(default=None, ge=1, description="use only the first films of the split, for a trial")
     augment: Augment | None = Augment()
 
@@ -81,6 +87,7 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    lovasz: float = Field(default=0, ge=0, le=1, description="share of the steps, the last ones, that add the Lovasz hinge to the loss")
     ema: float = Field(default=0.998, ge=0, lt=1, description="decay of the weight average; its horizon is kept under 10 % of the run")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     init: str | None = Field(default=None, description="a bundle to start from")

@@ -6,6 +6,7 @@ it up. All are (B, 1, H, W). Computed in fp32 whatever the model ran in.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +28,22 @@ def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def dice_bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Soft Dice and binary cross-entropy, 1:1."""
     return soft_dice_loss(logits, target, valid) + bce_loss(logits, target, valid)
+
+
+def lovasz_hinge_loss(logits: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    """The Lovasz extension of the Jaccard loss on the hinge of each image's valid pixels (Berman et al. 2018), mean over images; from 0.
+
+    `mask` is True inside. Where all hinges are met it is 0; where each is met or is 1 it is the Jaccard loss of the pixels that miss it.
+    """
+    inside, valid = mask.flatten(1), valid.flatten(1) > 0
+    hinge = (1 - logits.float().flatten(1) * torch.where(inside, 1.0, -1.0)).relu() * valid
+    hinge, order = hinge.sort(dim=1, descending=True)
+    inside = (inside & valid).gather(1, order).float()
+    total = inside.sum(1, keepdim=True)
+    # Jaccard loss of the k worst pixels taken as errors; what the k-th adds is its weight.
+    loss = 1 - (total - inside.cumsum(1)) / (total + (1 - inside).cumsum(1)).clamp(min=1)
+    steps = torch.cat([loss[:, :1], loss[:, 1:] - loss[:, :-1]], dim=1)
+    return (hinge * steps).sum(1).mean()
 
 
 def area_average(mask_B1HW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -152,8 +152,8 @@ def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def environment(config: RunConfig, prepared: Prepared, device: torch.device) -> EnvFile:
-    """env.json of the run."""
+def environment(config: RunConfig, prepared: Prepared, device: torch.device, teacher: Sequence[str] = ()) -> EnvFile:
+    """env.json of the run; `teacher` are the hashes of its bundles."""
     return EnvFile(
         commit=_commit(),
         versions={
@@ -166,6 +166,7 @@ def environment(config: RunConfig, prepared: Prepared, device: torch.device) -> 
         seed=config.seed,
         split_sha256=split_sha256(sample.id for sample in prepared.train),
         dev_ids=sorted(sample.id for sample in prepared.dev),
+        teacher=list(teacher),
     )
 
 
@@ -173,6 +174,7 @@ def without_paths(config: RunConfig) -> dict[str, Any]:
     """The configuration for a bundle: a path tells about the user's disk and is of no use elsewhere."""
     values = config.model_dump(mode="json")
     values["data"]["manifest"] = None
+    values["data"]["teacher"] = None
     values["train"]["init"] = None
     return values
 

@@ -128,6 +128,7 @@ class TrainingFile(File):
     device: str = Field(default="cpu", description="Device type: cpu, cuda, mps.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass.")
     truncated: bool = Field(default=False, description="Whether the safety stop cut the schedule short.")
+    teacher: list[Sha256] = Field(default=[], description="Hashes of the bundles whose answers softened the masks.")
     config: dict[str, Any] = Field(default={}, description="The resolved run configuration, without paths.")
     dev: dict[str, float | None] = Field(default={}, description="Scores of the finished model on dev.")
     curves: dict[str, Curve] = Field(default={}, description="Name to [images seen, value], at most 200 points each.")
@@ -147,6 +148,7 @@ class EnvFile(File):
     seed: int = Field(description="Seed of the run.")
     split_sha256: Sha256 = Field(description="sha256 of the sorted ids trained on, joined by newlines.")
     dev_ids: list[str] = Field(description="Ids held out of training for everything that is fitted or selected.")
+    teacher: list[Sha256] = Field(default=[], description="Hashes of the bundles whose answers soften the masks.")
 
 
 # ---- metrics.json

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -31,9 +31,11 @@ from .engines import Precision, TorchEngine, autocast, pick_device
 from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
+from .losses import lovasz_hinge_loss
 from .models import bank_of, build, check, make_tokenizer, model_config, resolve
 from .runs import LOCK, Prepared, alone, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
+from .teacher import read_teacher
 
 CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -125,11 +127,12 @@ class Run:
         from accelerate import Accelerator
 
         config, prepared = self.config, self.prepared
-        env = environment(config, prepared, self.device)
-        self._check_films(env)
         side = max(size for _, size in config.data.sizes())
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         check_negatives(prepared.train, self.films.masks_NHW, config.data.negatives)
+        self.learnt, self.teacher = self._targets()
+        env = environment(config, prepared, self.device, self.teacher)
+        self._check_films(env)
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
         base = self.parent.config.base if self.parent is not None else None
@@ -160,10 +163,21 @@ class Run:
         if not (self.folder / ENV).exists():
             return
         before = read_json(self.folder / ENV, EnvFile)
+        where = str(self.config.data.manifest)
+        fix = "Restore the manifest, or begin anew with another -o."
         if (before.split_sha256, before.dev_ids) != (now.split_sha256, now.dev_ids):
-            where = str(self.config.data.manifest)
-            fix = "Restore the manifest, or begin anew with another -o."
             raise InputError("these are not the films that the run was started with", where, fix, "config")
+        if before.teacher != now.teacher:
+            raise InputError("this is not the teacher that the run was started with", str(self.config.data.teacher), fix, "config")
+
+    def _targets(self) -> tuple[FilmCache, list[str]]:
+        """The films that are trained on, their masks softened by a teacher where there is one, and the hashes of its bundles."""
+        data, train = self.config.data, self.prepared.train
+        films = FilmCache(self.films.images_NCHW[: len(train)], self.films.masks_NHW[: len(train)])
+        if data.teacher is None:
+            return films, []
+        targets, bundles = read_teacher(data.teacher, train, films.masks_NHW, data.teacher_weight, self.prepared.constant)
+        return replace(films, targets_NHW=targets), bundles
 
     def _words(self) -> tuple[str | None, Bank | None]:
         """Tokenizer and knowledge: those of the parent bundle, else the text tower's own tokenizer or one of the sentences and the bank."""
@@ -273,8 +287,7 @@ class Run:
                 saved = time.monotonic()
 
     def _micro_batches(self, config: RunConfig, start: int) -> Iterator[Batch]:
-        films = FilmCache(self.films.images_NCHW[: len(self.prepared.train)], self.films.masks_NHW[: len(self.prepared.train)])
-        return batches(Steps(self.prepared.train, films, config), start, self.device, config.train.workers)
+        return batches(Steps(self.prepared.train, self.learnt, config), start, self.device, config.train.workers)
 
     def _step(self, group: Sequence[Batch], rate: float) -> tuple[dict[str, float], float]:
         """One optimiser step over `group`; the loss terms and the gradient's norm before clipping."""
@@ -283,12 +296,16 @@ class Run:
         images = sum(len(batch.ids) for batch in group)
         terms: dict[str, float] = {"total": 0.0}
         for batch in group:
+            target_B1HW, valid_B1HW = batch.mask_B1HW if batch.target_B1HW is None else batch.target_B1HW, batch.valid_BHW[:, None]
             with autocast(self.device, self.precision):
-                output = self.model(batch.image_B3HW, batch.texts, batch.mask_B1HW, batch.valid_BHW[:, None])
+                output = self.model(batch.image_B3HW, batch.texts, target_B1HW, valid_B1HW)
+            losses = dict(output.losses)
+            if self.model.progress >= 1 - self.config.train.lovasz:
+                losses["lovasz"] = lovasz_hinge_loss(output.logits_B1HW, batch.mask_B1HW, valid_B1HW)
             share = len(batch.ids) / images
-            loss = share * torch.stack(list(output.losses.values())).sum()
+            loss = share * torch.stack(list(losses.values())).sum()
             self.accelerator.backward(loss)
-            for name, value in output.losses.items():
+            for name, value in losses.items():
                 terms[name] = terms.get(name, 0.0) + share * float(value.detach())
             for name, value in output.figures.items():
                 self.figures.setdefault(name, []).append(float(value))
@@ -384,6 +401,7 @@ class Run:
             device=self.device.type,
             precision=self.precision,
             truncated=self.state.truncated,
+            teacher=self.teacher,
             config=without_paths(config),
             dev=scores,
             curves=curves(self.state.log),
@@ -435,7 +453,7 @@ def _stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunC
     where the films lie by now.
     """
     stored = resolve(load_config(folder / CONFIG))
-    free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest"}}
+    free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest", "teacher"}}
     differs = []
     for section in ("data", "model", "train", "eval"):
         one, two = config.model_dump(mode="json")[section], stored.model_dump(mode="json")[section]
@@ -443,4 +461,6 @@ def _stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunC
     if differs or config.seed != stored.seed:
         keys = ", ".join(differs or ["seed"])
         raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config")
-    return _with(stored, "data", manifest=config.data.manifest) if manifest else stored
+    moved = {"manifest": config.data.manifest} if manifest else {}
+    moved |= {"teacher": config.data.teacher} if config.data.teacher else {}
+    return _with(stored, "data", **moved)

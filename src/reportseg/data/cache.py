@@ -40,10 +40,14 @@ _ALL = "`reportseg data verify` lists all such rows."
 
 @dataclass(frozen=True)
 class FilmCache:
-    """images (N, C, size, size) uint8 with C 1 (all gray) or 3, masks (N, size, size) uint8 in {0, 1}; row i is sample i."""
+    """images (N, C, size, size) uint8 with C 1 (all gray) or 3, masks (N, size, size) uint8 in {0, 1}; row i is sample i.
+
+    targets (N, size, size) uint8, 255 for certain, are what is learnt where a teacher softens the masks.
+    """
 
     images_NCHW: NDArray[np.uint8]
     masks_NHW: NDArray[np.uint8]
+    targets_NHW: NDArray[np.uint8] | None = None
 
 
 def open_cache(samples: Sequence[Sample], size: int, progress: Callable[[int, int], None] | None = None) -> FilmCache:

@@ -16,26 +16,34 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import RunConfig
 from ..text import CONSTANT, can_swap, swap_sides
 from ..types import Image, Sample
-from .negatives import prompts, tells_all
-from .transforms import Params, augment, draw, generator
+from .negatives import Prompt, prompts, tells_all
+from .transforms import Params, augment, draw, generator, warp
 
 ORDER, FILM, NEGATIVE = 1, 2, 3  # names of the random streams
 
 
 @dataclass(frozen=True)
 class Batch:
-    """image_B3HW float32 in [0, 1], not normalised; mask_B1HW bool; valid_BHW True where a pixel belongs to the film."""
+    """image_B3HW float32 in [0, 1], not normalised; mask_B1HW bool; valid_BHW True where a pixel belongs to the film.
+
+    target_B1HW float32 in [0, 1] is what is learnt in place of the mask where there is a teacher.
+    """
 
     image_B3HW: Tensor
     mask_B1HW: Tensor
     texts: list[str]
     ids: list[str]
     valid_BHW: Tensor
+    target_B1HW: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on that device; texts and ids stay."""
         return replace(
-            self, image_B3HW=self.image_B3HW.to(device), mask_B1HW=self.mask_B1HW.to(device), valid_BHW=self.valid_BHW.to(device)
+            self,
+            image_B3HW=self.image_B3HW.to(device),
+            mask_B1HW=self.mask_B1HW.to(device),
+            valid_BHW=self.valid_BHW.to(device),
+            target_B1HW=None if self.target_B1HW is None else self.target_B1HW.to(device),
         )
 
 
@@ -49,12 +57,16 @@ class RawBatch:
     ids: list[str]
     params: list[Params]
     size: int
+    target_B1HW: Tensor | None = None
 
     def finish(self, device: torch.device) -> Batch:
         """The batch on the device, augmented there by the drawn numbers: image in [0, 1], gray repeated to three channels."""
         image = self.image_BCHW.to(device).float() / 255
         image, mask, valid = augment(image, self.mask_B1HW.to(device), self.params, self.size)
-        return Batch(image.expand(-1, 3, -1, -1), mask, self.texts, self.ids, valid[:, 0])
+        target = None
+        if self.target_B1HW is not None:
+            target = warp(self.target_B1HW.to(device).float() / 255, self.params, self.size) * valid
+        return Batch(image.expand(-1, 3, -1, -1), mask, self.texts, self.ids, valid[:, 0], target)
 
 
 class Films(Protocol):
@@ -68,6 +80,11 @@ class Films(Protocol):
     @property
     def masks_NHW(self) -> NDArray[np.uint8]:
         """Their masks, 0 or 1."""
+        ...
+
+    @property
+    def targets_NHW(self) -> NDArray[np.uint8] | None:
+        """What is learnt in place of the masks where there is a teacher, 0 to 255."""
         ...
 
 
@@ -92,6 +109,7 @@ class Steps(Dataset[RawBatch]):
         data, rows = self.config.data, self.rows(k)
         params, texts = [], []
         masks_BHW = np.ascontiguousarray(self.films.masks_NHW[rows]).astype(bool)
+        targets_BHW = None if self.films.targets_NHW is None else np.ascontiguousarray(self.films.targets_NHW[rows])
         for index, row in enumerate(rows):
             sample, rng = self.samples[row], generator(self.config.seed, FILM, k, index)
             dropped = rng.random() < data.text_dropout
@@ -102,24 +120,28 @@ class Steps(Dataset[RawBatch]):
             elif dropped:
                 texts.append("")
             else:
-                text, masks_BHW[index] = self._asked(k, index, row, masks_BHW[index])
+                other = self._other(k, index, row, masks_BHW[index])
+                text = sample.text if other is None else other.text
                 texts.append(swap_sides(text) if one.flip else text)
+                if other is not None:
+                    masks_BHW[index] = other.mask_HW
+                    if targets_BHW is not None:  # the teacher was asked the film's own sentence
+                        targets_BHW[index] = 255 * other.mask_HW
         image = torch.from_numpy(np.ascontiguousarray(self.films.images_NCHW[rows]))
         mask = torch.from_numpy(masks_BHW)[:, None]
-        return RawBatch(image, mask, texts, [self.samples[r].id for r in rows], params, self.config.size_at(k * self.config.train.batch))
+        ids, size = [self.samples[r].id for r in rows], self.config.size_at(k * self.config.train.batch)
+        target = None if targets_BHW is None else torch.from_numpy(targets_BHW)[:, None]
+        return RawBatch(image, mask, texts, ids, params, size, target)
 
-    def _asked(self, k: int, index: int, row: int, mask_HW: NDArray[np.bool_]) -> tuple[str, NDArray[np.bool_]]:
-        """The film's own sentence and mask, or, for the share `negatives`, one of the other prompts that it allows.
+    def _other(self, k: int, index: int, row: int, mask_HW: NDArray[np.bool_]) -> Prompt | None:
+        """For the share `negatives` of the films one of the other prompts that the film allows, else None: its own sentence.
 
         From a stream of its own, so that with and without negatives a run sees the same films turned the same way.
         """
         sample, share = self.samples[row], self.config.data.negatives
         chance, which = generator(self.config.seed, NEGATIVE, k, index).random(2) if share else (1.0, 0.0)
         others = prompts(sample, mask_HW) if chance < share and self.tells_all[row] else []
-        if not others:
-            return sample.text, mask_HW
-        chosen = others[int(which * len(others))]
-        return chosen.text, chosen.mask_HW
+        return others[int(which * len(others))] if others else None
 
 
 def batches(steps: Steps, start: int, device: torch.device, workers: int = 0) -> Iterator[Batch]:

@@ -113,7 +113,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask_BL: Tensor | None = N
     scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(3).to(value.dtype) @ value
+    mixed: Tensor = scores.softmax(3).to(value.dtype) @ value
+    return mixed
 
 
 class CrossAttention(nn.Module):

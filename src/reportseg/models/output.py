@@ -84,7 +84,7 @@ class SegmentationModel(nn.Module):
         return []
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, 1, H, W)."""
+        """One film, one sentence each; losses only with `mask` (B, 1, H, W) in [0, 1], over the pixels of `valid` (B, 1, H, W)."""
         model: Any = self
         output: ModelOutput = model.decode(model.encode_image(image_B3HW), model.encode_text(texts), mask, valid)
         return output
@@ -104,8 +104,8 @@ def answer(
     valid_B1HW: Tensor | None,
     presence_B: Tensor | None = None,
 ) -> ModelOutput:
-    """The answer of a model: logits brought to the size of the padded image and cut to `size`. With a mask, their loss, soft Dice and
-    binary cross-entropy over the pixels of `valid`, and that of the presence.
+    """The answer of a model: logits brought to the size of the padded image and cut to `size`. With a mask, which a teacher may have
+    softened, their loss, soft Dice and binary cross-entropy over the pixels of `valid`, and that of the presence.
     """
     logits = resize(logits_B1hw.float(), padded)[..., : size[0], : size[1]]
     losses = {}
@@ -113,6 +113,6 @@ def answer(
         valid = torch.ones_like(logits) if valid_B1HW is None else valid_B1HW.float()
         losses["mask"] = dice_bce_loss(logits, mask_B1HW, valid)
         if presence_B is not None:
-            there_B = mask_B1HW.flatten(1).any(1).float()
+            there_B = (mask_B1HW >= 0.5).flatten(1).any(1).float()
             losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(presence_B, there_B)
     return ModelOutput(logits, presence_B, losses=losses)
