@@ -352,6 +352,9 @@ def test_patients_of_the_training_split_are_a_warning_in_metrics_and_report(pain
     assert "1, with 2 of the 4 cases" in warning
     assert warning in (tmp_path / "eval" / "report.html").read_text()
     assert (metrics.n_patients, metrics.ci.clusters, metrics.ci.without_patient) == (2, 3, 1)
+    strange = painter_in(tmp_path / "strange", trained_on=[TrainedOn(name="elsewhere", licence="", split_sha256="a" * 64)])
+    warnings = run(strange, tmp_path / "data", tmp_path / "eval2").warnings
+    assert not [w for w in warnings if w.startswith("Patients shared")]  # it never saw the training split of this data set
 
 
 def test_scores_on_the_training_split_say_so_and_no_others(data, tmp_path):
