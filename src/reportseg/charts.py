@@ -1,6 +1,6 @@
 """The plots of a report as inline SVG: no font, script or file from elsewhere. Colours are CSS classes, so the page's theme decides.
 
-Every plot is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers (`title`).
+Every plot but the ladder is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers (`title`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .page import Child, Html, el, join, minus
 
 WIDTH = 420
+LADDER = 680  # the width of a ladder, which has its page's width to itself
 ECE_BINS = 15
 Row = tuple[str, float, float | None, float | None]  # label, value, lower, upper
 
@@ -57,14 +58,19 @@ def tick_label(value: float, step: float) -> str:
     return minus(f"{value:.{min(decimals, 6)}f}") if abs(value) > step / 1e3 else "0"
 
 
-def interval_plot(rows: Sequence[Row], title: str, *, differences: bool = False) -> Html:
-    """One line of text per row, its interval drawn below on a common axis; `differences` adds the line at zero and signs."""
+def interval_plot(rows: Sequence[Row], title: str, *, differences: bool = False, mark: float | None = None) -> Html:
+    """One line of text per row, its interval drawn below on a common axis; `differences` adds the line at zero and signs, `mark` shades
+    what lies between 0 and it.
+    """
     values = [v for _, value, lo, hi in rows for v in (value, lo, hi) if v is not None] + ([0.0] if differences else [])
+    values += [mark] if mark is not None else []
     low, high = min(values), max(values)
     pad = max(0.08 * (high - low), 0.005)
     bottom = 44.0 * len(rows) + 2
     frame = Frame(low - pad, high + pad, 0, 1, left=12, right=WIDTH - 12, top=2, bottom=bottom)
     parts: list[Child] = [_x_axis(frame, 5)]
+    if mark is not None:
+        parts.append(el("rect", class_="band", x=frame.x(0), y=frame.top, width=frame.x(mark) - frame.x(0), height=bottom - frame.top))
     for i, (label, value, lo, hi) in enumerate(rows):
         y = 44.0 * i + 18
         shown = f"{value:+.3f}" if differences else f"{value:.3f}"
@@ -100,6 +106,50 @@ def bar_plot(rows: Sequence[tuple[str, float]], title: str) -> Html:
     if len(rows) > 1:
         parts.append(el("line", class_="zero", x1=first, x2=first, y1=28, y2=frame.bottom - 4))
     return _svg(title, frame.bottom, *parts)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A row of `ladder_plot`. `own` is what `value` is measured against on the same cases; `style` a colour class."""
+
+    label: str
+    under: str
+    value: float
+    own: float
+    style: str
+
+
+def ladder_plot(rungs: Sequence[Rung], title: str, line: tuple[str, float] | None = None) -> Html:
+    """Bars of 0..1, two lines of label each; what is missing to `own` is shaded up to a tick. `line` names a value for all of them."""
+    top = 26.0 if line else 4.0
+    frame = Frame(0, 1, 0, 1, left=206, right=LADDER - 128, top=top, bottom=top + 42 * len(rungs))
+    parts: list[Child] = []
+    for i, rung in enumerate(rungs):
+        y, end, own = top + 42.0 * i + 7, frame.x(rung.value), frame.x(rung.own)
+        difference = rung.value - rung.own
+        loss = minus(f"{difference:+.3f}") if abs(difference) >= 0.0005 else ""
+        parts += [
+            el("text", _short(rung.label, 30), el("title", rung.label), class_="strong", x=frame.left - 12, y=y + 11, text_anchor="end"),
+            el("text", _short(rung.under, 38), el("title", rung.under), class_="tick", x=frame.left - 12, y=y + 25, text_anchor="end"),
+            el("rect", class_="track", x=frame.left, y=y, width=frame.right - frame.left, height=26.0),
+            el("rect", class_=f"bar {rung.style}", x=frame.left, y=y, width=max(end - frame.left, 1.0), height=26.0),
+        ]
+        if loss:
+            lost = difference < 0
+            parts.append(
+                el("rect", class_=f"gap {'c2' if lost else 'c1'}", x=min(end, own), y=y, width=max(abs(own - end), 0.5), height=26.0)
+            )
+            parts.append(el("line", class_="axis", x1=own, x2=own, y1=y - 2, y2=y + 28))
+        parts.append(el("text", f"{rung.value:.3f}", class_="strong", x=frame.right + 12, y=y + 17))
+        parts.append(el("text", loss, class_="tick", x=LADDER - 8, y=y + 17, text_anchor="end"))
+    if line is not None:
+        x = frame.x(line[1])
+        left = x > (frame.left + frame.right) / 2
+        parts += [
+            el("line", class_="zero", x1=x, x2=x, y1=8, y2=frame.bottom),
+            el("text", line[0], x=x + (-7 if left else 7), y=16, text_anchor="end" if left else "start"),
+        ]
+    return _svg(title, frame.bottom + 2, *parts, width=LADDER)
 
 
 def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Html:
@@ -176,8 +226,8 @@ def reliability(bins: Sequence[tuple[float, float, int]], title: str) -> Html:
 # ---------------------------------------------------------------- parts
 
 
-def _svg(title: str, height: float, *parts: Child) -> Html:
-    return el("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=title)
+def _svg(title: str, height: float, *parts: Child, width: int = WIDTH) -> Html:
+    return el("svg", *parts, viewBox=f"0 0 {width} {height:.0f}", role="img", aria_label=title)
 
 
 def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Html:

@@ -19,7 +19,7 @@ os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")  # before anyt
 # Threads that wait by spinning stand in each other's way: beside one other busy program a training step takes twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-RESUMES = ("train", "predict")  # commands that have --resume
+RESUMES = ("train", "predict", "study")  # commands that have --resume
 
 
 class Commands(TyperGroup):
@@ -574,3 +574,6 @@ def knowledge_build(
     print_built(built, as_json, quiet)
     if built.failed:
         raise typer.Exit(3)
+
+
+from . import cli_study  # noqa: E402, F401 - the commands of `reportseg study`; it needs what stands above

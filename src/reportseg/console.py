@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .knowledge.build import Built
     from .knowledge.check import Finding
     from .predict import PredictReport
-    from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores
+    from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores, StudyFile
 
 PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
@@ -143,6 +143,20 @@ def print_comparison(comparison: Comparison) -> None:
             cells += [difference.ljust(27), p.ljust(9), f"{arm.win}/{arm.tie}/{arm.loss}"]
         print("".join([name.ljust(width), *cells]).rstrip())
     print(f"* the reference, † reads no text; {comparison.n_cases} cases of the split {_printable(comparison.split)}")
+
+
+def print_study(study: StudyFile, lines: Sequence[str], page: Path, as_json: bool, quiet: bool) -> None:
+    """A study as JSON, or one line for each thing that it sets side by side, and where its page lies; warnings on stderr."""
+    if as_json:
+        from .schemas import to_json
+
+        print(to_json(study), end="")
+        return
+    for warning in () if quiet else study.warnings:
+        print_line(f"warning: {warning}")
+    for line in lines:
+        print(_printable(line))
+    print(f"report: {page}")
 
 
 def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:

@@ -156,9 +156,9 @@ def table(heads: Sequence[str], rows: Iterable[Html], label: str, *, text: Colle
     return el("div", body, class_="scroll tall" if sorted_by else "scroll", role="region", tabindex="0", aria_label=label)
 
 
-def figure(title: str, says: Child, plot: Html, legend: Html | None = None) -> Html:
-    """A plot with its title, one line on how to read it, and a key where it has several series."""
-    return el("figure", el("figcaption", el("strong", title), says), legend, plot, class_="chart")
+def figure(title: str, says: Child, plot: Html, legend: Html | None = None, *, wide: bool = False) -> Html:
+    """A plot with its title, one line on how to read it, and a key where it has several series; `wide`: as wide as the page."""
+    return el("figure", el("figcaption", el("strong", title), says), legend, plot, class_="chart wide" if wide else "chart")
 
 
 def side_by_side(figures: Sequence[Html]) -> Html | None:

@@ -1,0 +1,65 @@
+"""The films of a study: one data set, the split that is scored, and manifests of the study's own where its films are drawn apart.
+
+`dev` as the split to score is a tenth of the training films, whole patients, that no run of the study sees: each run then draws its own dev
+from what is left, so that nothing is chosen on the films that the answer comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import RunConfig
+from ..data.manifest import MANIFEST, Dataset, read_manifest, read_table, write_manifest
+from ..data.splits import draw_dev, split_sha256
+from ..errors import InputError
+from ..types import Sample
+
+DEV = "dev"
+LEFT_OUT = "left-out"  # the split of films that a run must not see
+
+
+@dataclass(frozen=True)
+class Films:
+    """`train` may be trained on, `scored` is scored. `split_of`: the split of films that the study moves, by id."""
+
+    dataset: Dataset
+    train: list[Sample]
+    scored: list[Sample]
+    split_of: Mapping[str, str]
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """For the plan: who is trained on and who is scored."""
+        return {"train": split_sha256(s.id for s in self.train), "scored": split_sha256(s.id for s in self.scored)}
+
+
+def read_films(config: RunConfig, manifest: str | Path | None, split: str) -> Films:
+    """The one data set of a study. InputError: no_manifest, one_manifest (several), limit, those of read_manifest, empty_split."""
+    named = manifest if manifest is not None else config.data.manifest
+    if not named:
+        raise InputError("no data was given", "data.manifest", "Give --data with a manifest or its folder.", "no_manifest")
+    if isinstance(named, list):
+        raise InputError("a study takes one data set", "data.manifest", "Name one of them with --data.", "one_manifest")
+    if config.data.train == split:
+        fix = f"Score another split; {DEV} is a tenth of it that the study does not train on."
+        raise InputError(f"the films of the split {split!r} are those that are trained on", "--split", fix, "split")
+    dataset = read_manifest(named, text_column=config.data.text_column)
+    train = dataset.split(config.data.train)[: config.data.limit]
+    if split != DEV or any(sample.split == DEV for sample in dataset.samples):
+        return Films(dataset, train, dataset.split(split), {})
+    held = set(draw_dev(train, dataset.name))
+    return Films(dataset, [s for s in train if s.id not in held], [s for s in train if s.id in held], dict.fromkeys(held, DEV))
+
+
+def own_manifest(films: Films, folder: Path, split_of: Mapping[str, str]) -> Path:
+    """The study's manifest with other splits for the ids in `split_of`; the films stay where they are. The data set's own where none moves."""
+    dataset = films.dataset
+    if not split_of:
+        return dataset.path
+    rows = []
+    for row, sample in zip(read_table(dataset.path, ("image", "mask")), dataset.samples, strict=True):
+        rows.append({**row, "id": sample.id, "split": split_of.get(sample.id, sample.split)})
+    write_manifest(folder, rows, dataset.info.model_copy(update={"root": str(dataset.root.resolve())}))
+    return folder / MANIFEST

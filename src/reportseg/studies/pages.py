@@ -1,0 +1,86 @@
+"""What the pages of the studies share: the head, the warnings, how a row begins, and how a score is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..page import Child, Html, cell, el, facts, interval, join, minus, number
+from ..report_numbers import NAMES
+from ..schemas import ComparedRun, Difference, Interval
+from ..types import INTENDED_USE
+
+DICE = ("dice_pooled", "dice_mean")
+SHOWN = ("dice_pooled", "dice_mean", "iou_pooled", "iou_mean", "nsd")
+
+
+def header(title: str, answer: Child, pairs: Iterable[tuple[str, Child]], command: str) -> Html:
+    """Title, the answer in a sentence, what it is about, the command, what it may be used for."""
+    return el(
+        "header",
+        el("h1", el("bdi", title)),
+        el("p", answer, class_="answer") if answer else None,
+        facts(pairs),
+        el("pre", el("code", command), tabindex="0", role="region", aria_label="The command that made this page") if command else None,
+        el("p", INTENDED_USE, class_="use"),
+    )
+
+
+def warnings(items: Sequence[str]) -> Html | None:
+    """What a reader must know; None where there is nothing."""
+    return el("ul", *(el("li", item) for item in items), class_="warnings") if items else None
+
+
+def row_head(name: str, under: str = "") -> Html:
+    """The first cell of a row."""
+    return el("th", el("bdi", name), el("span", under, class_="under") if under else None, scope="row", class_="method")
+
+
+def score_cell(value: float | None, pair: Interval | None = None) -> Html:
+    """A score and its interval."""
+    return cell(number(value), None if pair is None else interval(pair))
+
+
+def difference_cell(difference: Difference | None) -> Html:
+    """A difference with its sign and interval; empty where there is none."""
+    return cell() if difference is None else cell(minus(f"{difference[0]:+.4f}"), interval(difference[1:]))
+
+
+def points(difference: Difference) -> str:
+    """A difference for people: in points of a hundred, with its interval."""
+    value, low, high = (100 * part for part in difference)
+    return minus(f"{value:+.1f} points [{low:.1f}, {high:.1f}]")
+
+
+def seed_rows(name: str, runs: Sequence[ComparedRun], *more: Sequence[Html]) -> list[Html]:
+    """A row for each seed, with its scores and the cells of each column in `more`."""
+    rows = []
+    for i, run in enumerate(runs):
+        values = (score_cell(run.scores.get(score)) for score in SHOWN)
+        rows.append(el("tr", row_head(name), cell(str(run.seed)), *(column[i] for column in more), *values))
+    return rows
+
+
+def bullets(items: Sequence[Child]) -> Html:
+    """Sentences on how the numbers were made."""
+    return el("ul", *(el("li", item) for item in items))
+
+
+def score_heads() -> list[str]:
+    """Heads of the columns of `SHOWN`."""
+    return [NAMES[score] for score in SHOWN]
+
+
+def hashes(pairs: Iterable[tuple[str, str]]) -> Html:
+    """Names and their sha256, whole."""
+    return el("dl", *(el("div", el("dt", name), el("dd", el("code", sha))) for name, sha in pairs), class_="hashes")
+
+
+def bold(text: str) -> Html:
+    """A name within a sentence."""
+    return el("strong", el("bdi", text))
+
+
+__all__ = [
+    "DICE", "SHOWN", "bold", "bullets", "difference_cell", "hashes", "header", "join", "points", "row_head", "score_cell", "score_heads",
+    "seed_rows", "warnings",
+]  # fmt: skip

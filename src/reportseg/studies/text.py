@@ -1,0 +1,175 @@
+"""`reportseg study text`: what the sentences bought, and which part of them.
+
+One bundle answers the same films under their own sentences, under none, under those of other films, with the sides exchanged, and under
+every further column of the manifest, such as a paraphrase or a shorter prompt. What the text bought is told by the twin, which was trained
+with one constant sentence; all others tell what this model does with a sentence that it reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..bundle import TRAINING, load_bundle, reads_text
+from ..compare import Run, read_runs
+from ..data.manifest import Dataset, read_manifest
+from ..errors import InputError
+from ..evaluate import CONTROLS, METRICS, evaluate
+from ..limits import safe_id
+from ..runs import alone
+from ..scoring import hash_cases
+from ..schemas import COMPARED, ControlScores, Metrics, StudyPlan, TextRow, TextStudy, TrainingFile, read_json, write_json
+from ..stats import N_BOOT, paired_bootstrap
+from ..text import normalise
+from .plan import Progress, begin, check_metric, no_repeats, now, remark, told
+from .text_page import write_page
+from .training import scored_fields
+
+FILE, PAGE = "text.json", "text.html"
+ORIGINAL = "original"
+
+
+def text(
+    bundle: str | os.PathLike[str],
+    manifest: str | Path,
+    *,
+    out: str | Path,
+    split: str = "val",
+    columns: Sequence[str] = (),
+    twin: str | Path | None = None,
+    metric: str = "dice_mean",
+    resume: bool = False,
+    n_boot: int = N_BOOT,
+    command: str = "",
+    progress: Progress | None = None,
+) -> TextStudy:
+    """Scores `bundle` under the sentences of its own column, the controls, and `columns`; `twin` is the evaluation folder of the twin.
+
+    Writes plan.json, eval/, text.html and text.json into `out`. InputError before anything is scored: no_text (a bundle that reads none),
+    metric, twice, exists, plan, in_use, those of the bundle, of the manifest under each column and of the twin.
+    """
+    folder = Path(out)
+    check_metric(metric)
+    no_repeats(columns, "--text-columns")
+    loaded = load_bundle(bundle)
+    training = read_json(loaded.path / TRAINING, TrainingFile)
+    if not reads_text(loaded.model, training):
+        fix = "Name the bundle that reads, and this one's evaluation with --twin."
+        raise InputError("this bundle reads no text", str(bundle), fix, "no_text")
+    column = _column(training)
+    if column in columns:
+        raise InputError(f"the column {column!r} is the original", "--text-columns", "Leave it out.", "twice")
+    datasets = {name: read_manifest(manifest, text_column=name) for name in (column, *columns)}
+    films = datasets[column].split(split)
+    other = None if twin is None else read_json(Path(twin) / METRICS, Metrics)
+    if other is not None and other.text != "constant":
+        fix = "Train it with -s data.text=constant, and evaluate it on this split."
+        raise InputError("this is not the evaluation of a text-free twin", str(twin), fix, "twin")
+    digest = hash_cases(films)
+    if other is not None and other.cases_sha256 != digest:
+        fix = "Evaluate it on the same split of the same manifest."
+        raise InputError(
+            f"the twin was evaluated on other cases ({other.n_cases} of the split {other.split!r})", str(twin), fix, "cases_differ"
+        )
+    bundles = [loaded.sha256, *([other.bundle_sha256] if other is not None and other.bundle_sha256 else [])]
+    plan = StudyPlan(
+        kind="text", command=command, written=now(), metric=metric, arms=[column, *columns], split=split, bundles=bundles,
+        films={"scored": digest},
+    )  # fmt: skip
+    begin(folder, plan, resume)
+    places = {name: folder / "eval" / safe_id(f"{i}-{name}") for i, name in enumerate(datasets)}
+    with alone(folder):
+        for name, place in places.items():
+            if (place / METRICS).exists():
+                continue
+            remark(progress, f"column {name}")
+            evaluate(
+                bundle, manifest, split=split, text_column=name, controls=CONTROLS if name == column else (), twin=twin, out=place,
+                images=False, n_boot=n_boot, command=command, progress=told(progress, "scoring"),
+            )  # fmt: skip
+        own, *others = read_runs([*places.values(), *([Path(twin)] if twin is not None else [])])
+        rows = [_original(own), *_controls(own)]
+        sentences = [sample.text for sample in films]
+        for name, run in zip(columns, others, strict=False):  # after them comes the twin
+            rows.append(_row(name, "column", own, run, n_boot, *_changed(datasets[name], split, sentences)))
+        if twin is not None:
+            rows.append(_row("twin", "twin", own, others[-1], n_boot, len(sentences), 0))
+        fields = scored_fields(own, n_boot)
+        study = TextStudy(
+            command=command, name=own.metrics.name or "bundle", metric=metric, bundle_sha256=loaded.sha256, seed=own.metrics.seed,
+            column=column, rows=rows, warnings=own.metrics.warnings, **fields,
+        )  # fmt: skip
+        write_page(folder / PAGE, study)
+        write_json(folder / FILE, study)
+    return study
+
+
+def _column(training: TrainingFile) -> str:
+    """The column that the bundle was trained on."""
+    data = training.config.get("data")
+    name = data.get("text_column") if isinstance(data, dict) else None
+    return name if isinstance(name, str) and name else "text"
+
+
+def _changed(dataset: Dataset, split: str, own: Sequence[str]) -> tuple[int, int]:
+    """Sentences that are others than the film's own, and those that are empty."""
+    texts = [normalise(sample.text) for sample in dataset.split(split)]
+    return sum(a != normalise(b) for a, b in zip(texts, own, strict=True)), sum(not text for text in texts)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _scores(scores: object) -> dict[str, float]:
+    return {score: value for score in COMPARED if (value := getattr(scores, score)) is not None}
+
+
+def _original(own: Run) -> TextRow:
+    scores = _scores(own.metrics)
+    return TextRow(name=ORIGINAL, kind="original", n_cases=own.metrics.n_cases, n_changed=0, scores=scores, own=scores, loss={})
+
+
+def _controls(own: Run) -> list[TextRow]:
+    """The controls of the evaluation; on fewer cases the film's own sentence is scored on these too, which the paired loss tells."""
+    rows = []
+    for name, control in own.metrics.controls.items():
+        if name == ORIGINAL:
+            continue
+        scores = _scores(control)
+        n_cases = own.metrics.n_cases if control.n_cases is None else control.n_cases
+        rows.append(
+            TextRow(
+                name=name,
+                kind="control",
+                n_cases=n_cases,
+                n_changed=control.n_changed,
+                n_empty=n_cases if name == "empty" else 0,
+                scores=scores,
+                own=_own(control, own.metrics),
+                loss={score: control.difference[score] for score in COMPARED if score in control.difference},
+            )
+        )
+    return rows
+
+
+def _own(control: ControlScores, metrics: Metrics) -> dict[str, float]:
+    if control.n_cases in (None, metrics.n_cases):
+        return _scores(metrics)
+    return {score: value + control.difference[score][0] for score, value in _scores(control).items() if score in control.difference}
+
+
+def _row(name: str, kind: str, own: Run, other: Run, n_boot: int, n_changed: int, n_empty: int) -> TextRow:
+    loss = paired_bootstrap(own.cases, other.cases, n_boot)
+    return TextRow.model_validate(
+        {
+            "name": name,
+            "kind": kind,
+            "n_cases": own.metrics.n_cases,
+            "n_changed": n_changed,
+            "n_empty": n_empty,
+            "scores": _scores(other.metrics),
+            "own": _scores(own.metrics),
+            "loss": {score: loss[score] for score in COMPARED if score in loss},
+        }
+    )

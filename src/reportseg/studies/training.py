@@ -1,0 +1,147 @@
+"""The runs of a study that trains: each arm with each seed becomes a run folder and an evaluation, and what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..compare import Run, read_runs
+from ..config import RunConfig
+from ..engines import pick_device
+from ..errors import InputError
+from ..evaluate import METRICS, evaluate
+from ..limits import safe_id
+from ..optim import bf16_gains
+from ..runs import without_paths
+from ..schemas import COMPARED, ComparedRun, IntervalMethod, StudyPlan
+from ..stats import MIN_SEEDS, bootstrap_runs, clusters
+from ..train import train
+from .plan import Progress, remark, told
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is trained with every seed, and the manifest that it reads. `folder` names its folders; `says` is what a reader is told."""
+
+    folder: str
+    says: str
+    config: RunConfig
+    manifest: Path
+
+
+def alike(config: RunConfig, before: StudyPlan | None, device: str) -> RunConfig:
+    """The configuration with its precision fixed, for all arms: that of the plan where it was begun. InputError minutes."""
+    if config.train.minutes is not None:
+        what = "train.minutes would give each run as many images as it finds time for, and the runs of a study see equally many"
+        raise InputError(what, "train.minutes", "Set train.images, and train.minutes to null.", "minutes")
+    if config.train.precision != "auto":
+        return config
+    if before is not None and before.config is not None:
+        precision = before.config["train"]["precision"]
+    else:
+        precision = "bf16" if bf16_gains(pick_device(device)) else "fp32"
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+
+
+def planned(config: RunConfig) -> dict[str, object]:
+    """The configuration as a plan has it: without its seed and without what no result depends on."""
+    values = without_paths(config)
+    del values["seed"]
+    for key in ("checkpoint_minutes", "workers"):
+        del values["train"][key]
+    return values
+
+
+def run_arms(
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    split: str,
+    folder: Path,
+    *,
+    device: str,
+    n_boot: int,
+    command: str,
+    progress: Progress | None,
+) -> list[list[Run]]:
+    """The evaluations of each arm, by seed. Seed by seed, so that after the first one there is an answer to look at for every arm.
+
+    InputError: those of train, of evaluate and of read_runs.
+    """
+    done, of = 0, len(arms) * len(seeds)
+    for seed in seeds:
+        for arm in arms:
+            done += 1
+            name = safe_id(f"{arm.folder}-{seed}")
+            scored = folder / "eval" / name
+            if (scored / METRICS).exists():
+                continue
+            remark(progress, f"{arm.says}, seed {seed}: {done} of {of}")
+            config = arm.config.model_copy(update={"seed": seed})
+            run = train(config, manifest=arm.manifest, out=folder / "runs" / name, resume=True, device=device, progress=progress)
+            tell = told(progress, "scoring")
+            evaluate(
+                run / "bundle", arm.manifest, split=split, text_column=config.data.text_column, out=scored, images=False, n_boot=n_boot,
+                command=command, progress=tell,
+            )  # fmt: skip
+    runs = read_runs([folder / "eval" / safe_id(f"{arm.folder}-{seed}") for arm in arms for seed in seeds])
+    return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+
+
+def described(runs: Sequence[Run], n_boot: int) -> dict[str, object]:
+    """The fields of `schemas.StudyArm`."""
+    told = [
+        ComparedRun(
+            seed=run.metrics.seed,
+            bundle_sha256=run.metrics.bundle_sha256,
+            decision=run.metrics.decision,
+            scores={score: getattr(run.metrics, score) for score in COMPARED},
+        )
+        for run in runs
+    ]
+    intervals = bootstrap_runs([run.cases for run in runs], n_boot)
+    return {
+        "runs": told,
+        "scores": {score: float(np.mean([run.scores[score] for run in told])) for score in COMPARED},
+        "ci95": {score: intervals[score] for score in COMPARED if score in intervals},
+    }
+
+
+def scored_fields(run: Run, n_boot: int) -> dict[str, object]:
+    """The fields of `schemas.ScoredStudy` that an evaluation tells."""
+    m, cases = run.metrics, run.cases
+    return {
+        "split": m.split,
+        "cases_sha256": m.cases_sha256,
+        "n_cases": m.n_cases,
+        "n_patients": m.n_patients,
+        "ci": IntervalMethod(n_boot=n_boot, clusters=len(set(clusters(cases))), without_patient=sum(not case.patient for case in cases)),
+    }
+
+
+def seed_warnings(seeds: Sequence[int]) -> list[str]:
+    """What so many seeds cannot tell."""
+    if len(seeds) == 1:
+        return ["One seed: what is said is about these weights; another seed may differ."]
+    if len(seeds) < MIN_SEEDS:
+        return [
+            "Two seeds: both are shown. The intervals are about these runs, not about how much another seed would differ; no p is given."
+        ]
+    return []
+
+
+def run_warnings(arms: Sequence[tuple[str, Sequence[Run]]]) -> list[str]:
+    """What the evaluations warn of, each said once, and cases that failed."""
+    found = []
+    if len(set(clusters(arms[0][1][0].cases))) < 2:
+        found.append("All cases are of one patient: no interval can be drawn, and no verdict is given.")
+    for name, runs in arms:
+        if failed := max(run.metrics.counts.failed for run in runs):
+            found.append(f"{name}: {failed} cases failed and count as empty predictions.")
+    said: dict[str, list[str]] = {}
+    for name, runs in arms:
+        for text in dict.fromkeys(text for run in runs for text in run.metrics.warnings):
+            said.setdefault(text, []).append(name)
+    return found + [text if len(names) == len(arms) else f"{', '.join(names)}: {text}" for text, names in said.items()]
