@@ -1,6 +1,7 @@
 """The plots of a report as inline SVG: no font, script or file from elsewhere. Colours are CSS classes, so the page's theme decides.
 
-Every plot but the ladder is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers (`title`).
+Every plot but the ladder is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers
+(`title`).
 """
 
 from __future__ import annotations
@@ -170,6 +171,71 @@ def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x
     return _svg(title, 252, *parts)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A place in a `point_plot`, with an interval of y where one is known."""
+
+    label: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool = False, joined: bool = False, front: bool = False) -> Html:
+    """Points with their intervals. `joined`: one line through all, without labels; `front`: a stair along those that no other point beats,
+    which lies left of them and above. `log`: x above 0 on a logarithmic axis.
+    """
+    ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    xs = [math.log10(p.x) if log else p.x for p in points]
+    pad_y, pad_x = 0.12 * (max(ys) - min(ys)) or 0.02, 0.1 * (max(xs) - min(xs)) or 0.3
+    frame = Frame(min(xs) - pad_x if log else 0, max(xs) + pad_x, min(ys) - pad_y, max(ys) + pad_y, bottom=252)
+    at = [(frame.x(x), frame.y(p.y)) for x, p in zip(xs, points, strict=True)]
+    parts: list[Child] = [_y_axis(frame), _log_axis(frame, x_label) if log else _x_axis(frame, 5, x_label)]
+    if joined:
+        parts.append(el("polyline", class_="curve c1 d1", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at)))
+    best = front_of([(p.x, p.y) for p in points])
+    if front and len(best) > 1:
+        stairs: list[tuple[float, float]] = []
+        for i in best:
+            stairs += [(at[i][0], stairs[-1][1])] * bool(stairs) + [at[i]]
+        parts.append(el("polyline", class_="curve c3 d2", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in stairs)))
+    taken: list[tuple[float, float]] = []
+    for i, point in sorted(enumerate(points), key=lambda pair: at[pair[0]][1]):
+        (x, y), colour = at[i], "c1" if joined or not front or i in best else "c0"
+        if point.low is not None and point.high is not None:
+            parts.append(el("line", class_="axis", x1=x, x2=x, y1=frame.y(point.low), y2=frame.y(point.high)))
+        parts.append(el("circle", el("title", f"{point.label}: {point.x:.3g}, {point.y:.4f}"), class_=f"dot {colour}", cx=x, cy=y, r=5.0))
+        if not joined:
+            end, row = x > (frame.left + frame.right) / 2, y + 4
+            while any(abs(row - other) < 12 and (abs(x - there) < 130) for there, other in taken):
+                row += 4
+            taken.append((x, row))
+            label = el("title", point.label)
+            parts.append(
+                el(
+                    "text",
+                    _short(point.label, 22),
+                    label,
+                    class_="halo",
+                    x=x + (-9 if end else 9),
+                    y=row,
+                    text_anchor="end" if end else "start",
+                )
+            )
+    return _svg(title, 292, *parts)
+
+
+def front_of(places: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the (cost, score) that no other one beats at no more cost, by cost."""
+    order = sorted(range(len(places)), key=lambda i: (places[i][0], -places[i][1]))
+    best: list[int] = []
+    for i in order:
+        if not best or places[i][1] > places[best[-1]][1]:
+            best.append(i)
+    return best
+
+
 def style(i: int) -> str:
     """Class names of the i-th series: colour and dash."""
     return f"c{i % 4 + 1} d{i // 4 % 3 + 1}"
@@ -243,6 +309,19 @@ def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Htm
     parts.append(el("line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom))
     if label:
         parts.append(el("text", label, class_="tick", x=(frame.left + frame.right) / 2, y=frame.bottom + 35, text_anchor="middle"))
+    return join(*parts)
+
+
+def _log_axis(frame: Frame, label: str) -> Html:
+    """1, 2 and 5 times each power of ten; `frame.x` takes logarithms."""
+    steps = [m * 10.0**k for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1) for m in (1, 2, 5)]
+    parts: list[Child] = []
+    for value in (v for v in steps if frame.x0 <= math.log10(v) <= frame.x1):
+        x = frame.x(math.log10(value))
+        parts.append(el("line", class_="grid", x1=x, x2=x, y1=frame.top, y2=frame.bottom))
+        parts.append(el("text", f"{value:g}", class_="tick", x=x, y=frame.bottom + 17, text_anchor="middle"))
+    parts.append(el("line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom))
+    parts.append(el("text", label, class_="tick", x=(frame.left + frame.right) / 2, y=frame.bottom + 35, text_anchor="middle"))
     return join(*parts)
 
 

@@ -112,6 +112,119 @@ def study_text(
     print_study(done, text_lines(done), out / PAGE, as_json, quiet)
 
 
+@study_app.command("data", epilog="Example: reportseg study data tgcnet_qata_small --data qata --shares 0.1,0.25,0.5,1 -o runs/data")
+def study_data(
+    ctx: typer.Context,
+    config: Config,
+    out: Out,
+    overrides: Set = None,
+    manifest: Data = None,
+    shares: Annotated[str, typer.Option("--shares", metavar="LIST", help="Shares of the training films.")] = "0.1,0.25,0.5,1",
+    seeds: Seeds = "0",
+    metric: Metric = "dice_mean",
+    split: Split = "val",
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on growing shares of the films, whole patients, each within the next: what more films buy."""
+    from .console import print_study, progress
+    from .studies.data import PAGE, data
+    from .studies.shown import data_lines
+
+    with progress(quiet, "study") as report:
+        done = data(
+            config,
+            overrides or [],
+            out=out,
+            shares=fractions(shares),
+            seeds=numbers(seeds),
+            metric=metric,
+            manifest=manifest,
+            split=split,
+            resume=resume,
+            device=device,
+            command=shlex.join(["reportseg", *ctx.obj]),
+            progress=report,
+        )
+    print_study(done, data_lines(done), out / PAGE, as_json, quiet)
+
+
+@study_app.command("transfer", epilog="Example: reportseg study transfer runs/first/bundle qata mosmed --split val,test -o runs/transfer")
+def study_transfer(
+    ctx: typer.Context,
+    named: Annotated[list[str], typer.Argument(metavar="BUNDLE... MANIFEST...", help="Bundles, then manifests or their folders.")],
+    out: Out,
+    split: Annotated[
+        str, typer.Option("--split", metavar="LIST", help="Split to score; or one for each manifest, as in val,test.")
+    ] = "val",
+    metric: Metric = "dice_mean",
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score bundles on data that they were not trained on, beside their own."""
+    from .console import print_study, progress
+    from .studies.shown import transfer_lines
+    from .studies.transfer import PAGE, transfer
+
+    with progress(quiet, "study") as report:
+        done = transfer(
+            named,
+            out=out,
+            splits=_list(split),
+            metric=metric,
+            resume=resume,
+            command=shlex.join(["reportseg", *ctx.obj]),
+            progress=report,
+        )
+    print_study(done, transfer_lines(done), out / PAGE, as_json, quiet)
+
+
+@study_app.command(
+    "cost",
+    epilog="Example: reportseg study cost tgcnet_qata_small tmca_qata_small --scores runs/tgcnet/val --scores runs/tmca/val -o runs/cost",
+)
+def study_cost(
+    ctx: typer.Context,
+    named: Annotated[list[str], typer.Argument(metavar="CONFIG|BUNDLE...", help="Configurations, by name or file, and bundles.")],
+    out: Out,
+    scores: Annotated[
+        list[Path] | None, typer.Option("--scores", metavar="DIR", help="Evaluation folder of one of them, for the plots; may be repeated.")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", help="Side of the films in pixels.")] = 224,
+    batch: Annotated[int, typer.Option("--batch", help="Films of a training step.")] = 8,
+    metric: Metric = "dice_mean",
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure parameters, operations, memory and time of models beside those of the 31 M U-Net.
+
+    Each model is timed in turns with the U-Net in one process; no weights are fetched for a configuration.
+    """
+    from .console import print_study, progress
+    from .studies.cost import PAGE, cost
+    from .studies.shown import cost_lines
+
+    with progress(quiet, "study") as report:
+        done = cost(
+            named,
+            out=out,
+            scores=scores or [],
+            size_px=size,
+            batch=batch,
+            device=device,
+            metric=metric,
+            resume=resume,
+            command=shlex.join(["reportseg", *ctx.obj]),
+            progress=report,
+        )
+    print_study(done, cost_lines(done), out / PAGE, as_json, quiet)
+
+
 def numbers(text: str) -> list[int]:
     """A list of seeds. InputError seeds."""
     from .errors import InputError
@@ -120,6 +233,16 @@ def numbers(text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) < 2**31 for part in parts):
         raise InputError(f"{text!r} is not a list of seeds", "--seeds", "Give whole numbers, as in 0,1,2.", "seeds")
     return [int(part) for part in parts]
+
+
+def fractions(text: str) -> list[float]:
+    """A list of shares. InputError shares."""
+    from .errors import InputError
+
+    try:
+        return [float(part) for part in _list(text)]
+    except ValueError:
+        raise InputError(f"{text!r} is not a list of shares", "--shares", "Give fractions, as in 0.1,0.25,0.5,1.", "shares") from None
 
 
 app.add_typer(study_app, name="study")

@@ -53,6 +53,28 @@ def split_by_patient(samples: Sequence[Sample], name: str, shares: Mapping[str, 
     return split
 
 
+def nested_shares(samples: Sequence[Sample], name: str, shares: Sequence[float]) -> list[list[str]]:
+    """Sorted ids of each of the ascending `shares` of the rows, whole patients, every share within the next one.
+
+    Depends on `name` and the ids alone, and ranks patients otherwise than `draw_dev`. At least two patients are in each, one to train
+    on and one for dev. InputError shares: two of them hold the same films.
+    """
+    groups = _ranked(samples, f"{name}, shares")
+    found: list[list[str]] = []
+    for share in shares:
+        ids: list[str] = []
+        for number, group in enumerate(groups):
+            if number >= 2 and len(ids) + len(group) > round(share * len(samples)):
+                break
+            ids += [s.id for s in group]
+        found.append(sorted(ids))
+    for one, two, ids, more in zip(shares, shares[1:], found, found[1:], strict=False):
+        if len(ids) == len(more):
+            what = f"the shares {one:g} and {two:g} hold the same {len(ids)} films: patients are not torn apart"
+            raise InputError(what, "--shares", "Leave one out, or take more films.", "shares")
+    return found
+
+
 def shared_patients(samples: Sequence[Sample]) -> dict[tuple[str, str], list[str]]:
     """Patients that two splits have in common, sorted, for each pair of splits that has any."""
     known: dict[str, set[str]] = {}

@@ -49,8 +49,8 @@ def ablate(
     """Trains the configuration `source` and one arm for each override of `model.*` or `data.text`; other overrides are for all arms.
 
     Writes plan.json before the first training, then runs/, eval/, ablate.html and ablate.json into `out`.
-    InputError before anything is trained: change (none, or one without effect), twice, seeds, metric, smallest, minutes, split, exists, plan,
-    in_use, those of the configurations and of the data.
+    InputError before anything is trained: change (none, or one without effect), twice, options (no seed, smallest), metric, minutes,
+    split, exists, plan, in_use, those of the configurations and of the data.
     """
     folder = Path(out)
     check_metric(metric)

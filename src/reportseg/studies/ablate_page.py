@@ -56,8 +56,8 @@ def _verdicts(study: Ablation) -> Html:
     if rows:
         title = f"{NAMES[study.metric]}: full minus changed"
         says = (
-            f"Right of the dashed line the full configuration is better. The shaded band ends at {study.smallest:g}, the smallest effect of "
-            "interest: an interval that ends before it says that the part does not help."
+            f"Right of the dashed line the full configuration is better. The shaded band ends at {study.smallest:g}, the smallest effect "
+            "of interest: an interval that ends before it says that the part does not help."
         )
         plots.append(figure(title, says, interval_plot(rows, title, differences=True, mark=study.smallest)))
     return join(el("ul", *items, class_="plain verdicts"), side_by_side(plots))
@@ -110,7 +110,7 @@ def _method(study: Ablation) -> Html:
         "Helps: the interval of the effect lies above 0. Does not help: its upper bound is below the smallest effect of interest. "
         "Undecided: neither, and that is a full answer.",
         "All configurations were trained with the same seeds, films, order of films, schedule and precision.",
-        f"Intervals: {ci.method}, {ci.n_boot:,} draws of {counted(ci.clusters, 'cluster')}, the same for both; not adjusted for their number.",
+        f"Intervals: {ci.method}, {ci.n_boot:,} draws of {counted(ci.clusters, 'cluster')}, the same for both, not adjusted.",
     ]
     if len(study.seeds) > 2:
         items.append("Seeds are drawn together with the patients, the same seed for both.")

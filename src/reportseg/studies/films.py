@@ -36,7 +36,7 @@ class Films:
 
 
 def read_films(config: RunConfig, manifest: str | Path | None, split: str) -> Films:
-    """The one data set of a study. InputError: no_manifest, one_manifest (several), limit, those of read_manifest, empty_split."""
+    """The one data set of a study. InputError: no_manifest, one_manifest (several), split, those of read_manifest, empty_split."""
     named = manifest if manifest is not None else config.data.manifest
     if not named:
         raise InputError("no data was given", "data.manifest", "Give --data with a manifest or its folder.", "no_manifest")
@@ -54,7 +54,7 @@ def read_films(config: RunConfig, manifest: str | Path | None, split: str) -> Fi
 
 
 def own_manifest(films: Films, folder: Path, split_of: Mapping[str, str]) -> Path:
-    """The study's manifest with other splits for the ids in `split_of`; the films stay where they are. The data set's own where none moves."""
+    """The study's manifest, with other splits for the ids in `split_of`; the films stay where they are. Where none moves: the data set's."""
     dataset = films.dataset
     if not split_of:
         return dataset.path

@@ -18,8 +18,8 @@ from ..errors import InputError
 from ..evaluate import CONTROLS, METRICS, evaluate
 from ..limits import safe_id
 from ..runs import alone
-from ..scoring import hash_cases
 from ..schemas import COMPARED, ControlScores, Metrics, StudyPlan, TextRow, TextStudy, TrainingFile, read_json, write_json
+from ..scoring import hash_cases
 from ..stats import N_BOOT, paired_bootstrap
 from ..text import normalise
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..charts import Rung, interval_plot, ladder_plot
 from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, sectioned, short_hash, side_by_side, table
-from ..report_numbers import NAMES
 from ..report import CAVEAT
+from ..report_numbers import NAMES
 from ..schemas import TextRow, TextStudy
 from .pages import DICE, SHOWN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, warnings
 
@@ -113,7 +113,7 @@ def _losses(study: TextStudy) -> Html | None:
             plots.append(
                 figure(title, "Right of the dashed line the film's own sentence is better.", interval_plot(lines, title, differences=True))
             )
-    says = "The films' own sentences minus the others, paired: the same films, the same draws of patients. For the twin it is what the text bought."
+    says = "The films' own sentences minus the others, paired: the same films and draws of patients. For the twin: what the text bought."
     heads = ("Sentence", *score_heads())
     return join(el("p", says), table(heads, rows, "What is lost under each sentence", text={"Sentence"}), side_by_side(plots))
 
@@ -121,10 +121,10 @@ def _losses(study: TextStudy) -> Html | None:
 def _method(study: TextStudy) -> Html:
     ci = study.ci
     items: list[Child] = [
-        "Shuffled: a permutation of the sentences that gives no film an equal one, mean of five. Left and right exchanged: only films whose "
-        "zones change, and their loss is measured on these.",
+        "Shuffled: a permutation of the sentences that gives no film an equal one, mean of five. Left and right exchanged: only films "
+        "whose zones change, and their loss is measured on these.",
         "No sentence: in distribution only where training dropped the text of some films.",
-        "A further column is another sentence on the same film, read by the same weights; words that training did not have may count against it.",
+        "A further column is another sentence on the same film, read by the same weights; words that training lacked may count against it.",
         f"Intervals: {ci.method}, {ci.n_boot:,} draws of {counted(ci.clusters, 'cluster')}; not adjusted for their number.",
     ]
     if ci.without_patient:

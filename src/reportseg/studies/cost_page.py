@@ -1,0 +1,123 @@
+"""cost.html: what each model costs as multiples of the U-Net's, and what it gives for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..charts import Point, front_of, point_plot
+from ..limits import atomic_write
+from ..page import Child, Html, cell, el, figure, join, number, sectioned, side_by_side, table
+from ..report_numbers import NAMES
+from ..schemas import CostRow, CostStudy
+from .pages import bullets, header, row_head, score_cell, warnings
+
+RATIOS = {
+    "params": "Parameters",
+    "trainable": "Trainable",
+    "flops": "Operations",
+    "predict_bytes": "Memory, answer",
+    "train_bytes": "Memory, training",
+    "latency_1_s": "Time, batch 1",
+    "latency_8_s": "Time, batch 8",
+    "train_time": "Training time",
+}
+
+
+def write_page(path: Path, study: CostStudy) -> None:
+    """Writes cost.html atomically."""
+    sections: dict[str, tuple[str, Html | None]] = {
+        "pareto": ("Score for cost", _pareto(study)),
+        "warnings": ("Warnings", warnings(study.warnings)),
+        "ratios": ("As multiples of the U-Net", _ratios(study)),
+        "absolute": ("On this machine", _absolute(study)),
+        "method": ("How the numbers were made", _method(study)),
+    }
+    title = "What each model costs"
+    threads = (
+        f", {study.threads} threads" if study.device == "cpu" and study.threads > 1 else ", one thread" if study.device == "cpu" else ""
+    )
+    pairs: list[tuple[str, Child]] = [
+        ("Films", f"{study.size_px} x {study.size_px} px"),
+        ("Training batch", str(study.batch)),
+        ("Computed on", f"{study.device}{threads}"),
+        ("Precision of training", study.precision),
+        ("Scores", f"{NAMES[study.metric]} on {study.split}" if study.metric else None),
+    ]
+    atomic_write(path, sectioned(f"{title}: reportseg study", header(title, answer(study), pairs, study.command), sections))
+
+
+def answer(study: CostStudy) -> str | None:
+    """Whom no other model beats at no more time; None without scores."""
+    scored = _scored(study)
+    if len(scored) < 2:
+        return None
+    best = [scored[i].name for i in front_of([(row.ratios["latency_1_s"], row.scores[study.metric or ""]) for row in scored])]
+    if len(best) == 1:
+        return f"{best[0]} is ahead of the others in {NAMES[study.metric or '']} and takes no more time for an answer than any of them."
+    said = f"{', '.join(best[:-1])} and {best[-1]}"
+    return f"Nothing that takes less time for an answer scores higher than {said}, in the order of their time."
+
+
+def _scored(study: CostStudy) -> list[CostRow]:
+    return [row for row in study.rows if study.metric is not None and study.metric in row.scores]
+
+
+def _pareto(study: CostStudy) -> Html | None:
+    scored = _scored(study)
+    if not scored or study.metric is None:
+        return None
+    plots = []
+    for label, costs in (
+        ("Time of an answer at batch 1, U-Net = 1", [row.ratios["latency_1_s"] for row in scored]),
+        ("Training time of an image, U-Net = 1", [row.ratios["train_time"] for row in scored]),
+        ("Parameters, millions", [row.params["total"] / 1e6 for row in scored]),
+        ("Operations of an answer, thousand millions", [row.flops / 1e9 for row in scored]),
+    ):
+        points = [
+            Point(row.name, x, row.scores[study.metric], *row.ci95.get(study.metric, (None, None)))
+            for row, x in zip(scored, costs, strict=True)
+        ]
+        title = f"{NAMES[study.metric]} over {label.partition(',')[0].lower()}"
+        says = "Up and left is better; on the dashed stair nothing else is both. Bars: 95 % interval."
+        plots.append(figure(title, says, point_plot(points, title, f"{label}, log scale", log=True, front=True)))
+    return side_by_side(plots)
+
+
+def _ratios(study: CostStudy) -> Html:
+    rows = []
+    for row in study.rows:
+        score = [score_cell(row.scores.get(study.metric), row.ci95.get(study.metric))] if study.metric else []
+        rows.append(el("tr", row_head(row.name, row.model), *(cell(number(row.ratios.get(key), 3)) for key in RATIOS), *score))
+    heads = ("Model", *RATIOS.values(), *([NAMES[study.metric]] if study.metric else []))
+    return join(
+        el("p", "Below 1 is less than the U-Net of 31 million parameters takes; times were taken in turns with it in one process."),
+        table(heads, rows, "Costs as multiples of the U-Net's", text={"Model"}),
+    )
+
+
+def _absolute(study: CostStudy) -> Html:
+    rows = []
+    for row in study.rows:
+        params = (number(row.params[key] / 1e6, 2) for key in ("total", "trainable", "frozen"))
+        memory = (number(value / 2**20, 0) for value in (row.predict_bytes, row.train_bytes))
+        times = (number(1000 * value, 1) for value in (row.latency_1_s, row.latency_8_s))
+        values = (*params, number(row.flops / 1e9, 2), *memory, *times, number(row.train_images_per_s, 1))
+        rows.append(el("tr", row_head(row.name, row.model), *map(cell, values)))
+    heads = (
+        "Model", "Parameters, M", "Trainable, M", "Frozen, M", "GFLOP an answer", "Answer, MiB", f"Training at {study.batch}, MiB",
+        "Batch 1, ms", "Batch 8, ms", "Training, images/s",
+    )  # fmt: skip
+    return table(heads, rows, "Costs on this machine", text={"Model"})
+
+
+def _method(study: CostStudy) -> Html:
+    items: list[Child] = [
+        "Operations: of matrix products, convolutions and attention in one answer to one film with one sentence, a multiply and an add "
+        "counted as two. The sentence is encoded each time.",
+        "Memory: what the largest moment takes beyond what the libraries hold, each in a process of its own.",
+        "Times: medians; an answer in fp32, a training step forwards, backwards and with the optimiser. The U-Net's own rates are "
+        "those of its own process, so divide ratios, not rates.",
+        "Films, sentences and weights are made up. Towers of a configuration are laid out as published and trained as it says; no weights "
+        "are fetched.",
+    ]
+    return bullets(items)
