@@ -183,7 +183,7 @@ class Point:
 
 
 def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool = False, joined: bool = False, front: bool = False) -> Html:
-    """Points with their intervals. `joined`: one line through all, without labels; `front`: a stair along those that no other point beats,
+    """Points with their intervals, numbered in their order. `joined`: one line through all instead; `front`: a stair along those that no other point beats,
     which lies left of them and above. `log`: x above 0 on a logarithmic axis.
     """
     ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
@@ -198,31 +198,15 @@ def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool =
     if front and len(best) > 1:
         stairs: list[tuple[float, float]] = []
         for i in best:
-            stairs += [(at[i][0], stairs[-1][1])] * bool(stairs) + [at[i]]
+            stairs += [(at[i][0], y) for _, y in stairs[-1:]] + [at[i]]
         parts.append(el("polyline", class_="curve c3 d2", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in stairs)))
-    taken: list[tuple[float, float]] = []
-    for i, point in sorted(enumerate(points), key=lambda pair: at[pair[0]][1]):
+    for i, point in enumerate(points):
         (x, y), colour = at[i], "c1" if joined or not front or i in best else "c0"
         if point.low is not None and point.high is not None:
             parts.append(el("line", class_="axis", x1=x, x2=x, y1=frame.y(point.low), y2=frame.y(point.high)))
         parts.append(el("circle", el("title", f"{point.label}: {point.x:.3g}, {point.y:.4f}"), class_=f"dot {colour}", cx=x, cy=y, r=5.0))
         if not joined:
-            end, row = x > (frame.left + frame.right) / 2, y + 4
-            while any(abs(row - other) < 12 and (abs(x - there) < 130) for there, other in taken):
-                row += 4
-            taken.append((x, row))
-            label = el("title", point.label)
-            parts.append(
-                el(
-                    "text",
-                    _short(point.label, 22),
-                    label,
-                    class_="halo",
-                    x=x + (-9 if end else 9),
-                    y=row,
-                    text_anchor="end" if end else "start",
-                )
-            )
+            parts.append(el("text", str(i + 1), class_="halo strong", x=x + 8, y=y - 6))
     return _svg(title, 292, *parts)
 
 
@@ -313,8 +297,12 @@ def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Htm
 
 
 def _log_axis(frame: Frame, label: str) -> Html:
-    """1, 2 and 5 times each power of ten; `frame.x` takes logarithms."""
-    steps = [m * 10.0**k for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1) for m in (1, 2, 5)]
+    """1, 2 and 5 times each power of ten, or more where there is none; `frame.x` takes logarithms."""
+    steps = [
+        m * 10.0**k
+        for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1)
+        for m in ((1, 2, 5) if frame.x1 - frame.x0 > 1 else (1, 1.5, 2, 3, 4, 5, 7))
+    ]
     parts: list[Child] = []
     for value in (v for v in steps if frame.x0 <= math.log10(v) <= frame.x1):
         x = frame.x(math.log10(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from ..charts import interval_plot
@@ -20,7 +21,7 @@ def write_page(path: Path, study: Ablation) -> None:
     sections: dict[str, tuple[str, Html | None]] = {
         "verdicts": ("Verdicts", _verdicts(study)),
         "warnings": ("Warnings", warnings(study.warnings)),
-        "scores": ("Scores", _scores(study)),
+        "compared": ("Scores", _scores(study)),
         "seeds": ("Seeds", _seeds(study)),
         "figures": ("What training logged", _figures(study)),
         "method": ("How the numbers were made", _method(study)),
@@ -32,7 +33,7 @@ def write_page(path: Path, study: Ablation) -> None:
         ("Seeds", ", ".join(map(str, study.seeds))),
         ("Scored", f"{counted(study.n_cases, 'case')} of {counted(study.n_patients, 'patient')}, split {study.split}"),
     ]
-    atomic_write(path, sectioned(f"{title}: reportseg study", header(title, None, pairs, study.command), sections))
+    atomic_write(path, sectioned(f"{title}: reportseg study", header(title, answer(study), pairs, study.command), sections))
 
 
 def name(arm: AblationArm) -> str:
@@ -40,17 +41,24 @@ def name(arm: AblationArm) -> str:
     return arm.change.removeprefix("model.") if arm.change else FULL
 
 
+def answer(study: Ablation) -> str | None:
+    """The verdicts counted, in a sentence; None where none is told."""
+    counts = Counter(arm.verdict for arm in study.arms[1:] if arm.verdict)
+    says = {"helps": "helps", "does not help": "does not help", "undecided": "is undecided"}
+    parts = [f"{n} {says[one]}" for one in says if (n := counts.get(one, 0))]
+    n = len(study.arms) - 1
+    return f"Of {counted(n, 'part')}, each taken away alone: {', '.join(parts)}." if parts else None
+
+
 def _verdicts(study: Ablation) -> Html:
     items = []
     for arm in study.arms[1:]:
         effect = arm.effect.get(study.metric)
-        says = (
-            "not told, since all cases are of one patient" if arm.verdict is None or effect is None else f"{arm.verdict}, {points(effect)}"
-        )
+        says = "not told" if arm.verdict is None else arm.verdict
+        mark = el("span", says, class_=f"verdict v-{says.split()[0]}")
         small = effect is not None and arm.verdict == "helps" and effect[2] < study.smallest
-        note = " The effect is there and smaller than the smallest of interest." if small else ""
-        mark = el("span", says.partition(",")[0], class_=f"verdict v-{(arm.verdict or 'undecided').split()[0]}")
-        items.append(el("li", el("code", name(arm), dir="auto"), " ", mark, says[len(says.partition(",")[0]) :], ".", note))
+        note = ", which is less than the smallest effect of interest" if small else ""
+        items.append(el("li", el("code", name(arm), dir="auto"), " ", mark, f" {points(effect, 2)}{note}" if effect else None))
     rows = [(name(arm), *arm.effect[study.metric]) for arm in study.arms[1:] if study.metric in arm.effect]
     plots = []
     if rows:

@@ -9,7 +9,7 @@ from ..limits import atomic_write
 from ..page import Child, Html, cell, el, figure, join, number, sectioned, side_by_side, table
 from ..report_numbers import NAMES
 from ..schemas import CostRow, CostStudy
-from .pages import bullets, header, row_head, score_cell, warnings
+from .pages import SPOKEN, bullets, header, row_head, score_cell, warnings
 
 RATIOS = {
     "params": "Parameters",
@@ -53,9 +53,8 @@ def answer(study: CostStudy) -> str | None:
         return None
     best = [scored[i].name for i in front_of([(row.ratios["latency_1_s"], row.scores[study.metric or ""]) for row in scored])]
     if len(best) == 1:
-        return f"{best[0]} is ahead of the others in {NAMES[study.metric or '']} and takes no more time for an answer than any of them."
-    said = f"{', '.join(best[:-1])} and {best[-1]}"
-    return f"Nothing that takes less time for an answer scores higher than {said}, in the order of their time."
+        return f"{best[0]} is ahead of the others in {SPOKEN[study.metric or '']} and takes no more time for an answer than any of them."
+    return f"By {SPOKEN[study.metric or '']} and time of an answer no other model is both better and quicker than these: {', '.join(best)}."
 
 
 def _scored(study: CostStudy) -> list[CostRow]:
@@ -80,7 +79,8 @@ def _pareto(study: CostStudy) -> Html | None:
         title = f"{NAMES[study.metric]} over {label.partition(',')[0].lower()}"
         says = "Up and left is better; on the dashed stair nothing else is both. Bars: 95 % interval."
         plots.append(figure(title, says, point_plot(points, title, f"{label}, log scale", log=True, front=True)))
-    return side_by_side(plots)
+    key = el("ol", *(el("li", el("bdi", row.name)) for row in scored), class_="numbers")
+    return join(key, side_by_side(plots))
 
 
 def _ratios(study: CostStudy) -> Html:

@@ -9,7 +9,21 @@ from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, sectioned, side_by_side, table
 from ..report_numbers import NAMES
 from ..schemas import DataStudy
-from .pages import DICE, SHOWN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, seed_rows, warnings
+from .pages import (
+    DICE,
+    SHOWN,
+    SPOKEN,
+    bullets,
+    difference_cell,
+    hashes,
+    header,
+    points,
+    row_head,
+    score_cell,
+    score_heads,
+    seed_rows,
+    warnings,
+)
 
 
 def write_page(path: Path, study: DataStudy) -> None:
@@ -17,7 +31,7 @@ def write_page(path: Path, study: DataStudy) -> None:
     sections: dict[str, tuple[str, Html | None]] = {
         "curve": ("Score over films", _curves(study)),
         "warnings": ("Warnings", warnings(study.warnings)),
-        "scores": ("Scores", _scores(study)),
+        "compared": ("Scores", _scores(study)),
         "seeds": ("Seeds", _seeds(study)),
         "method": ("How the numbers were made", _method(study)),
     }
@@ -40,10 +54,10 @@ def answer(study: DataStudy) -> str | None:
     gain = (-gap[0], -gap[2], -gap[1])
     step = f"From {before.n_films:,} to {last.n_films:,} films"
     if gain[1] > 0:
-        return f"{step} {NAMES[study.metric]} rose by {points(gain).removeprefix('+')}: more films would still help."
+        return f"{step} {SPOKEN[study.metric]} rose by {points(gain).removeprefix('+')}: more films would still help."
     if gain[2] < 0:
-        return f"{step} {NAMES[study.metric]} fell: {points(gain)}."
-    return f"{step} the change of {NAMES[study.metric]} is undecided: {points(gain)}."
+        return f"{step} {SPOKEN[study.metric]} fell: {points(gain)}."
+    return f"{step} the change of {SPOKEN[study.metric]} is undecided: {points(gain)}."
 
 
 def _curves(study: DataStudy) -> Html | None:

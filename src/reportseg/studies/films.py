@@ -54,7 +54,7 @@ def read_films(config: RunConfig, manifest: str | Path | None, split: str) -> Fi
 
 
 def own_manifest(films: Films, folder: Path, split_of: Mapping[str, str]) -> Path:
-    """The study's manifest, with other splits for the ids in `split_of`; the films stay where they are. Where none moves: the data set's."""
+    """The study's manifest, with other splits for the ids in `split_of`; the films stay in place. Where none moves: the data set's own."""
     dataset = films.dataset
     if not split_of:
         return dataset.path

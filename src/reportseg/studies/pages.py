@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..page import Child, Html, cell, el, facts, interval, join, minus, number
+from ..page import Child, Html, cell, el, facts, interval, minus, number
 from ..report_numbers import NAMES
 from ..schemas import ComparedRun, Difference, Interval
 from ..types import INTENDED_USE
 
 DICE = ("dice_pooled", "dice_mean")
+SPOKEN = {"dice_pooled": "pooled Dice", "dice_mean": "mean Dice", "iou_pooled": "pooled IoU", "iou_mean": "mean IoU", "nsd": "NSD"}
 SHOWN = ("dice_pooled", "dice_mean", "iou_pooled", "iou_mean", "nsd")
 
 
@@ -32,7 +33,7 @@ def warnings(items: Sequence[str]) -> Html | None:
 
 def row_head(name: str, under: str = "") -> Html:
     """The first cell of a row."""
-    return el("th", el("bdi", name), el("span", under, class_="under") if under else None, scope="row", class_="method")
+    return el("th", el("bdi", name), el("span", under, class_="under") if under else None, scope="row", class_="named")
 
 
 def score_cell(value: float | None, pair: Interval | None = None) -> Html:
@@ -45,10 +46,10 @@ def difference_cell(difference: Difference | None) -> Html:
     return cell() if difference is None else cell(minus(f"{difference[0]:+.4f}"), interval(difference[1:]))
 
 
-def points(difference: Difference) -> str:
+def points(difference: Difference, digits: int = 1) -> str:
     """A difference for people: in points of a hundred, with its interval."""
     value, low, high = (100 * part for part in difference)
-    return minus(f"{value:+.1f} points [{low:.1f}, {high:.1f}]")
+    return minus(f"{value:+.{digits}f} points [{low:.{digits}f}, {high:.{digits}f}]")
 
 
 def seed_rows(name: str, runs: Sequence[ComparedRun], *more: Sequence[Html]) -> list[Html]:
@@ -73,14 +74,3 @@ def score_heads() -> list[str]:
 def hashes(pairs: Iterable[tuple[str, str]]) -> Html:
     """Names and their sha256, whole."""
     return el("dl", *(el("div", el("dt", name), el("dd", el("code", sha))) for name, sha in pairs), class_="hashes")
-
-
-def bold(text: str) -> Html:
-    """A name within a sentence."""
-    return el("strong", el("bdi", text))
-
-
-__all__ = [
-    "DICE", "SHOWN", "bold", "bullets", "difference_cell", "hashes", "header", "join", "points", "row_head", "score_cell", "score_heads",
-    "seed_rows", "warnings",
-]  # fmt: skip

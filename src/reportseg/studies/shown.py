@@ -14,7 +14,7 @@ def ablation_lines(study: Ablation) -> list[str]:
     width = max(len(ablate_page.name(arm)) for arm in study.arms)
     for arm in study.arms[1:]:
         effect = arm.effect.get(study.metric)
-        lines.append(f"{ablate_page.name(arm):<{width}}  {arm.verdict or 'not told':<14} {points(effect) if effect else ''}".rstrip())
+        lines.append(f"{ablate_page.name(arm):<{width}}  {arm.verdict or 'not told':<14} {points(effect, 2) if effect else ''}".rstrip())
     return lines
 
 

@@ -10,7 +10,7 @@ from ..page import Child, Html, cell, counted, el, figure, join, sectioned, shor
 from ..report import CAVEAT
 from ..report_numbers import NAMES
 from ..schemas import TextRow, TextStudy
-from .pages import DICE, SHOWN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, warnings
+from .pages import DICE, SHOWN, SPOKEN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, warnings
 
 _SAYS = {
     "original": ("Its own sentence", "as written"),
@@ -28,7 +28,7 @@ def write_page(path: Path, study: TextStudy) -> None:
     sections: dict[str, tuple[str, Html | None]] = {
         "bought": ("What the text bought", _ladder(study)),
         "warnings": ("Warnings", warnings(study.warnings)),
-        "scores": ("Scores", _scores(study)),
+        "compared": ("Scores", _scores(study)),
         "losses": ("Losses", _losses(study)),
         "method": ("How the numbers were made", _method(study)),
     }
@@ -44,7 +44,7 @@ def write_page(path: Path, study: TextStudy) -> None:
 
 def answer(study: TextStudy) -> str:
     """The study in two sentences, for the page and the terminal."""
-    rows, metric = {row.name: row for row in study.rows}, NAMES[study.metric]
+    rows, metric = {row.name: row for row in study.rows}, SPOKEN[study.metric]
     twin, other = rows.get("twin"), rows.get("shuffled")
     parts = []
     if twin is not None and (gain := twin.loss.get(study.metric)):

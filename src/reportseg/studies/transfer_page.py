@@ -7,10 +7,10 @@ from pathlib import Path
 from ..charts import interval_plot
 from ..errors import WARNINGS
 from ..limits import atomic_write
-from ..page import Child, Html, cell, el, figure, join, minus, number, sectioned, short_hash, side_by_side, table
+from ..page import Child, Html, cell, el, figure, join, minus, number, sectioned, side_by_side, table
 from ..report_numbers import NAMES
 from ..schemas import TransferRow, TransferStudy
-from .pages import DICE, SHOWN, bullets, difference_cell, header, row_head, score_cell, score_heads, warnings
+from .pages import DICE, SHOWN, bullets, difference_cell, hashes, header, row_head, score_cell, score_heads, warnings
 
 
 def write_page(path: Path, study: TransferStudy) -> None:
@@ -18,10 +18,10 @@ def write_page(path: Path, study: TransferStudy) -> None:
     sections: dict[str, tuple[str, Html | None]] = {
         "there": ("Own data and others", _plots(study)),
         "warnings": ("Warnings", warnings(study.warnings)),
-        "scores": ("Scores", _scores(study)),
-        "text": ("Is the sentence still read?", _text(study)),
+        "compared": ("Scores", _scores(study)),
+        "read": ("Is the sentence still read?", _text(study)),
         "codes": ("Warnings of the cases", _codes(study)),
-        "method": ("How the numbers were made", _method()),
+        "method": ("How the numbers were made", _method(study)),
     }
     names = list(dict.fromkeys(row.data for row in study.rows))
     title = f"{', '.join(dict.fromkeys(row.bundle for row in study.rows))} on other data"
@@ -60,9 +60,9 @@ def _scores(study: TransferStudy) -> Html:
         lost = row.lost.get(study.metric)
         shown = cell("–" if row.own or lost is None else minus(f"{-lost:+.4f}"))
         values = (score_cell(row.scores.get(score), row.ci95.get(score)) for score in SHOWN)
-        rows.append(el("tr", _heading(row, study), el("td", short_hash(row.bundle_sha256)), shown, *values))
-    heads = ("Data set", "Bundle", f"Against its own data, {NAMES[study.metric]}", *score_heads())
-    return table(heads, rows, "Scores on each data set", text={"Data set", "Bundle"})
+        rows.append(el("tr", _heading(row, study), shown, *values))
+    heads = ("Data set", f"Against its own data, {NAMES[study.metric]}", *score_heads())
+    return table(heads, rows, "Scores on each data set", text={"Data set"})
 
 
 def _text(study: TransferStudy) -> Html | None:
@@ -83,12 +83,13 @@ def _codes(study: TransferStudy) -> Html | None:
     return join(table(("Data set", *codes), rows, "Cases with each warning", text={"Data set"}), says)
 
 
-def _method() -> Html:
-    return bullets(
-        [
-            "Nothing was fitted anew: weights, decision rule and tokenizer are the bundle's.",
-            "A data set is a bundle's own where the bundle was trained on one of that name.",
-            "The loss is the score on its own data minus that on the other: other films, outlined by other people, so it is not paired.",
-            "Intervals: bootstrap of patients, within each data set.",
-        ]
-    )
+def _method(study: TransferStudy) -> Html:
+    bundles = dict.fromkeys((name(row, study), row.bundle_sha256) for row in study.rows)
+    cases = dict.fromkeys((f"Cases of {row.data}", row.cases_sha256) for row in study.rows)
+    items: list[Child] = [
+        "Nothing was fitted anew: weights, decision rule and tokenizer are the bundle's.",
+        "A data set is a bundle's own where the bundle was trained on one of that name.",
+        "The loss is the score on its own data minus that on the other: other films, outlined by other people, so it is not paired.",
+        "Intervals: bootstrap of patients, within each data set.",
+    ]
+    return join(bullets(items), hashes([*bundles, *cases]))
