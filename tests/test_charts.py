@@ -6,7 +6,23 @@ import re
 
 import pytest
 
-from reportseg.charts import WIDTH, Frame, bar_plot, histogram, interval_plot, line_plot, reliability, style, tick_label, ticks
+from reportseg.charts import (
+    WIDTH,
+    Frame,
+    Point,
+    Rung,
+    bar_plot,
+    front_of,
+    histogram,
+    interval_plot,
+    ladder_plot,
+    line_plot,
+    point_plot,
+    reliability,
+    style,
+    tick_label,
+    ticks,
+)
 
 
 def marks(svg: str) -> list[str]:
@@ -152,3 +168,29 @@ class TestReliability:
         bars = [float(h) for h in re.findall(r'<rect class="bar c1"[^>]*height="([\d.]+)"', svg)]
         assert bars[0] == pytest.approx(48 * 2 / 3, abs=0.1)
         assert bars[1] == 2  # at the foot of the scale, and still to be seen
+
+
+def test_a_ladder_shades_what_is_missing_and_names_its_line():
+    rungs = [Rung("own", "as written", 0.8, 0.8, "c1"), Rung("<b>other</b>", "", 0.5, 0.8, "c0")]
+    svg = ladder_plot(rungs, "scores", ("without text 0.700", 0.7))
+    assert svg.count('class="gap c2"') == 1 and "−0.300" in svg and "without text 0.700" in svg
+    assert "<b>" not in svg
+    assert 'class="gap' not in ladder_plot(rungs[:1], "scores")
+
+
+def test_the_front_is_what_nothing_else_beats():
+    assert front_of([(1, 0.5), (2, 0.4), (2, 0.7), (3, 0.7), (4, 0.9)]) == [0, 2, 4]
+    assert front_of([(1, 0.5)]) == [0]
+
+
+def test_points_lie_inside_and_are_numbered():
+    points = [Point("a", 0.1, 0.5, 0.4, 0.6), Point("b<i>", 10, 0.7)]
+    svg = point_plot(points, "score over cost", "cost", log=True, front=True)
+    assert inside(svg) and "<i>" not in svg and ">1</text>" in svg and ">2</text>" in svg
+    assert {"0.1", "1", "10"} <= set(marks(svg))
+    assert inside(point_plot(points[:1], "one", "cost", log=True)) and inside(point_plot(points, "curve", "films", joined=True))
+
+
+def test_a_band_ends_at_the_mark():
+    assert 'class="band"' in interval_plot([("a", 0.01, 0.0, 0.02)], "t", differences=True, mark=0.003)
+    assert 'class="band"' not in interval_plot([("a", 0.01, 0.0, 0.02)], "t", differences=True)

@@ -183,8 +183,8 @@ class Point:
 
 
 def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool = False, joined: bool = False, front: bool = False) -> Html:
-    """Points with their intervals, numbered in their order. `joined`: one line through all instead; `front`: a stair along those that no other point beats,
-    which lies left of them and above. `log`: x above 0 on a logarithmic axis.
+    """Points with their intervals, numbered in their order. `joined`: one line through all instead; `front`: a stair along those that no
+    other point beats, which lies left of them and above. `log`: x above 0 on a logarithmic axis.
     """
     ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
     xs = [math.log10(p.x) if log else p.x for p in points]
@@ -298,11 +298,8 @@ def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Htm
 
 def _log_axis(frame: Frame, label: str) -> Html:
     """1, 2 and 5 times each power of ten, or more where there is none; `frame.x` takes logarithms."""
-    steps = [
-        m * 10.0**k
-        for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1)
-        for m in ((1, 2, 5) if frame.x1 - frame.x0 > 1 else (1, 1.5, 2, 3, 4, 5, 7))
-    ]
+    marks = (1, 2, 5) if frame.x1 - frame.x0 > 1 else (1, 1.5, 2, 3, 4, 5, 7)
+    steps = [m * 10.0**k for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1) for m in marks]
     parts: list[Child] = []
     for value in (v for v in steps if frame.x0 <= math.log10(v) <= frame.x1):
         x = frame.x(math.log10(value))

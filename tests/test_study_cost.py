@@ -1,0 +1,179 @@
+"""What models cost: counted where it can be counted, timed beside the U-Net, and scores set beside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reportseg.config import load_config
+from reportseg.errors import InputError
+from reportseg.models import MODELS, count_parameters
+from reportseg.schemas import CostStudy, read_json
+from reportseg.studies import cost as module
+from reportseg.studies import cost_child
+from reportseg.studies.cost import REFERENCE, cost
+from reportseg.studies.cost_page import answer
+from test_compare import films, folder
+from tiny import TGCNET, UNET
+
+JOB = {"size_px": 32, "batch": 2, "device": "cpu", "precision": "fp32", "turns": 1, "bundle": None}
+PRETRAINED = {
+    "name": "tgcnet",
+    "preset": "tiny",
+    "vision": {"source": "somebody/clip", "train": "lora"},
+    "text": {"source": "somebody/clip", "train": "frozen"},
+}
+TINY = [{"name": name, **({"width": 4} if name == "unet" else {"preset": "tiny"})} for name in MODELS]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Measures in this process, beside a small U-Net; the tasks that were asked for."""
+    asked = []
+
+    def child(task, job, name):
+        asked.append((name, task))
+        return cost_child.measure(task, {**job, "turns": 1})
+
+    monkeypatch.setattr(module, "_child", child)
+    monkeypatch.setattr(module, "UNET", UNET)
+    monkeypatch.setattr(cost_child, "UNET", UNET)
+    return asked
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nmodel: {name: unet, width: 8}\n")
+    return str(file)
+
+
+def measured(named, tmp_path, **options):
+    return cost(named, **({"out": tmp_path / "c", "size_px": 32, "batch": 2, "device": "cpu", "turns": 1, "n_boot": 20} | options))
+
+
+@pytest.mark.parametrize("section", [*TINY, PRETRAINED], ids=lambda s: s["name"] + "+" * ("vision" in s))
+def test_every_model_is_laid_out_as_it_is_counted_and_can_be_trained(section):
+    model = cost_child.lay_out({**JOB, "section": section})
+    counted = count_parameters(section)
+    assert sum(p.numel() for p in model.parameters()) == counted["total"]
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == counted["trainable"]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    cost_child.training(model, {**JOB, "section": section})()
+    moved = {name for name, p in model.named_parameters() if name in before and not torch.equal(p, before[name])}
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert moved and not moved & frozen
+
+
+def test_operations_are_those_of_the_convolutions():
+    class One(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 5, 3, padding=1)
+
+        def forward(self, image, texts):
+            return self.layer(image)
+
+    assert cost_child.flops(One(), JOB) == 2 * 32 * 32 * 3 * 5 * 9
+
+
+def test_memory_is_what_the_work_takes():
+    kept = []
+
+    def work():
+        return lambda: kept.append(torch.ones(2**26))  # 256 MiB
+
+    assert cost_child.peak_bytes(work, 1, "cpu") > 200 * 2**20
+
+
+def test_costs_are_multiples_of_the_reference(here, config, tmp_path):
+    study = measured([config], tmp_path, command="reportseg study cost mine.yaml")
+    assert read_json(tmp_path / "c" / "cost.json", CostStudy) == study
+    unet, mine = study.rows
+    assert (unet.name, mine.name, mine.model) == (REFERENCE, "mine", "unet")
+    assert set(unet.ratios.values()) == {1.0}
+    assert mine.params == count_parameters({"name": "unet", "width": 8})
+    assert mine.ratios["params"] == pytest.approx(mine.params["total"] / unet.params["total"])
+    assert 3 < mine.ratios["flops"] < 4, "twice the width is four times the operations, but for the first and the last layer"
+    assert mine.ratios["flops"] == pytest.approx(mine.flops / unet.flops)
+    page = (tmp_path / "c" / "cost.html").read_text()
+    assert "mine" in page and "Score for cost" not in page and "Not a medical device" in page
+    tasks = len(here)
+    assert measured([config], tmp_path, resume=True, command="reportseg study cost mine.yaml") == study and len(here) == tasks
+    with pytest.raises(InputError) as caught:
+        measured([config], tmp_path, resume=True, size_px=64)
+    assert caught.value.code == "plan" and "settings.size_px" in caught.value.what
+
+
+def test_an_interrupted_study_measures_the_rest_only(here, config, tmp_path, monkeypatch):
+    child = module._child
+
+    def stopped(task, job, name):
+        if name == "mine":
+            raise KeyboardInterrupt
+        return child(task, job, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_child", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            measured([config], tmp_path)
+    here.clear()
+    measured([config], tmp_path, resume=True)
+    assert {name for name, _ in here} == {"mine"}
+
+
+def test_a_bundle_is_measured_as_it_is(here, bundle, tmp_path):
+    (row,) = measured([str(bundle)], tmp_path).rows[1:]
+    assert (row.name, row.model) == ("bundle", TGCNET["name"]) and row.params["frozen"] == 0 and row.flops > 0
+
+
+def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("name: other\nmodel: {name: unet, width: 16}\n")
+    evaluations = [
+        folder(tmp_path / "a0", films(60, 62, 64), name="mine", seed=0),
+        folder(tmp_path / "a1", films(62, 64, 66), name="mine", seed=1),
+        folder(tmp_path / "b", films(40, 42, 44), name="other"),
+    ]
+    study = measured([config, str(other)], tmp_path, scores=evaluations)
+    rows = {row.name: row for row in study.rows}
+    assert rows["mine"].scores["dice_mean"] == pytest.approx(0.63) and rows["mine"].seeds == [0, 1]
+    assert rows["other"].scores["dice_mean"] == pytest.approx(0.42) and not rows[REFERENCE].scores
+    assert (study.metric, study.split) == ("dice_mean", "val")
+    slow = rows["other"].model_copy(update={"ratios": rows["other"].ratios | {"latency_1_s": 9.0}})
+    assert "mine is ahead" in answer(study.model_copy(update={"rows": [rows["mine"], slow]}))
+    quick = rows["other"].model_copy(update={"ratios": rows["other"].ratios | {"latency_1_s": 0.001}})
+    assert answer(study.model_copy(update={"rows": [rows["mine"], quick]})).endswith("these: other, mine.")
+    assert "Score for cost" in (tmp_path / "c" / "cost.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "code"),
+    [
+        (["nothing"], {}, "unknown"),
+        (["unet_qata", "unet_qata"], {}, "twice"),
+        (["unet_qata"], {"size_px": 8}, "size"),
+        (["unet_qata"], {"batch": 0}, "size"),
+        (["unet_qata"], {"device": "abacus"}, "device"),
+        (["unet_qata"], {"metric": "speed"}, "metric"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(here, tmp_path, named, options, code):
+    with pytest.raises(InputError) as caught:
+        measured(named, tmp_path, **options)
+    assert caught.value.code == code and not (tmp_path / "c").exists() and not here
+
+
+def test_an_evaluation_of_another_model_is_refused(here, config, tmp_path):
+    with pytest.raises(InputError) as caught:
+        measured([config], tmp_path, scores=[folder(tmp_path / "a", films(60, 62), name="elsewhere")])
+    assert caught.value.code == "score" and not here
+
+
+@pytest.mark.slow
+def test_the_figures_of_a_process_of_its_own(tmp_path):
+    study = measured(["demo"], tmp_path, size_px=64)
+    unet, demo = study.rows
+    assert unet.params["total"] == count_parameters({"name": "unet", "width": 64})["total"] > 30e6
+    assert demo.ratios["flops"] < 1 and demo.predict_bytes < unet.predict_bytes and demo.train_bytes < unet.train_bytes
+    assert demo.params["trainable"] > 0 and load_config("demo").model["name"] == "tgcnet"

@@ -1,0 +1,199 @@
+"""Studies of trained bundles: every sentence is scored on the same films, the twin beside them, and other data beside the bundle's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from reportseg.config import parse_config
+from reportseg.data.synthetic import synthesise
+from reportseg.errors import InputError
+from reportseg.evaluate import evaluate
+from reportseg.schemas import TextStudy, TransferStudy, read_json
+from reportseg.studies.text import text
+from reportseg.studies.text_page import answer, write_page
+from reportseg.studies.transfer import transfer
+from tiny import UNET, write_bundle
+
+study_text = import_module("reportseg.studies.text")
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    """With a paraphrase of every sentence, a column that repeats them, and one that is empty in half of the rows."""
+    manifest = synthesise(tmp_path_factory.mktemp("phantoms") / "data", 40, size=32)
+    with open(manifest, newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(manifest, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "other", "same", "half"])
+        writer.writeheader()
+        for i, row in enumerate(rows):
+            writer.writerow(
+                {**row, "other": f"There is {row['text'].lower()}", "same": row["text"].upper(), "half": row["text"] if i % 2 else ""}
+            )
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory, phantoms) -> Path:
+    folder = tmp_path_factory.mktemp("twin")
+    evaluate(write_bundle(folder / "bundle", seed=1, text="constant"), phantoms, split="val", out=folder / "val", images=False, n_boot=20)
+    return folder / "val"
+
+
+@pytest.fixture(scope="module")
+def done(bundle, phantoms, twin, tmp_path_factory) -> tuple[TextStudy, Path]:
+    out = tmp_path_factory.mktemp("study") / "t"
+    return text(bundle, phantoms, out=out, columns=["other", "same", "half"], twin=twin, n_boot=20, command="reportseg study text"), out
+
+
+def test_every_kind_of_sentence_has_its_row(done):
+    study, out = done
+    assert read_json(out / "text.json", TextStudy) == study
+    rows = {row.name: row for row in study.rows}
+    assert list(rows) == ["original", "empty", "shuffled", "swapped-side", "other", "same", "half", "twin"]
+    assert [rows[name].kind for name in ("original", "empty", "other", "twin")] == ["original", "control", "column", "twin"]
+    n = study.n_cases
+    assert (rows["other"].n_changed, rows["same"].n_changed, rows["empty"].n_empty) == (n, 0, n)
+    assert 0 < rows["half"].n_empty == rows["half"].n_changed < n
+    assert rows["same"].scores == rows["original"].scores
+    for row in study.rows[1:]:
+        for score, (value, low, high) in row.loss.items():
+            assert value == pytest.approx(row.own[score] - row.scores[score], abs=1e-9) and low <= high
+    page = (out / "text.html").read_text()
+    assert "without text" in page and "Another film" in page and "Not a medical device" in page
+    assert answer(study) in page.replace("&#x27;", "'")
+
+
+def test_what_is_scored_is_not_scored_again(done, bundle, phantoms, twin, monkeypatch):
+    study, out = done
+
+    def never(*_, **__):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(study_text, "evaluate", never)
+    options = {"columns": ["other", "same", "half"], "twin": twin, "n_boot": 20, "command": "reportseg study text"}
+    assert text(bundle, phantoms, out=out, resume=True, **options) == study
+    with pytest.raises(InputError) as caught:
+        text(bundle, phantoms, out=out, resume=True, **(options | {"columns": ["other"]}))
+    assert caught.value.code == "plan" and "arms" in caught.value.what
+
+
+def test_an_interrupted_study_goes_on(bundle, phantoms, tmp_path):
+    class Interrupt(Exception):
+        pass
+
+    def stop(said):
+        if said.get("remark") == "column other":
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        text(bundle, phantoms, out=tmp_path / "t", columns=["other"], n_boot=20, progress=stop)
+    study = text(bundle, phantoms, out=tmp_path / "t", columns=["other"], n_boot=20, resume=True)
+    assert study.rows[-1].name == "other"
+    assert "none was given" in answer(study)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"columns": ["nothing"]}, "missing_column"),
+        ({"columns": ["mask"]}, "text_column"),
+        ({"columns": ["other", "other"]}, "twice"),
+        ({"columns": ["text"]}, "twice"),
+        ({"split": "nowhere"}, "empty_split"),
+        ({"metric": "hd95"}, "metric"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_written(bundle, phantoms, tmp_path, options, code):
+    with pytest.raises(InputError) as caught:
+        text(bundle, phantoms, out=tmp_path / "t", **options)
+    assert caught.value.code == code and not (tmp_path / "t").exists()
+
+
+def test_a_twin_is_text_free_and_of_the_same_cases(done, bundle, phantoms, twin, tmp_path):
+    _, out = done
+    with pytest.raises(InputError) as caught:
+        text(bundle, phantoms, out=tmp_path / "t", twin=out / "eval" / "0-text")
+    assert caught.value.code == "twin"
+    with pytest.raises(InputError) as caught:
+        text(bundle, phantoms, out=tmp_path / "t", twin=twin, split="test")
+    assert caught.value.code == "cases_differ"
+    with pytest.raises(InputError) as caught:
+        text(write_bundle(tmp_path / "unet", UNET), phantoms, out=tmp_path / "t")
+    assert caught.value.code == "no_text"
+    assert not (tmp_path / "t").exists()
+
+
+def test_the_answer_follows_the_interval(done):
+    study, _ = done
+    twin = study.rows[-1]
+
+    def told(*loss):
+        rows = [*study.rows[:-1], twin.model_copy(update={"loss": {"dice_mean": loss}})]
+        return answer(study.model_copy(update={"rows": rows}))
+
+    assert "The text bought +7.0 points [6.0, 8.0] of mean Dice" in told(0.07, 0.06, 0.08)
+    assert "The text cost" in told(-0.07, -0.08, -0.06)
+    assert "undecided" in told(0.01, -0.01, 0.03)
+
+
+def test_a_hostile_column_stays_text(done, tmp_path):
+    study, _ = done
+    bad = study.rows[4].model_copy(update={"name": "<img src=x onerror=alert(1)>"})
+    write_page(tmp_path / "p.html", study.model_copy(update={"rows": [*study.rows[:4], bad]}))
+    assert "<img src=x" not in (tmp_path / "p.html").read_text()
+
+
+# ---------------------------------------------------------------- transfer
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, phantoms) -> Path:
+    values = {"name": "t", "model": UNET, "data": {"size_px": 16}, "train": {"images": 32, "batch": 8, "precision": "fp32"}}
+    run = import_module("reportseg.train").train(parse_config(values, "test"), manifest=phantoms, out=tmp_path_factory.mktemp("run") / "r")
+    return run / "bundle"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory, phantoms) -> Path:
+    """The same films under another name."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "data"
+    shutil.copytree(phantoms.parent, folder)
+    info = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(info | {"name": "elsewhere"}))
+    return folder
+
+
+def test_the_own_data_comes_first_and_the_loss_is_against_it(trained, bundle, phantoms, elsewhere, tmp_path):
+    named = [trained, bundle, elsewhere, phantoms]
+    study = transfer(named, out=tmp_path / "t", splits=["test", "val"], n_boot=20)
+    assert read_json(tmp_path / "t" / "transfer.json", TransferStudy) == study
+    own, other, *foreign = study.rows
+    assert (own.own, own.split, other.own, other.data, other.split) == (True, "val", False, "elsewhere", "test")
+    assert other.lost["dice_mean"] == pytest.approx(own.scores["dice_mean"] - other.scores["dice_mean"])
+    assert not own.shuffled and all(row.shuffled for row in foreign), "only a model that reads is asked shuffled sentences"
+    assert not any(row.own or row.lost for row in foreign)
+    assert len(study.warnings) == 1 and study.warnings[0].startswith("bundle (")
+    page = (tmp_path / "t" / "transfer.html").read_text()
+    assert "its own data" in page and "elsewhere" in page
+    assert transfer(named, out=tmp_path / "t", splits=["test", "val"], n_boot=20, resume=True) == study
+
+
+def test_what_cannot_be_transferred_is_refused(trained, phantoms, elsewhere, tmp_path):
+    for named, splits, code in (
+        ([phantoms], ["val"], "too_few"),
+        ([trained], ["val"], "too_few"),
+        ([trained, trained, phantoms], ["val"], "twice"),
+        ([trained, phantoms, phantoms.parent], ["val"], "twice"),
+        ([trained, phantoms, elsewhere], ["val", "val", "val"], "split"),
+        ([trained, tmp_path / "nothing.csv"], ["val"], "missing"),
+    ):
+        with pytest.raises(InputError) as caught:
+            transfer(named, out=tmp_path / "t", splits=splits)
+        assert caught.value.code == code and not (tmp_path / "t").exists()
