@@ -44,8 +44,8 @@ def name(arm: AblationArm) -> str:
 def answer(study: Ablation) -> str | None:
     """The verdicts counted, in a sentence; None where none is told."""
     counts = Counter(arm.verdict for arm in study.arms[1:] if arm.verdict)
-    says = {"helps": "helps", "does not help": "does not help", "undecided": "is undecided"}
-    parts = [f"{n} {says[one]}" for one in says if (n := counts.get(one, 0))]
+    says = {"helps": ("helps", "help"), "does not help": ("does not help", "do not help"), "undecided": ("is undecided", "are undecided")}
+    parts = [f"{n} {one if n == 1 else many}" for key, (one, many) in says.items() if (n := counts.get(key, 0))]
     n = len(study.arms) - 1
     return f"Of {counted(n, 'part')}, each taken away alone: {', '.join(parts)}." if parts else None
 
@@ -58,7 +58,8 @@ def _verdicts(study: Ablation) -> Html:
         mark = el("span", says, class_=f"verdict v-{says.split()[0]}")
         small = effect is not None and arm.verdict == "helps" and effect[2] < study.smallest
         note = ", which is less than the smallest effect of interest" if small else ""
-        items.append(el("li", el("code", name(arm), dir="auto"), " ", mark, f" {points(effect, 2)}{note}" if effect else None))
+        link = " takes away what is " if says in ("undecided", "not told") else " takes away what "
+        items.append(el("li", el("code", name(arm), dir="auto"), link, mark, f" {points(effect, 2)}{note}" if effect else None))
     rows = [(name(arm), *arm.effect[study.metric]) for arm in study.arms[1:] if study.metric in arm.effect]
     plots = []
     if rows:

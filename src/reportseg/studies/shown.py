@@ -10,7 +10,7 @@ from .pages import points
 def ablation_lines(study: Ablation) -> list[str]:
     """The verdict on each change."""
     full = study.arms[0].scores[study.metric]
-    lines = [f"{study.metric} of the full configuration {full:.4f}"]
+    lines = [f"{study.metric} of the full configuration {full:.4f}; what each change takes away:"]
     width = max(len(ablate_page.name(arm)) for arm in study.arms)
     for arm in study.arms[1:]:
         effect = arm.effect.get(study.metric)
