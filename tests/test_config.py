@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reportseg.config import DataConfig, RunConfig, dump_config, load_config, parse_config, parse_yaml, shipped_configs
 from reportseg.errors import InputError
+from reportseg.models import MODELS, resolve
 
 MINIMAL = {"name": "trial", "model": {"name": "unet"}}
 
@@ -38,8 +39,17 @@ def test_every_shipped_config_loads_under_its_own_name(name):
     assert load_config(name).model["name"]
 
 
-def test_the_recipes_that_the_docs_name_are_shipped():
-    assert {"tgcnet_qata_small", "tgcnet_qata"} <= set(shipped_configs())
+def test_every_method_has_its_recipe_for_every_data_set_and_one_for_a_cpu():
+    for method in MODELS:
+        own = {f"{method}_{data}" for data in ("qata", "mosmed", "kvasir", "qata_small")}
+        assert own <= set(shipped_configs())
+        assert {load_config(name).model["name"] for name in own} == {method}
+
+
+@pytest.mark.parametrize("data", ["qata", "mosmed", "kvasir"])
+def test_the_recipes_of_a_data_set_differ_in_the_model_alone(data):
+    recipes = [resolve(load_config(f"{method}_{data}")) for method in MODELS]
+    assert len({(r.data.model_dump_json(), r.train.model_dump_json()) for r in recipes}) == 1
     small = load_config("tgcnet_qata_small")
     assert small.train.images == 110_000 and small.data.sizes() == [(0.75, 112), (1.0, 160)]
     published = load_config("tgcnet_qata")
