@@ -5,9 +5,12 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format docs docs-check site licences wheel bench-help clean
+.PHONY: help demo test test-all lint format docs docs-check site licences wheel bench-help bench-cpu bench-gpu train-large clean
 
 BIN := .venv/bin
+DATA ?= qata
+BENCH = $(DATA) $(if $(CELLS),--cells $(CELLS)) $(if $(MINUTES),--minutes $(MINUTES))
+LARGE = --data $(DATA) --resume
 STAMP := .venv/.stamp
 
 help: ## this list
@@ -55,6 +58,18 @@ wheel: $(STAMP) ## build the wheel, install it alone elsewhere, run the demo fro
 
 bench-help: $(STAMP) ## time of reportseg --help
 	$(BIN)/python benchmarks/cli_help.py
+
+bench-cpu: $(STAMP) ## all methods on a CPU, hours, goes on where it stopped: [DATA=qata] [CELLS=tgcnet,unet-0] [MINUTES=60]
+	$(BIN)/python benchmarks/bench.py cpu $(BENCH)
+
+bench-gpu: $(STAMP) ## the same methods at 224 px on an accelerator: [DATA=qata] [CELLS=tgcnet] [MINUTES=60]
+	$(BIN)/python benchmarks/bench.py gpu $(BENCH)
+
+train-large: $(STAMP) ## on an accelerator: three teachers, a model of 12 M and its twin, goes on where it stopped: [DATA=qata]
+	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) --seeds 1,2 -o runs/large
+	$(BIN)/reportseg train tmca_qata_large $(LARGE) --seeds 1 -o runs/large
+	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) -o runs/large/student
+	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) -s data.text=constant -o runs/large/twin
 
 clean: ## remove .venv and what was built; runs/ stays
 	rm -rf .venv build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

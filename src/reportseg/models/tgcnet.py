@@ -70,7 +70,7 @@ class TGCNetConfig(Section):
     """The `model` section of a run's config for TGC-Net."""
 
     name: Literal["tgcnet"] = "tgcnet"
-    preset: Literal["tiny", "small", "vit-b-16"] = "small"
+    preset: Literal["tiny", "small", "large", "vit-b-16"] = "small"
     output_stride: Literal[2, 4] = 4
     vision: Tower = Tower()
     text: Tower = Tower()
@@ -83,6 +83,7 @@ class TGCNetConfig(Section):
 PRESETS = {
     "tiny": Preset(cnn=(16, 24, 32, 48), stem=16, cnn_depth=1, vision=(32, 4, 2), text=(32, 1, 2), joint=32, width=24),
     "small": Preset(cnn=(48, 96, 176, 256), stem=32, cnn_depth=2, vision=(128, 4, 4), text=(128, 3, 4), joint=128, width=96),
+    "large": Preset(cnn=(64, 128, 256, 384), stem=32, cnn_depth=2, vision=(128, 4, 4), text=(128, 4, 4), joint=128, width=128),
     "vit-b-16": Preset(
         cnn=(64, 128, 256, 512), stem=40, cnn_depth=2, vision=(768, 12, 12), text=(512, 12, 8), joint=512, width=128, vocabulary=49_408
     ),

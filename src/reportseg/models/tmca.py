@@ -69,7 +69,7 @@ class TMCAConfig(Section):
     """The `model` section of a run's config for TMCA."""
 
     name: Literal["tmca"] = "tmca"
-    preset: Literal["tiny", "small", "convnext-t"] = "small"
+    preset: Literal["tiny", "small", "large", "convnext-t"] = "small"
     output_stride: Literal[2, 4] = 4
     vision: Tower = Tower()
     text: Tower = Tower()
@@ -82,6 +82,7 @@ class TMCAConfig(Section):
 PRESETS = {
     "tiny": PyramidPreset(cnn=(16, 24, 32, 48), depths=(1, 1, 1, 1), stem=16, text=(32, 1, 2), joint=32, width=24),
     "small": PyramidPreset(cnn=(64, 128, 224, 320), depths=(2, 2, 4, 2), stem=32, text=(128, 3, 4), joint=128, width=96),
+    "large": PyramidPreset(cnn=(80, 160, 320, 448), depths=(2, 2, 4, 2), stem=32, text=(128, 4, 4), joint=128, width=128),
     "convnext-t": PyramidPreset(
         cnn=(96, 192, 384, 768),
         depths=(3, 3, 9, 3),

@@ -1,0 +1,417 @@
+"""The bench: every method trained and tested in the same way on one data set, by one command that goes on where it stopped.
+
+    python benchmarks/bench.py cpu qata [--cells tgcnet-0,unet-0] [--minutes 60] [--list]
+    python benchmarks/bench.py gpu qata [...]
+
+A cell is a method, or one with a change, under one seed. RESULTS/<cell>/ has its metrics.json, as `evaluate` writes it, and cell.json: what
+it was trained with. Beside them protocol.json, search.json (the learning rates tried) and table.json (what needs the scores of each film).
+Runs, evaluations and the manifest of the films stay in WORK. docs/bench.md is written anew after each cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import bench_page
+from reportseg import Segmenter
+from reportseg.cases import CASES
+from reportseg.compare import read_runs
+from reportseg.config import RunConfig, load_config
+from reportseg.console import print_error, print_line, progress
+from reportseg.data.manifest import MANIFEST, read_manifest, read_table, write_manifest
+from reportseg.data.splits import draw_dev, draw_part, split_sha256
+from reportseg.engines import pick_device
+from reportseg.errors import InputError
+from reportseg.evaluate import METRICS, evaluate
+from reportseg.limits import atomic_write
+from reportseg.models import count_parameters, resolve
+from reportseg.optim import bf16_gains
+from reportseg.runs import alone, without_paths
+from reportseg.schemas import EnvFile, TrainingFile, load_json, read_json
+from reportseg.stats import bootstrap_runs, paired_bootstrap_runs
+from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
+from reportseg.types import CaseScore
+
+ROOT = Path(__file__).parents[1]
+CELL, PROTOCOL, SEARCH, TABLE = "cell.json", "protocol.json", "search.json", "table.json"
+SCORES = ("dice_pooled", "dice_mean")
+LAST = 0.2  # a curve is watched over this last share of its images
+EVALUATE_S = 90.0  # a guess until a cell tells
+IMAGES_PER_S = {  # a guess until a cell tells: 112 px, stride 2, two cores with AVX512-BF16
+    "tgcnet": 45.0,
+    "tmca": 45.0,
+    "unet": 45.0,
+    "resenc_unet": 45.0,
+    "languidemedseg": 45.0,
+    "lvit": 45.0,
+    "mmiunet": 45.0,
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is equal for all cells. `recipe` names the configuration of a method; what stands here is set over it."""
+
+    name: str
+    device: str
+    share: float  # of the training films, nested by patient
+    size_px: int
+    output_stride: int
+    images: int
+    seeds: tuple[int, ...]
+    modules: bool  # whether modules are taken away too, at half the images
+    batch: int = 32
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    search: float = 0.25  # share of the images that each rate is tried with, at the first seed
+    split: str = "val"
+    recipe: str = "{}_qata_small"
+
+
+#: 160,000 images are 31 times QaTa-COV19's training films without dev.
+PROTOCOLS = {
+    "cpu": Protocol("bench-cpu", "cpu", 0.5, 112, 2, 24_000, (0, 1), modules=True),
+    "gpu": Protocol("bench-gpu", "auto", 1.0, 224, 4, 160_000, (0,), modules=False),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method, or one with changes. `full` is the arm that a module was taken from; arms with half the images name themselves there."""
+
+    name: str
+    method: str
+    changes: tuple[str, ...] = ()
+    full: str | None = None
+
+
+#: The most telling first.
+METHODS = (
+    Arm("tgcnet", "tgcnet"),
+    Arm("tgcnet_twin", "tgcnet", ("data.text=constant",)),
+    Arm("unet", "unet"),
+    Arm("tmca", "tmca"),
+    Arm("tmca_twin", "tmca", ("data.text=constant",)),
+    Arm("lvit", "lvit"),
+    Arm("languidemedseg", "languidemedseg"),
+    Arm("mmiunet", "mmiunet"),
+    Arm("resenc_unet", "resenc_unet"),
+)
+MODULES = (
+    Arm("tgcnet_half", "tgcnet", (), "tgcnet_half"),
+    Arm("tgcnet_half_no_cnn", "tgcnet", ("model.sse.cnn=false",), "tgcnet_half"),
+    Arm("tgcnet_half_no_knowledge", "tgcnet", ("model.date.knowledge=false",), "tgcnet_half"),
+    Arm("tgcnet_half_no_vlcm", "tgcnet", ("model.vlcm.enabled=false",), "tgcnet_half"),
+    Arm("tmca_half", "tmca", (), "tmca_half"),
+    Arm("tmca_half_no_soft_targets", "tmca", ("model.tsdm.soft_labels=false",), "tmca_half"),
+    Arm("tmca_half_no_alignment", "tmca", ("model.alignment.levels=[]",), "tmca_half"),
+    Arm("tmca_half_no_enhancement", "tmca", ("model.ltem.enabled=false",), "tmca_half"),
+    Arm("tmca_half_no_pixel_term", "tmca", ("model.ltem.pixel_loss=false",), "tmca_half"),
+)
+REFERENCES = ("tgcnet", "tmca")  # each is compared with every other method
+ARMS = {arm.name: arm for arm in (*METHODS, *MODULES)}
+
+
+def arms(protocol: Protocol) -> list[Arm]:
+    return [*METHODS, *(MODULES if protocol.modules else ())]
+
+
+def cells(protocol: Protocol) -> dict[str, tuple[Arm, int]]:
+    """All cells in the order in which they are run: one seed of everything, then the next."""
+    return {f"{arm.name}-{seed}": (arm, seed) for seed in protocol.seeds for arm in arms(protocol)}
+
+
+def configure(protocol: Protocol, arm: Arm, seed: int, rate: float, images: int, precision: str) -> RunConfig:
+    """The recipe of the method under the protocol. A twin and what lacks a module have the learning rate of their method."""
+    settings = {
+        "name": arm.name,
+        "seed": seed,
+        "data.size_px": protocol.size_px,
+        "model.output_stride": protocol.output_stride,
+        "train.images": images,
+        "train.batch": protocol.batch,
+        "train.lr": rate,
+        "train.precision": precision,
+    }
+    recipe = protocol.recipe.format(arm.method)
+    return resolve(load_config(recipe, [*(f"{key}={value!r}" for key, value in settings.items()), *arm.changes]))
+
+
+def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
+    """By how much (images, value) rose over the last fifth; the start of it lies between two readings. None without two readings."""
+    start = (1 - LAST) * images
+    before = [point for point in curve if point[0] <= start]
+    after = [point for point in curve if point[0] > start]
+    if not before or not after:
+        return None
+    (x0, y0), (x1, y1) = before[-1], after[0]
+    return curve[-1][1] - (y0 + (y1 - y0) * (start - x0) / (x1 - x0))
+
+
+class Bench:
+    """One protocol on one data set."""
+
+    def __init__(self, protocol: Protocol, manifest: str | Path, work: Path, results: Path, page: Path) -> None:
+        self.protocol, self.work, self.results, self.page = protocol, work, results, page
+        self.dataset = read_manifest(manifest)
+        self.train_films = self.dataset.split("train")
+        self.part = set(draw_part(self.train_films, self.dataset.name, protocol.share))
+        self.dataset.split(protocol.split)  # refused here, not after the first training
+        self.search: dict[str, dict[str, dict[str, float | None]]] = self._stored(SEARCH)
+
+    def _stored(self, name: str) -> dict[str, Any]:
+        path = self.results / name
+        return load_json(path) if path.exists() else {}
+
+    def _store(self, name: str, values: dict[str, Any]) -> None:
+        (self.results / name).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.results / name, json.dumps(values, indent=1) + "\n")
+
+    # ---------------------------------------------------------------- what is asked
+
+    def command(self, cell: str) -> str:
+        """As it stands in what is published: no path of this machine."""
+        return f"python benchmarks/bench.py {self.protocol.name.removeprefix('bench-')} {self.dataset.name} --cells {cell}"
+
+    def chosen(self, named: Sequence[str]) -> list[str]:
+        """The cells of these names, or of these methods, in the order of the bench; all without names. InputError unknown."""
+        every = cells(self.protocol)
+        for name in named:
+            if name not in every and name not in {arm.name for arm, _ in every.values()}:
+                raise InputError("there is no such cell", name, f"There are {', '.join(every)}.", "unknown")
+        return [cell for cell, (arm, _) in every.items() if not named or cell in named or arm.name in named]
+
+    def images_of(self, arm: Arm) -> int:
+        return self.protocol.images // (1 if arm.full is None else 2)
+
+    def done(self, cell: str) -> bool:
+        return (self.results / cell / METRICS).exists()
+
+    def listing(self, named: Sequence[str]) -> str:
+        """A line for each cell: images, learning rate, state and the minutes it should take, the search of its rate included."""
+        told = [load_json(path) for path in sorted(self.results.glob(f"*/{CELL}"))]
+        evaluating = median([one["evaluate_s"] for one in told] or [EVALUATE_S])
+        searched, total = set(self.search), 0.0
+        lines = [f"{'cell':<30} {'images':>8} {'rate':>8} {'state':>7} {'minutes':>8}"]
+        for cell in self.chosen(named):
+            arm, _ = cells(self.protocol)[cell]
+            speeds = [one["images_per_s"] for one in told if one["method"] == arm.method]
+            speed = median(speeds) if speeds else IMAGES_PER_S[arm.method] * (112 / self.protocol.size_px) ** 2
+            rate, minutes = self.best(arm.method), 0.0
+            if not self.done(cell):
+                tries = 0 if arm.method in searched else len(self.protocol.rates)
+                tries = len(self.protocol.rates) - len(self.search[arm.method]) if arm.method in self.search else tries
+                minutes = (
+                    (self.images_of(arm) + (rate is None) * tries * self.protocol.search * self.protocol.images) / speed + evaluating
+                ) / 60
+                searched.add(arm.method)
+            total += minutes
+            state = "done" if self.done(cell) else "to do"
+            lines.append(f"{cell:<30} {self.images_of(arm):>8,} {f'{rate:g}' if rate else '?':>8} {state:>7} {minutes:>8.1f}")
+        dev = len(draw_dev([s for s in self.train_films if s.id in self.part], self.dataset.name))
+        films = f"{len(self.part):,} of {len(self.train_films):,} training films, {dev:,} of them dev"
+        scored = f"{len(self.dataset.split(self.protocol.split)):,} of {self.protocol.split} scored"
+        guess = "" if told else ", guessed: no cell has been timed here"
+        return "\n".join([*lines, f"{films}; {scored}. In all {total / 60:.1f} h{guess}."])
+
+    # ---------------------------------------------------------------- running
+
+    def run(self, named: Sequence[str] = (), minutes: float | None = None) -> int:
+        """Runs what is missing; begins nothing after `minutes`. 3 where a cell failed, which the others do not wait for."""
+        end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+        failed = 0
+        with alone(self.work):
+            self.films = self._manifest()
+            self.precision = self._settle()
+            for cell in self.chosen(named):
+                if self.done(cell):
+                    continue
+                try:
+                    rate = self._search(cells(self.protocol)[cell][0].method, end)
+                    if rate is None or time.monotonic() > end:
+                        print_line("the time is up: the same command goes on")
+                        break
+                    self._cell(cell, rate)
+                except InputError as error:
+                    failed += 1
+                    print_error(error, as_json=False)
+                self._publish()
+            self._publish()
+        return 3 if failed else 0
+
+    def _manifest(self) -> Path:
+        """The training films of the protocol. What is scored is read from the data set itself."""
+        if len(self.part) == len(self.train_films):
+            return self.dataset.path
+        rows = read_table(self.dataset.path, ("image", "mask"))
+        kept = [{**row, "id": s.id} for row, s in zip(rows, self.dataset.samples, strict=True) if s.id in self.part]
+        write_manifest(self.work / "data", kept, self.dataset.info.model_copy(update={"root": str(self.dataset.root.resolve())}))
+        return self.work / "data" / MANIFEST
+
+    def _settle(self) -> str:
+        """The precision of all runs: probed once. InputError protocol where the results that lie there were made in another way."""
+        asked = {**asdict(self.protocol), "data": self.dataset.name, "train_films": len(self.part), "train_sha256": split_sha256(self.part)}
+        asked = json.loads(json.dumps(asked))
+        stored = self._stored(PROTOCOL)
+        differs = [key for key in asked if stored and stored.get(key) != asked[key]]
+        if differs:
+            what = f"the bench was begun with another {', '.join(differs)}"
+            raise InputError(what, self.results / PROTOCOL, "Give the same data, or other folders for --work and --results.", "protocol")
+        if not stored:
+            device = pick_device(self.protocol.device)
+            name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+            stored = {**asked, "precision": "bf16" if bf16_gains(device) else "fp32", "on": name, "threads": torch.get_num_threads()}
+            self._store(PROTOCOL, stored)
+        return str(stored["precision"])
+
+    def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:
+        """A run that is done or goes on. Its checkpoints, 100 MB and more, are of no use afterwards."""
+        with progress(False, label) as report:
+            train(config, manifest=self.films, out=folder, resume=True, device=self.protocol.device, progress=report)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        return read_json(folder / BUNDLE / "training.json", TrainingFile)
+
+    def best(self, method: str) -> float | None:
+        """The learning rate with the highest sum of both Dice scores on dev; None until all have been tried."""
+        tried = self.search.get(method, {})
+        if len(tried) < len(self.protocol.rates):
+            return None
+        reached = {rate: sum(scores[name] or 0.0 for name in SCORES) for rate, scores in tried.items()}
+        return float(max(reached, key=lambda rate: reached[rate]))
+
+    def _search(self, method: str, end: float) -> float | None:
+        """Tries the learning rates that have not been tried. None where the time is up before all are known."""
+        images = int(self.protocol.search * self.protocol.images)
+        for rate in self.protocol.rates:
+            tried = self.search.setdefault(method, {})
+            if str(rate) in tried:
+                continue
+            if time.monotonic() > end:
+                return None
+            config = configure(self.protocol, ARMS[method], self.protocol.seeds[0], rate, images, self.precision)
+            try:
+                dev = self._train(config, self.work / "search" / f"{method}-{rate:g}", f"{method}, learning rate {rate:g}").dev
+                tried[str(rate)] = {name: dev[name] for name in SCORES}
+            except InputError as error:
+                if error.code != "diverged":
+                    raise
+                tried[str(rate)] = dict.fromkeys(SCORES)
+            self._store(SEARCH, self.search)
+        return self.best(method)
+
+    def _cell(self, cell: str, rate: float) -> None:
+        arm, seed = cells(self.protocol)[cell]
+        run, scored, images = self.work / "runs" / cell, self.work / "eval" / cell, self.images_of(arm)
+        config = configure(self.protocol, arm, seed, rate, images, self.precision)
+        training = self._train(config, run, cell)
+        began = time.monotonic()
+        if not (scored / METRICS).exists():
+            with progress(False, f"{cell}, scoring") as report:
+                segmenter = Segmenter.from_pretrained(run / BUNDLE, device=self.protocol.device)
+                asked = {"split": self.protocol.split, "images": False, "command": self.command(cell)}
+                evaluate(segmenter, self.dataset.path, out=scored, progress=report, **asked)  # type: ignore[arg-type]
+        env = read_json(run / ENV, EnvFile)
+        curves = {name: training.curves.get(f"dev_{name}", []) for name in SCORES}
+        facts = {
+            "cell": cell,
+            "method": arm.method,
+            "seed": seed,
+            "command": self.command(cell),
+            "commit": env.commit,
+            "versions": env.versions,
+            "threads": env.threads,
+            "params": count_parameters(config.model)["total"],
+            "images": training.images,
+            "half_the_images": arm.full is not None,
+            "lr": rate,
+            "seconds": training.seconds,
+            "images_per_s": round(training.images / max(training.seconds, 1e-9), 2),
+            "evaluate_s": round(time.monotonic() - began, 1),
+            "dev": training.dev,
+            "dev_curves": curves,
+            "climb": {name: climb(curve, training.images) for name, curve in curves.items()},
+            "figures": {name: curve[-1][1] for name, curve in training.curves.items() if curve},
+            "config": without_paths(config),
+        }
+        self._store(f"{cell}/{CELL}", facts)
+        shutil.copyfile(scored / METRICS, self.results / cell / ".metrics")
+        (self.results / cell / ".metrics").replace(self.results / cell / METRICS)  # last: where it lies the cell is done
+
+    # ---------------------------------------------------------------- telling
+
+    def _publish(self) -> None:
+        """table.json where this machine has the scores of each film, then the page."""
+        table = self._stored(TABLE) or {"arms": {}, "differences": {}}
+        for arm in arms(self.protocol):
+            if fresh := self._fresh([arm], table["arms"].get(arm.name)):
+                intervals = bootstrap_runs(self._cases(arm, fresh["seeds"]))
+                table["arms"][arm.name] = fresh | {"ci95": {name: intervals[name] for name in SCORES if name in intervals}}
+        for one, other in pairs(self.protocol):
+            known = table["differences"].setdefault(one, {})
+            if fresh := self._fresh([ARMS[one], ARMS[other]], known.get(other)):
+                ours, theirs = (self._cases(ARMS[name], fresh["seeds"]) for name in (one, other))
+                minus = paired_bootstrap_runs(ours, theirs, same_seeds=True)
+                known[other] = fresh | {name: minus[name] for name in SCORES if name in minus}
+        self._store(TABLE, table)
+        bench_page.write(self.page, self.results.parent)
+
+    def _fresh(self, of: Sequence[Arm], known: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The seeds that all of these arms have the scores of each film for, and their bundles; None where that is none, or not news."""
+        whole = [s for s in self.protocol.seeds if all(self.done(f"{a.name}-{s}") and self._eval(a, s, CASES).exists() for a in of)]
+        if not whole or (known and not set(known["seeds"]) <= set(whole)):
+            return None
+        bundles = [load_json(self.results / f"{arm.name}-{seed}" / METRICS)["bundle_sha256"] for arm in of for seed in whole]
+        return None if known and known["bundles"] == bundles else {"seeds": whole, "bundles": bundles}
+
+    def _eval(self, arm: Arm, seed: int, name: str = "") -> Path:
+        return self.work / "eval" / f"{arm.name}-{seed}" / name
+
+    def _cases(self, arm: Arm, seeds: Sequence[int]) -> list[list[CaseScore]]:
+        return [run.cases for run in read_runs([self._eval(arm, seed) for seed in seeds])]
+
+
+def pairs(protocol: Protocol) -> Iterator[tuple[str, str]]:
+    """(one, other) of each difference that is told: one minus other."""
+    for one in REFERENCES:
+        yield from ((one, arm.name) for arm in METHODS if arm.name != one)
+    if protocol.modules:
+        yield from ((arm.full, arm.name) for arm in MODULES if arm.full and arm.full != arm.name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument("data", help="manifest.csv or its folder")
+    parser.add_argument("--cells", default="", help="names of cells or of methods, with commas; default: all")
+    parser.add_argument("--minutes", type=float, help="begin no cell and no search after so many")
+    parser.add_argument("--list", action="store_true", help="what there is, what is done and how long the rest takes; run nothing")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs", help="folder of runs; default: runs")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of what is published; default: results")
+    parser.add_argument("--page", type=Path, default=bench_page.PAGE)
+    asked = parser.parse_args()
+    protocol = PROTOCOLS[asked.protocol]
+    named = [name for name in asked.cells.split(",") if name]
+    try:
+        bench = Bench(protocol, asked.data, asked.work / protocol.name, asked.results / protocol.name, asked.page)
+        if asked.list:
+            print(bench.listing(named))
+            return 0
+        return bench.run(named, asked.minutes)
+    except (InputError, OSError) as error:
+        return print_error(error, as_json=False)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""docs/bench.md from what lies in results/bench-cpu and results/bench-gpu: every score on it is read there.
+
+python benchmarks/bench_page.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from reportseg.limits import atomic_write
+from reportseg.schemas import load_json
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "bench.md"
+CLIMBING = 0.005  # over the last fifth of the images: such a curve is marked
+SMALLEST = 0.003  # effect of interest
+METRIC = "dice_mean"  # of the verdicts
+SCORES = ("dice_pooled", "dice_mean")
+NAMES = {
+    "tgcnet": "TGC-Net",
+    "tgcnet_twin": "TGC-Net, text-free twin",
+    "unet": "U-Net",
+    "tmca": "TMCA",
+    "tmca_twin": "TMCA, text-free twin",
+    "lvit": "LViT",
+    "languidemedseg": "LanGuideMedSeg",
+    "mmiunet": "MMI-UNet",
+    "resenc_unet": "ResEnc U-Net",
+}
+MODULES = {
+    "tgcnet_half_no_cnn": "SSE's CNN branch",
+    "tgcnet_half_no_knowledge": "DATE's knowledge",
+    "tgcnet_half_no_vlcm": "VLCM",
+    "tmca_half_no_soft_targets": "soft targets of the semantic distance",
+    "tmca_half_no_alignment": "alignment at four levels",
+    "tmca_half_no_enhancement": "target enhancement",
+    "tmca_half_no_pixel_term": "pixel term of the enhancement",
+}
+NONE = "–"
+
+HEAD = """# The bench
+
+**This ranks architectures without pretraining; it does not rank the published models.** Every weight begins random, sizes are cut to
+what a CPU trains, and pretrained towers, which the papers build on, have no part. What a method gains with them is not told here.
+
+`benchmarks/bench.py` writes this page from `results/`, cell by cell. A cell is one method under one seed:
+`results/bench-cpu/CELL/metrics.json` has its scores, intervals and text controls (none where no text is read); `cell.json` beside it
+has the configuration, the commit, the curves and the command that makes it again.
+"""
+
+CPU = """
+## On a CPU
+
+```bash
+make bench-cpu DATA=qata                               # all of it; the same command goes on after a stop
+make bench-cpu DATA=qata MINUTES=60 CELLS=tgcnet,unet-0
+python benchmarks/bench.py cpu qata --list             # what is done, and how long the rest takes
+```
+
+- **Size**: at most 7 M parameters in all. The peers at their preset `cpu`, one factor on the widths of their published image side and
+  decoder (LanGuideMedSeg 3/8, LViT 7/16, MMI-UNet 1/3, ResEnc U-Net 9/32), the words read by one small tower that all share; U-Net at
+  width 30 of 64; TGC-Net and TMCA, whose published sizes are not known, at `small`. All give logits at stride 2.
+- **Films**: QaTa-COV19, half of the training films, the same for all: whole patients in an order that the data set's name seeds. A
+  tenth of them is dev. Trained at 112 px, scored on val, 1,429 films, each on its own grid of 224 px.
+- **Training**: all weights, from random initialisation, on 24,000 images in batches of 32; augmentation, optimiser and schedule are
+  those of the recipes `*_qata_small`.
+- **Learning rate**: for each method the best of three on a quarter of the images and the first seed, by the sum of both Dice scores on
+  dev. A twin, and a method that lacks a module, have the rate of their method.
+- **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third.
+- **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them
+  would have helped; `end of the grid` where the best rate is the lowest or the highest of the three.
+"""
+
+MODULE_TEXT = """
+### Modules, at half the images
+
+12,000 images for the full method and for each that lacks a module; seeds, films, order and learning rate are the same. Decided before
+any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of full minus changed lies
+above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. What each training logged of
+a module's mechanism is in `cell.json` under `figures`.
+"""
+
+GPU = """
+## On an accelerator
+
+```bash
+make bench-gpu DATA=qata CELLS=tgcnet                  # one cell at a time, or all
+```
+
+The same methods, sizes and rules at 224 px, logits at stride 4, all training films, 160,000 images (31 epochs), one seed, without the
+modules.
+"""
+
+
+def write(page: Path, results: Path) -> None:
+    atomic_write(page, text(results))
+
+
+def text(results: Path) -> str:
+    """The page. `results` holds bench-cpu and bench-gpu; either may be missing or half done."""
+    return "".join([HEAD, CPU, _bench(results / "bench-cpu", modules=True), GPU, _bench(results / "bench-gpu", modules=False)])
+
+
+def _bench(folder: Path, *, modules: bool) -> str:
+    cells = {path.parent.name: (load_json(path), load_json(path.parent / "cell.json")) for path in sorted(folder.glob("*/metrics.json"))}
+    if not cells:
+        return "\nNo cell has been run yet.\n"
+    protocol, search, told = (load_json(folder / f"{name}.json") for name in ("protocol", "search", "table"))
+    of = {arm: [cells[cell] for cell in cells if cell.rpartition("-")[0] == arm] for arm in (*NAMES, *_full(), *MODULES)}
+    where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
+    on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
+    parts = [on, _methods(of, told, search), _rates(search)]
+    if modules:
+        parts += [MODULE_TEXT, _modules(of, told)]
+    return "".join([*parts, _cells(cells)])
+
+
+def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any]) -> str:
+    heads = [
+        "method",
+        "M parameters",
+        "seeds",
+        "dice_pooled",
+        "dice_mean",
+        "shuffled sentences",
+        "TGC-Net minus it",
+        "TMCA minus it",
+        "marks",
+    ]
+    rows = []
+    for arm, name in NAMES.items():
+        if not of[arm]:
+            continue
+        intervals = told["arms"].get(arm, {})
+        seeds = [cell["seed"] for _, cell in of[arm]]
+        ci95 = intervals.get("ci95", {}) if intervals.get("seeds") == seeds else {}
+        scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) for score in SCORES]
+        shuffled = [metrics["controls"]["shuffled"]["dice_pooled"] for metrics, _ in of[arm] if "shuffled" in metrics["controls"]]
+        minus = [_difference(told["differences"].get(one, {}).get(arm, {}).get("dice_pooled")) for one in ("tgcnet", "tmca")]
+        marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm]) + ["end of the grid"] * _at_the_end(
+            search.get(of[arm][0][1]["method"], {})
+        )
+        row = [
+            name,
+            f"{of[arm][0][1]['params'] / 1e6:.2f}",
+            ", ".join(map(str, seeds)),
+            *scores,
+            f"{fmean(shuffled):.4f}" if shuffled else NONE,
+        ]
+        rows.append([*row, *minus, ", ".join(marks)])
+    order = sorted(rows, key=lambda row: row[3], reverse=True)
+    return "\n### Methods\n\nBy dice_pooled. Differences are of dice_pooled, paired by film and seed.\n\n" + _table(heads, order)
+
+
+def _rates(search: dict[str, Any]) -> str:
+    rates = sorted({rate for tried in search.values() for rate in tried}, key=float)
+    rows = []
+    for method, tried in search.items():
+        best = _best(tried)
+        shown = {
+            rate: "diverged" if one[SCORES[0]] is None else " / ".join(f"{one[score]:.4f}" for score in SCORES)
+            for rate, one in tried.items()
+        }
+        rows.append([NAMES[method], *(f"**{shown[rate]}**" if rate == best else shown.get(rate, NONE) for rate in rates)])
+    says = (
+        "\n### Learning rates\n\ndice_pooled / dice_mean on dev after a quarter of the images; the rate in bold is that of the cells.\n\n"
+    )
+    return says + _table(["method", *(f"{float(rate):g}" for rate in rates)], rows)
+
+
+def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
+    heads = ["without", "of", "seeds", "full minus changed, dice_mean", "dice_pooled", "dice_mean of the full", "verdict", "marks"]
+    rows = []
+    for arm, name in MODULES.items():
+        full = next(one for one in _full() if arm.startswith(one))
+        minus = told["differences"].get(full, {}).get(arm)
+        if minus is None or not of[arm] or not of[full]:
+            continue
+        marks = "climbing" if any(_climbing(cell) for _, cell in of[arm] + of[full]) else ""
+        effects = [_difference(minus.get(score)) for score in (METRIC, SCORES[0])]
+        reached = f"{fmean(metrics[METRIC] for metrics, _ in of[full]):.4f}"
+        seeds = ", ".join(map(str, minus["seeds"]))
+        rows.append([name, NAMES[full.removesuffix("_half")], seeds, *effects, reached, verdict(minus.get(METRIC)), marks])
+    return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
+
+
+def _cells(cells: dict[str, Any]) -> str:
+    rows = []
+    for cell, (metrics, facts) in cells.items():
+        rise = " / ".join(NONE if facts["climb"][score] is None else f"{100 * facts['climb'][score]:+.1f}" for score in SCORES)
+        scores = [f"{metrics[score]:.4f}" for score in SCORES]
+        rows.append(
+            [
+                f"`{cell}`",
+                f"{facts['images']:,}",
+                f"{facts['lr']:g}",
+                *scores,
+                rise,
+                f"{facts['seconds'] / 60:.0f}",
+                facts["commit"][:8] if facts["commit"] else NONE,
+            ]
+        )
+    heads = ["cell", "images", "rate", "dice_pooled", "dice_mean", "rise of both on dev over the last fifth, points", "minutes", "commit"]
+    return "\n### Cells\n\n" + _table(heads, rows)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def verdict(effect: Sequence[float] | None) -> str:
+    """From (value, lower, upper) of full minus changed."""
+    if effect is None:
+        return NONE
+    return "helps" if effect[1] > 0 else "does not help" if effect[2] < SMALLEST else "undecided"
+
+
+def _full() -> tuple[str, str]:
+    return "tgcnet_half", "tmca_half"
+
+
+def _best(tried: dict[str, Any]) -> str:
+    return max(tried, key=lambda rate: sum(tried[rate][score] or 0.0 for score in SCORES))
+
+
+def _at_the_end(tried: dict[str, Any]) -> bool:
+    """Whether a rate outside of the grid might have been better still."""
+    rates = sorted(tried, key=float)
+    return bool(rates) and _best(tried) in (rates[0], rates[-1])
+
+
+def _climbing(cell: dict[str, Any]) -> bool:
+    return any(rise is not None and rise > CLIMBING for rise in cell["climb"].values())
+
+
+def _score(values: Sequence[float], interval: Sequence[float] | None) -> str:
+    """The mean, its interval, and each where there are several."""
+    each = f" ({', '.join(f'{value:.4f}' for value in values)})" if len(values) > 1 else ""
+    return f"{fmean(values):.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "") + each
+
+
+def _difference(effect: Sequence[float] | None) -> str:
+    return NONE if effect is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*effect).replace("-", "−")
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" + "s" * (n != 1)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    write(PAGE, ROOT / "results")

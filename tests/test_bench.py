@@ -1,0 +1,238 @@
+"""The bench: one protocol for all, cells that go on where they stopped, and a page that holds only what they tell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reportseg.data.manifest import read_manifest
+from reportseg.data.splits import draw_dev, draw_part
+from reportseg.data.synthetic import synthesise
+from reportseg.errors import InputError
+from reportseg.knowledge.bank import load_bank
+from reportseg.models import MODELS, build, count_parameters
+from reportseg.models.encoders import train_tokenizer
+from reportseg.schemas import Metrics, read_json
+from test_models_contract import SMALLEST
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import bench  # noqa: E402
+import bench_page  # noqa: E402
+
+CPU, GPU = bench.PROTOCOLS["cpu"], bench.PROTOCOLS["gpu"]
+RATES = (1e-3, 3e-3)
+CELLS = ("unet-0", "tgcnet-0", "tgcnet_half-0", "tgcnet_half_no_vlcm-0")
+
+
+def configured(arm, protocol=CPU, seed=0):
+    return bench.configure(protocol, arm, seed, 1e-3, 24_000, "fp32")
+
+
+# ---- the protocol
+
+
+def test_the_cells_are_those_of_the_protocol_and_the_most_telling_come_first():
+    cells = list(bench.cells(CPU))
+    assert cells[:4] == ["tgcnet-0", "tgcnet_twin-0", "unet-0", "tmca-0"] and len(cells) == 36
+    assert {arm.method for arm in bench.METHODS} == set(MODELS)
+    assert [arm.name for arm in bench.arms(GPU)] == [arm.name for arm in bench.METHODS]
+    assert len([arm for arm in bench.MODULES if arm.name != arm.full]) == 7
+    assert {arm.name for arm in bench.METHODS} == set(bench_page.NAMES)
+    assert {arm.name for arm in bench.MODULES if arm.name != arm.full} == set(bench_page.MODULES)
+
+
+@pytest.mark.parametrize("arm", bench.arms(CPU), ids=lambda arm: arm.name)
+def test_every_arm_is_small_begins_random_and_sees_what_the_others_see(arm):
+    config, first = configured(arm), configured(bench.ARMS["tgcnet"])
+    assert count_parameters(config.model)["total"] <= 7_000_000
+    assert config.model["output_stride"] == 2 and config.data.size_px == 112 and config.train.batch == 32
+    assert all(config.model[part]["source"] == "scratch" for part in ("vision", "text") if part in config.model)
+    assert config.train == first.train and config.name == arm.name
+    assert config.data.model_copy(update={"text": "as_written"}) == first.data
+
+
+@pytest.mark.parametrize("arm", [arm for arm in bench.arms(CPU) if arm.changes], ids=lambda arm: arm.name)
+def test_what_an_arm_changes_is_one_thing(arm):
+    one, full = (configured(a).model_dump(exclude={"name"}) for a in (arm, bench.ARMS[arm.full or arm.method]))
+    assert len(differing(one, full)) == 1
+
+
+def differing(one, other, at="") -> list[str]:
+    if isinstance(one, dict):
+        return [key for k in one for key in differing(one[k], other[k], f"{at}.{k}")]
+    return [] if one == other else [at]
+
+
+@pytest.mark.parametrize("method", MODELS)
+def test_every_method_gives_logits_at_stride_two(method):
+    bank = load_bank("chest")
+    model = build(SMALLEST[method] | {"output_stride": 2}, train_tokenizer(bank.texts()), bank).eval()
+    sides: list[int] = []
+    for module in model.modules():
+        module.register_forward_hook(
+            lambda _, __, out: (
+                sides.append(out.shape[-1]) if isinstance(out, torch.Tensor) and out.dim() == 4 and out.shape[1] == 1 else None
+            )
+        )
+    with torch.no_grad():
+        logits = model(torch.rand(1, 3, 64, 64), ["upper left lung"]).logits_B1HW
+    assert max(sides) == 32 and logits.shape == (1, 1, 64, 64)
+
+
+def test_a_rise_over_the_last_fifth_is_read_between_two_readings():
+    curve = [(600, 0.5), (750, 0.6), (850, 0.7), (1000, 0.72)]  # 0.65 at 800
+    assert bench.climb(curve, 1000) == pytest.approx(0.07)
+    assert bench.climb([(900, 0.5), (1000, 0.6)], 1000) is None and bench.climb([], 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("effect", "said"),
+    [((0.02, 0.001, 0.04), "helps"), ((-0.01, -0.02, 0.002), "does not help"), ((0.01, -0.01, 0.03), "undecided"), (None, "–")],
+)
+def test_a_verdict_follows_from_the_interval(effect, said):
+    assert bench_page.verdict(effect) == said
+
+
+# ---- the page
+
+
+def test_the_page_is_what_the_results_tell_and_begins_with_what_it_does_not_rank():
+    page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    assert page == bench_page.text(ROOT / "results"), "python benchmarks/bench_page.py"
+    first = page.splitlines()[2]
+    assert first.startswith("**This ranks architectures without pretraining; it does not rank the published models.**")
+
+
+# ---- a bench of phantoms
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    return synthesise(tmp_path_factory.mktemp("films") / "phantoms", 60, size=32)
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory, films) -> Callable[..., bench.Bench]:
+    """A bench of tiny models on phantoms, 64 images a cell, in a folder of its own."""
+
+    def made(folder=None) -> bench.Bench:
+        folder = folder or tmp_path_factory.mktemp("bench")
+        for method, section in SMALLEST.items():
+            text = {"name": method, "data": {"size_px": 32}, "model": section, "train": {"ema": 0.5}}
+            (folder / f"{method}.yaml").write_text(json.dumps(text))
+        tiny = replace(CPU, size_px=32, images=64, batch=16, rates=RATES, recipe=str(folder / "{}.yaml"))
+        return bench.Bench(tiny, films, folder / "runs" / tiny.name, folder / "results" / tiny.name, folder / "bench.md")
+
+    return made
+
+
+def folder_of(one) -> Path:
+    return one.page.parent
+
+
+def counted_trainings(monkeypatch, *, stop_at=None, diverge=()):
+    """The configurations that are trained from now on. The one of number `stop_at` is interrupted; rates in `diverge` diverge."""
+    seen, real = [], bench.train
+
+    def train(config, **options):
+        seen.append(config)
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+        if config.train.lr in diverge:
+            raise InputError("training diverged", "", "", "diverged")
+        return real(config, **options)
+
+    monkeypatch.setattr(bench, "train", train)
+    return seen
+
+
+def test_half_of_the_films_is_whole_patients_and_what_is_listed(make, films):
+    one, samples = make(), read_manifest(films).split("train")
+    assert one.part == set(draw_part(samples, "phantoms", 0.5)) and abs(len(one.part) - len(samples) / 2) <= 2
+    patients = {s.patient for s in samples if s.id in one.part}
+    assert not patients & {s.patient for s in samples if s.id not in one.part}
+    dev = len(draw_dev([s for s in samples if s.id in one.part], "phantoms"))
+    listed = one.listing(["tgcnet", "unet-0"]).splitlines()
+    assert [line.split()[0] for line in listed[1:4]] == ["tgcnet-0", "unet-0", "tgcnet-1"]
+    assert f"{len(one.part)} of {len(samples)} training films, {dev} of them dev" in listed[-1] and "guessed" in listed[-1]
+    assert not folder_of(one).joinpath("runs").exists() and not folder_of(one).joinpath("results").exists()
+
+
+def test_a_cell_that_does_not_exist_is_refused_with_those_that_do(make):
+    with pytest.raises(InputError, match=r"no such cell.*tgcnet-0"):
+        make().run(["tgcnet-9"])
+
+
+def test_when_the_time_is_up_nothing_is_begun(make, monkeypatch, capsys):
+    seen = counted_trainings(monkeypatch)
+    assert make().run(minutes=-1) == 0 and not seen
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_bench_that_was_interrupted_goes_on_and_ends_in_cells_and_a_page(make, monkeypatch, films):
+    one = make()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted_trainings(patch, stop_at=2)
+        one.run(CELLS)
+    assert json.loads((one.results / bench.SEARCH).read_text()).keys() == {"tgcnet"}
+
+    seen = counted_trainings(monkeypatch)
+    one = make(folder_of(one))
+    assert one.run(CELLS) == 0
+    tried = [(config.name, config.train.lr, config.train.images) for config in seen]
+    rate = {method: one.best(method) for method in ("tgcnet", "unet")}
+    cell = [("tgcnet", rate["tgcnet"], 64), ("unet", RATES[0], 16), ("unet", RATES[1], 16), ("unet", rate["unet"], 64)]
+    half = [("tgcnet_half", rate["tgcnet"], 32), ("tgcnet_half_no_vlcm", rate["tgcnet"], 32)]
+    assert tried == [("tgcnet", RATES[1], 16), *cell, *half]  # the first rate had been tried
+
+    for name in CELLS:
+        metrics, facts = read_json(one.results / name / "metrics.json", Metrics), json.loads((one.results / name / bench.CELL).read_text())
+        assert metrics.command == facts["command"] == f"python benchmarks/bench.py cpu phantoms --cells {name}"
+        assert metrics.split == "val" and metrics.n_cases == len(read_manifest(films).split("val"))
+        assert set(metrics.controls) == (set() if name == "unet-0" else {"original", "empty", "shuffled", "swapped-side"})
+        assert facts["lr"] == rate[facts["method"]] and facts["half_the_images"] == ("half" in name)
+        assert facts["config"]["data"]["manifest"] is None and facts["figures"]
+    for path in one.results.rglob("*.json"):
+        assert str(folder_of(one)) not in path.read_text() and str(films.parent) not in path.read_text()
+    assert not list(one.work.rglob("checkpoints"))
+
+    table = json.loads((one.results / bench.TABLE).read_text())
+    value, low, high = table["differences"]["tgcnet_half"]["tgcnet_half_no_vlcm"]["dice_mean"]
+    scores = [json.loads((one.results / name / "metrics.json").read_text())["dice_mean"] for name in CELLS[2:]]
+    assert value == pytest.approx(scores[0] - scores[1]) and low <= value <= high
+    assert table["differences"]["tgcnet"]["unet"]["seeds"] == [0] and "lvit" not in table["differences"]["tgcnet"]
+    page = one.page.read_text()
+    assert page == bench_page.text(one.results.parent)
+    for said in ("### Methods", "| TGC-Net |", "| U-Net |", "### Learning rates", "| VLCM | TGC-Net | 0 |", "`tgcnet_half_no_vlcm-0`"):
+        assert said in page
+    assert "end of the grid" in page and "No cell has been run yet." in page.partition("## On an accelerator")[2]
+
+    seen.clear()
+    before = {path: path.read_bytes() for path in one.results.rglob("*.json")}
+    assert make(folder_of(one)).run(CELLS) == 0 and not seen
+    assert before == {path: path.read_bytes() for path in one.results.rglob("*.json")}
+    assert "done" in one.listing(["unet"]) and "guessed" not in one.listing([])
+    with pytest.raises(InputError, match="begun with another images"):
+        replaced = make(folder_of(one))
+        replaced.protocol = replace(replaced.protocol, images=128)
+        replaced.run(CELLS)
+
+
+@pytest.mark.slow
+def test_a_rate_that_diverges_is_written_down_and_not_chosen_and_a_cell_that_fails_does_not_stop_the_others(make, monkeypatch, capsys):
+    one = make()
+    counted_trainings(monkeypatch, diverge=(RATES[0],))
+    assert one.run(["unet-0"]) == 0 and one.best("unet") == RATES[1]
+    assert json.loads((one.results / bench.SEARCH).read_text())["unet"][str(RATES[0])] == {"dice_pooled": None, "dice_mean": None}
+    assert "| U-Net | diverged | **" in one.page.read_text()
+    counted_trainings(monkeypatch, diverge=RATES)
+    assert one.run(["unet"]) == 3  # unet-1 diverges at the rate that was chosen
+    assert "training diverged" in capsys.readouterr().err and not one.done("unet-1")
