@@ -47,16 +47,7 @@ ROOT = Path(__file__).parents[1]
 CELL, PROTOCOL, SEARCH, TABLE = "cell.json", "protocol.json", "search.json", "table.json"
 SCORES = ("dice_pooled", "dice_mean")
 LAST = 0.2  # a curve is watched over this last share of its images
-EVALUATE_S = 90.0  # a guess until a cell tells
-IMAGES_PER_S = {  # a guess until a cell tells: 112 px, stride 2, two cores with AVX512-BF16
-    "tgcnet": 45.0,
-    "tmca": 45.0,
-    "unet": 45.0,
-    "resenc_unet": 45.0,
-    "languidemedseg": 45.0,
-    "lvit": 45.0,
-    "mmiunet": 45.0,
-}
+EVALUATE_S, IMAGES_PER_S = 90.0, 45.0  # guesses until a search or a cell tells: 112 px, stride 2, two cores with AVX512-BF16
 
 
 @dataclass(frozen=True)
@@ -158,6 +149,11 @@ def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
     return curve[-1][1] - (y0 + (y1 - y0) * (start - x0) / (x1 - x0))
 
 
+def speed(training: TrainingFile) -> float:
+    """Images a second, dev readings included."""
+    return round(training.images / max(training.seconds, 1e-3), 2)
+
+
 class Bench:
     """One protocol on one data set."""
 
@@ -201,27 +197,26 @@ class Bench:
         """A line for each cell: images, learning rate, state and the minutes it should take, the search of its rate included."""
         told = [load_json(path) for path in sorted(self.results.glob(f"*/{CELL}"))]
         evaluating = median([one["evaluate_s"] for one in told] or [EVALUATE_S])
-        searched, total = set(self.search), 0.0
+        counted, total, guessed = set[str](), 0.0, False
         lines = [f"{'cell':<30} {'images':>8} {'rate':>8} {'state':>7} {'minutes':>8}"]
         for cell in self.chosen(named):
             arm, _ = cells(self.protocol)[cell]
-            speeds = [one["images_per_s"] for one in told if one["method"] == arm.method]
-            speed = median(speeds) if speeds else IMAGES_PER_S[arm.method] * (112 / self.protocol.size_px) ** 2
-            rate, minutes = self.best(arm.method), 0.0
+            tried, rate, minutes = self.search.get(arm.method, {}), self.best(arm.method), 0.0
             if not self.done(cell):
-                tries = 0 if arm.method in searched else len(self.protocol.rates)
-                tries = len(self.protocol.rates) - len(self.search[arm.method]) if arm.method in self.search else tries
-                minutes = (
-                    (self.images_of(arm) + (rate is None) * tries * self.protocol.search * self.protocol.images) / speed + evaluating
-                ) / 60
-                searched.add(arm.method)
+                speeds = [one["images_per_s"] for one in (*told, *tried.values()) if one.get("method", arm.method) == arm.method]
+                speeds = [speed for speed in speeds if speed is not None]
+                guessed |= not speeds
+                left = 0 if arm.method in counted else len(self.protocol.rates) - len(tried)
+                images = self.images_of(arm) + left * self.protocol.search * self.protocol.images
+                minutes = (images / median(speeds or [IMAGES_PER_S]) + evaluating) / 60
+                counted.add(arm.method)
             total += minutes
             state = "done" if self.done(cell) else "to do"
             lines.append(f"{cell:<30} {self.images_of(arm):>8,} {f'{rate:g}' if rate else '?':>8} {state:>7} {minutes:>8.1f}")
         dev = len(draw_dev([s for s in self.train_films if s.id in self.part], self.dataset.name))
         films = f"{len(self.part):,} of {len(self.train_films):,} training films, {dev:,} of them dev"
         scored = f"{len(self.dataset.split(self.protocol.split)):,} of {self.protocol.split} scored"
-        guess = "" if told else ", guessed: no cell has been timed here"
+        guess = ", in part guessed: not all methods have been timed here" if guessed else ""
         return "\n".join([*lines, f"{films}; {scored}. In all {total / 60:.1f} h{guess}."])
 
     # ---------------------------------------------------------------- running
@@ -229,11 +224,11 @@ class Bench:
     def run(self, named: Sequence[str] = (), minutes: float | None = None) -> int:
         """Runs what is missing; begins nothing after `minutes`. 3 where a cell failed, which the others do not wait for."""
         end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-        failed = 0
+        failed, chosen = 0, self.chosen(named)
         with alone(self.work):
             self.films = self._manifest()
             self.precision = self._settle()
-            for cell in self.chosen(named):
+            for cell in chosen:
                 if self.done(cell):
                     continue
                 try:
@@ -260,8 +255,9 @@ class Bench:
 
     def _settle(self) -> str:
         """The precision of all runs: probed once. InputError protocol where the results that lie there were made in another way."""
-        asked = {**asdict(self.protocol), "data": self.dataset.name, "train_films": len(self.part), "train_sha256": split_sha256(self.part)}
-        asked = json.loads(json.dumps(asked))
+        films = {"data": self.dataset.name, "train_films": len(self.part), "train_sha256": split_sha256(self.part)}
+        asked = {**asdict(self.protocol), "recipe": Path(self.protocol.recipe).name, **films}
+        asked = json.loads(json.dumps(asked))  # tuples become lists
         stored = self._stored(PROTOCOL)
         differs = [key for key in asked if stored and stored.get(key) != asked[key]]
         if differs:
@@ -293,19 +289,19 @@ class Bench:
         """Tries the learning rates that have not been tried. None where the time is up before all are known."""
         images = int(self.protocol.search * self.protocol.images)
         for rate in self.protocol.rates:
-            tried = self.search.setdefault(method, {})
-            if str(rate) in tried:
+            if str(rate) in self.search.get(method, {}):
                 continue
             if time.monotonic() > end:
                 return None
             config = configure(self.protocol, ARMS[method], self.protocol.seeds[0], rate, images, self.precision)
+            found: dict[str, float | None] = dict.fromkeys((*SCORES, "images_per_s"))
             try:
-                dev = self._train(config, self.work / "search" / f"{method}-{rate:g}", f"{method}, learning rate {rate:g}").dev
-                tried[str(rate)] = {name: dev[name] for name in SCORES}
+                training = self._train(config, self.work / "search" / f"{method}-{rate:g}", f"{method}, learning rate {rate:g}")
+                found = {**{name: training.dev[name] for name in SCORES}, "images_per_s": speed(training)}
             except InputError as error:
                 if error.code != "diverged":
                     raise
-                tried[str(rate)] = dict.fromkeys(SCORES)
+            self.search.setdefault(method, {})[str(rate)] = found
             self._store(SEARCH, self.search)
         return self.best(method)
 
@@ -318,8 +314,15 @@ class Bench:
         if not (scored / METRICS).exists():
             with progress(False, f"{cell}, scoring") as report:
                 segmenter = Segmenter.from_pretrained(run / BUNDLE, device=self.protocol.device)
-                asked = {"split": self.protocol.split, "images": False, "command": self.command(cell)}
-                evaluate(segmenter, self.dataset.path, out=scored, progress=report, **asked)  # type: ignore[arg-type]
+                evaluate(
+                    segmenter,
+                    self.dataset.path,
+                    split=self.protocol.split,
+                    out=scored,
+                    images=False,
+                    command=self.command(cell),
+                    progress=report,
+                )
         env = read_json(run / ENV, EnvFile)
         curves = {name: training.curves.get(f"dev_{name}", []) for name in SCORES}
         facts = {
@@ -335,7 +338,7 @@ class Bench:
             "half_the_images": arm.full is not None,
             "lr": rate,
             "seconds": training.seconds,
-            "images_per_s": round(training.images / max(training.seconds, 1e-9), 2),
+            "images_per_s": speed(training),
             "evaluate_s": round(time.monotonic() - began, 1),
             "dev": training.dev,
             "dev_curves": curves,

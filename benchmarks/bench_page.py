@@ -112,7 +112,7 @@ def _bench(folder: Path, *, modules: bool) -> str:
     of = {arm: [cells[cell] for cell in cells if cell.rpartition("-")[0] == arm] for arm in (*NAMES, *_full(), *MODULES)}
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
-    parts = [on, _methods(of, told, search), _rates(search)]
+    parts = [on, _methods(of, told, search), _rates(search, len(protocol["rates"]))]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
     return "".join([*parts, _cells(cells)])
@@ -155,11 +155,11 @@ def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, A
     return "\n### Methods\n\nBy dice_pooled. Differences are of dice_pooled, paired by film and seed.\n\n" + _table(heads, order)
 
 
-def _rates(search: dict[str, Any]) -> str:
+def _rates(search: dict[str, Any], wanted: int) -> str:
     rates = sorted({rate for tried in search.values() for rate in tried}, key=float)
     rows = []
     for method, tried in search.items():
-        best = _best(tried)
+        best = _best(tried) if len(tried) == wanted else None
         shown = {
             rate: "diverged" if one[SCORES[0]] is None else " / ".join(f"{one[score]:.4f}" for score in SCORES)
             for rate, one in tried.items()
