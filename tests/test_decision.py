@@ -136,3 +136,32 @@ def test_what_cannot_be_fitted_says_why():
     for bad in ({"rule": "median"}, {"threshold": 0.0}, {"temperature": 0.0}, {"temperature": float("nan")}):
         with pytest.raises(InputError):
             Decision(**bad)
+
+
+def test_a_film_and_its_mirror_are_calibrated_by_the_mean_of_their_probabilities():
+    films = list(blob_films(25, 1.7, seed=3))
+    rng = np.random.default_rng(0)
+    one = [x + rng.normal(0, 1, x.shape).astype(np.float32) for x, _ in films]
+    two = [x + rng.normal(0, 1, x.shape).astype(np.float32) for x, _ in films]
+    masks = [y for _, y in films]
+    decision, figures = fit(one, masks, two)
+
+    def nll(temperature: float) -> float:
+        prob = [(calibrate(a, temperature).astype(np.float64) + calibrate(b, temperature)) / 2 for a, b in zip(one, two, strict=True)]
+        return float(np.mean([-np.log(np.where(y, p, 1 - p)).mean() for p, y in zip(prob, masks, strict=True)]))
+
+    assert figures["nll"] == pytest.approx(nll(decision.temperature), abs=1e-3)
+    assert figures["nll_raw"] == pytest.approx(nll(1.0), abs=1e-3)
+    assert nll(decision.temperature) <= min(nll(decision.temperature * 0.9), nll(decision.temperature * 1.1)), "the least of all"
+    prob = [(calibrate(a, decision.temperature) + calibrate(b, decision.temperature)) / 2 for a, b in zip(one, two, strict=True)]
+    painted = [decide(p, Decision("fixed", decision.threshold)) for p in prob]
+    assert figures["fixed"]["dice_mean"] == pytest.approx(np.mean([dice(a, y) for a, y in zip(painted, masks, strict=True)]), abs=2e-3)
+
+
+def test_a_mirror_that_says_the_same_changes_nothing():
+    logits, masks = zip(*blob_films(15, 1.4, seed=1), strict=True)
+    alone, with_it = fit(logits, masks)[0], fit(logits, masks, logits)[0]
+    assert with_it.temperature == pytest.approx(alone.temperature, rel=0.01)
+    assert (with_it.threshold, with_it.rule) == (pytest.approx(alone.threshold, abs=0.011), alone.rule)
+    with pytest.raises(InputError, match="not finite"):
+        fit([np.zeros((1, 1))], [np.array([[True]])], [np.array([[np.nan]])])

@@ -43,12 +43,12 @@ class Painter:
             images=1, steps=1, seconds=1, seed=7, config=config if config is not None else {"seed": 7, "name": "painter"}
         )
         write_json(folder / "training.json", training)
-        decision = DecisionConfig(rule="fixed", threshold=0.5, temperature=1)
+        self.rule = DecisionConfig(rule="fixed", threshold=0.5, temperature=1)
         self.bundles = [
             SimpleNamespace(
                 path=folder,
                 model=SimpleNamespace(reads_text=reads_text),
-                config=SimpleNamespace(decision=decision, trained_on=trained_on),
+                config=SimpleNamespace(trained_on=trained_on),
             )
         ]
         self.encoded, self.asked = [], []

@@ -120,7 +120,7 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "area_mm2": None,
         "side": expected.side,
         "laterality": "patient",
-        "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.3},
+        "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.3, "flips": False},
         "engine": "torch-cpu",
         "warnings": [],
         "unknown_words": [],
@@ -357,6 +357,8 @@ def test_resume_never_mixes_bundles_texts_or_sides(tmp_path, segmenter, films):
     assert "another bundle" in refused("resume", other, jobs_from(films, LEFT), out, resume=True)
     assert "another text" in refused("resume", segmenter, jobs_from(films, RIGHT), out, resume=True)
     assert "sides of the image" in refused("resume", segmenter, jobs_from(films, LEFT), out, resume=True, laterality="patient")
+    flipping = Segmenter(segmenter.bundles, flips=True, device="cpu")
+    assert "without --flips" in refused("resume", flipping, jobs_from(films, LEFT), out, resume=True)
     assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True, laterality="image").skipped == 2
 
 

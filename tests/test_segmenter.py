@@ -17,7 +17,7 @@ from reportseg.engines import TorchEngine, native_logits
 from reportseg.errors import WARNINGS, InputError
 from reportseg.segmenter import Segmenter, side_of
 from reportseg.text import CONSTANT, swap_sides
-from tiny import LEFT, RIGHT, UNET, film, write_bundle
+from tiny import LEFT, RIGHT, TGCNET, UNET, film, write_bundle
 
 EVERY_TEXT = "Bilateral pulmonary infection, two infected areas, lower lung."
 
@@ -63,7 +63,7 @@ def test_an_answer_is_the_models_logits_resized_calibrated_and_cut(folder, segme
     assert (answer.id, answer.text, answer.polarity, answer.laterality) == ("a", LEFT, "present", "image")
     assert answer.engine == "torch-cpu"
     assert answer.bundle_sha256 == bundle.sha256 == segmenter.sha256
-    assert answer.decision == {"rule": "fixed", "threshold": 0.5, "temperature": 1.3}
+    assert answer.decision == {"rule": "fixed", "threshold": 0.5, "temperature": 1.3, "flips": False}
     assert answer.presence is None
     assert answer.warnings == ()
     assert answer.time_s > 0
@@ -380,3 +380,103 @@ def test_a_report_that_cannot_be_read_is_an_input_error(segmenter):
         with pytest.raises(InputError) as caught:
             segmenter.segment_report(film(), report)
         assert caught.value.code == code
+
+
+# ---------------------------------------------------------------- flips
+
+
+@pytest.fixture(scope="module")
+def turning(folder):
+    """Bundles that answer with flips: one that reads text, one of the patient's side with a presence head, a U-Net, a twin."""
+    write_bundle(folder / "flips", flips=True, flip_safe=True)
+    write_bundle(folder / "flips-patient", {**TGCNET, "presence": True}, flips=True, laterality="patient", seed=1, size_px=48)
+    write_bundle(folder / "flips-unet", UNET, flips=True, laterality="none")
+    write_bundle(folder / "flips-twin", flips=True, text="constant")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names", [["flips"], ["flips-patient"], ["flips-unet"], ["flips-twin"], ["flips", "flips-patient", "flips-unet", "flips-twin"]]
+)
+@pytest.mark.parametrize("text", [LEFT, EVERY_TEXT, "", "RML and lingula; left-sided effusion", "ЛЕГКОЕ"])
+def test_the_mirrored_film_with_swapped_words_gives_exactly_the_mirrored_answer(turning, names, text):
+    segmenter = Segmenter.from_pretrained(turning / names[0], with_=[turning / name for name in names[1:]])
+    assert segmenter.flips
+    one = segmenter.segment(film(), text, laterality="image")
+    two = segmenter.segment(film()[:, ::-1], swap_sides(text), laterality="image")
+    assert (one.probability_HW == two.probability_HW[:, ::-1]).all()
+    assert (one.mask_HW == two.mask_HW[:, ::-1]).all()
+    assert one.presence == two.presence
+    assert "not_mirrored" not in one.warnings + two.warnings
+    assert one.decision["flips"] is True
+    plain = Segmenter.from_pretrained(turning / names[0], with_=[turning / name for name in names[1:]], flips=False)
+    assert (plain.segment(film(), text, laterality="image").probability_HW != one.probability_HW).any()
+
+
+def test_flips_average_the_calibrated_probabilities_and_the_presence(turning):
+    both = Segmenter.from_pretrained(turning / "flips-patient")
+    alone = Segmenter.from_pretrained(turning / "flips-patient", flips=False)
+    answer = both.segment(film(), LEFT, laterality="patient")
+    own, turned = alone.segment(film(), LEFT, laterality="patient"), alone.segment(film()[:, ::-1], RIGHT, laterality="patient")
+    assert np.allclose(answer.probability_HW, (own.probability_HW + turned.probability_HW[:, ::-1]) / 2, atol=1e-6)
+    assert answer.presence == pytest.approx((own.presence + turned.presence) / 2)
+    assert own.presence != turned.presence
+
+
+def test_flips_are_the_bundles_own_unless_said_otherwise(turning, segmenter):
+    assert not segmenter.flips and not Segmenter.from_pretrained(turning / "flips", flips=False).flips
+    assert Segmenter.from_pretrained(turning / "image", flips=True).segment(film(), LEFT).decision["flips"] is True
+    same(Segmenter.from_pretrained(turning / "flips", flips=False).segment(film(), LEFT), segmenter.segment(film(), LEFT))
+
+
+def test_without_flips_nothing_is_computed_twice(turning, segmenter, monkeypatch):
+    calls = []
+    model = segmenter.bundles[0].model
+    for name in ("encode_image", "decode"):
+        monkeypatch.setattr(model, name, lambda *args, real=getattr(model, name): calls.append(1) or real(*args))
+    segmenter.segment(film(), LEFT)
+    assert len(calls) == 2
+
+
+def test_with_flips_film_and_mirror_are_encoded_once_for_many_sentences(turning, monkeypatch):
+    segmenter = Segmenter.from_pretrained(turning / "flips")
+    apart = [segmenter.segment(film(), text) for text in (LEFT, RIGHT)]
+    model, calls = segmenter.bundles[0].model, []
+    monkeypatch.setattr(model, "encode_image", lambda x, real=model.encode_image: calls.append(1) or real(x))
+    for one, other in zip(apart, segmenter.segment_many(film(), [LEFT, RIGHT]), strict=True):
+        same(one, other)
+    assert len(calls) == 2
+
+
+def test_with_flips_batch_one_and_batch_eight_agree(turning):
+    segmenter = Segmenter.from_pretrained(turning / "flips")
+    films = [film(30 + i, 50 - i, 1 + 2 * (i % 2), seed=i) for i in range(8)]
+    texts = [LEFT, RIGHT, "", "no effusion", EVERY_TEXT, "opacity in the lt lung", "x", LEFT]
+    for answer, source, text in zip(segmenter.segment_batch(films, texts), films, texts, strict=True):
+        alone = segmenter.segment(source, text)
+        same(answer, alone, atol=1e-5)
+        assert answer.warnings == alone.warnings
+
+
+def test_a_text_that_cannot_be_swapped_is_answered_without_the_mirror_and_says_so(turning, segmenter):
+    text = "opacity in the lt lung"
+    answer = Segmenter.from_pretrained(turning / "flips").segment(film(), text)
+    assert "not_mirrored" in answer.warnings
+    same(answer, segmenter.segment(film(), text))
+    assert "not_mirrored" not in segmenter.segment(film(), text).warnings
+    twin = Segmenter.from_pretrained(turning / "flips-twin").segment(film(), text)  # it reads no text, so nothing is in the way
+    assert "not_mirrored" not in twin.warnings
+
+
+def test_a_denied_text_stays_empty_with_flips(turning):
+    answer = Segmenter.from_pretrained(turning / "flips").segment(film(), "no effusion")
+    assert not answer.mask_HW.any() and not answer.probability_HW.any() and answer.warnings == ("negated",)
+
+
+def test_flips_are_refused_where_mirrored_anatomy_is_not_as_true(folder):
+    write_bundle(folder / "organ", flip_safe=False)
+    assert not Segmenter.from_pretrained(folder / "organ").flips
+    for names in (["organ"], ["image", "organ"]):
+        with pytest.raises(InputError, match="mirrored films") as caught:
+            Segmenter.from_pretrained(folder / names[0], with_=[folder / name for name in names[1:]], flips=True)
+        assert caught.value.code == "flips" and "--no-flips" in caught.value.fix

@@ -117,6 +117,32 @@ def test_dev_is_never_trained_on_and_keeps_patients_whole(tmp_path, films, monke
     assert not patients[0] & patients[1]
 
 
+def test_flips_belong_to_the_decision_that_dev_fits(tmp_path, films):
+    plain = config(images=16)
+    flipping = plain.model_copy(update={"eval": plain.eval.model_copy(update={"flips": True})})
+    one, two = (training.train(c, manifest=films, out=tmp_path / str(c.eval.flips)) for c in (plain, flipping))
+    assert weights(one) == weights(two), "they are no part of training"
+    first, second = (load_bundle(run / "bundle").config for run in (one, two))
+    assert (first.decision.flips, second.decision.flips) == (False, True)
+    assert first.trained_on[0].flip_safe is second.trained_on[0].flip_safe is True
+    assert first.decision.temperature != second.decision.temperature
+    assert "mirrored film" in (two / "bundle" / "README.md").read_text()
+    assert "mirrored film" not in (one / "bundle" / "README.md").read_text()
+
+
+def test_flips_are_refused_where_the_rows_do_not_allow_them(tmp_path, films):
+    manifest = make_films(tmp_path / "organs")
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([lines[0], *(line[:-2] + ",0" if i == 3 else line for i, line in enumerate(lines[1:]))]) + "\n")
+    values = config(images=16).model_dump(mode="json")
+    with pytest.raises(InputError) as caught:
+        training.dry_run(parse_config({**values, "eval": {"flips": True}}, "test"), manifest=manifest)
+    assert caught.value.code == "flips"
+    assert (
+        prepare(parse_config({**values, "data": {**values["data"], "manifest": str(manifest)}}, "test")).trained_on[0]["flip_safe"] is False
+    )
+
+
 def test_same_seed_same_weights_other_seed_others(tmp_path, films):
     runs = training.train_seeds(config(), [0, 1], manifest=films, out=tmp_path)
     again = training.train(config(), manifest=films, out=tmp_path / "again")

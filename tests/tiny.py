@@ -22,7 +22,18 @@ UNET = {"name": "unet", "width": 4}
 
 
 def write_bundle(
-    path: Path, section=TGCNET, *, seed=0, laterality="image", size_px=32, temperature=1.3, threshold=0.5, rule="fixed", text="as_written"
+    path: Path,
+    section=TGCNET,
+    *,
+    seed=0,
+    laterality="image",
+    size_px=32,
+    temperature=1.3,
+    threshold=0.5,
+    rule="fixed",
+    text="as_written",
+    flips=False,
+    flip_safe=None,
 ):
     """Returns `path`. The weights are random, but the last layer is steep: masks are neither empty nor full, and words move them."""
     torch.manual_seed(seed)
@@ -40,7 +51,8 @@ def write_bundle(
         "preprocess": {"size_px": size_px},
         "text": {"laterality": laterality},
         "presence": section.get("presence", False),
-        "decision": {"rule": rule, "threshold": threshold, "temperature": temperature},
+        "decision": {"rule": rule, "threshold": threshold, "temperature": temperature, "flips": flips},
+        "trained_on": [{"name": "phantoms", "licence": "CC0-1.0", "split_sha256": "a" * 64, "flip_safe": flip_safe}],
         "licence": "Apache-2.0",
     }
     training = TrainingFile(images=0, steps=0, seconds=0.0, config={"data": {"text": text}})

@@ -36,6 +36,11 @@ def card(config: BundleConfig, training: TrainingFile, model: nn.Module, reads: 
         tokens, sides = "", "No side word is read. `--laterality` says whose left the side of an answer means."
         answers = "It cannot be asked for one finding among several, nor for one that its training masks did not show."
     cut = f"p >= {config.decision.threshold:g}" if config.decision.rule == "fixed" else "per film the mask of highest expected Dice"
+    flips = (
+        "\nThe probability is averaged with that of the mirrored film under swapped side words; `--no-flips` answers in half the time."
+        if config.decision.flips
+        else ""
+    )
     regime = (
         "Trained from random initialisation, both towers included: a result is evidence for the modules, never for parameter efficiency."
         if not towers
@@ -77,7 +82,7 @@ seed {training.seed}.{short}
 {regime}
 
 ## Decision
-probability = sigmoid(logit / {config.decision.temperature:.4g}); mask: {cut}. Fitted on dev, films that were never trained on.
+probability = sigmoid(logit / {config.decision.temperature:.4g}); mask: {cut}. Fitted on dev, films that were never trained on.{flips}
 Presence: {"own head" if config.presence else "unavailable, no absent target was trained"}.
 
 ## Figures on dev

@@ -72,6 +72,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 o
 WhoseLeft = Annotated[Laterality | None, typer.Option("--laterality", help="Whose left the texts mean; default: what file or bundle says.")]
 Column = Annotated[str, typer.Option("--text-column", help="Column of the manifest that holds the texts.")]
 With = Annotated[list[str] | None, typer.Option("--with", metavar="BUNDLE", help="Average with this bundle; may be repeated.")]
+Flips = Annotated[
+    bool | None,
+    typer.Option("--flips/--no-flips", help="Average with the answer to the mirrored film, side words swapped; default: the bundle's."),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key of the config; may be repeated.")]
 
 
@@ -277,6 +281,7 @@ def evaluate(
     twin: Annotated[Path | None, typer.Option("--twin", help="Evaluation folder of the text-free twin, to compare.")] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="Score the files ID.png in this folder, made by any program.")] = None,
     with_: With = None,
+    flips: Flips = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Leave films out of the report.")] = False,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write each mask to masks/ID.png, for compare to show.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows of the split.")] = None,
@@ -305,6 +310,7 @@ def evaluate(
             twin=twin,
             masks=masks,
             with_=tuple(with_ or ()),
+            flips=flips,
             out=out,
             images=not no_images,
             save_masks=save_masks,
@@ -373,6 +379,7 @@ def predict(
     engine: Annotated[Literal["auto", "torch"], typer.Option("--engine", help="What computes.")] = "auto",
     device: Device = "auto",
     with_: With = None,
+    flips: Flips = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip the cases that are done.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -394,7 +401,7 @@ def predict(
     if jobs is not None:
         dataset = read_manifest(jobs, need_masks=False)
         cases = list(dataset.split(split) if split else dataset.samples)
-    segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()))
+    segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), flips=flips)
     cases, reports = jobs_from_report(segmenter, images or [], told) if report else (cases, [])
     with progress(quiet, "predict") as show:
         done = predict_files(

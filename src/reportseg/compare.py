@@ -170,14 +170,15 @@ def _check_cases(folder: Path, metrics: Metrics, cases: Sequence[CaseScore]) -> 
 
 
 def group(runs: Sequence[Run]) -> list[Arm]:
-    """Runs of one configuration under one text are one method, in the order of the first of each; masks and ensembles stand alone.
+    """Runs of one configuration under one text, all with flips or all without, are one method, in the order of the first of each; masks and ensembles stand alone.
 
     InputError seed_twice: a run that is counted twice would look like a second seed.
     """
     groups: dict[object, list[Run]] = {}
     for run in runs:
         m = run.metrics
-        key = (m.config_sha256, m.text) if m.config_sha256 and not m.ensemble else run.folder
+        flips = m.decision is not None and m.decision.flips
+        key = (m.config_sha256, m.text, flips) if m.config_sha256 and not m.ensemble else run.folder
         groups.setdefault(key, []).append(run)
     for own in groups.values():
         own.sort(key=lambda run: run.metrics.seed)

@@ -256,6 +256,7 @@ def _method(c: Comparison) -> Html:
         for run in arm.runs:
             rule = run.decision
             how = "none" if rule is None else f"cut at {rule.threshold:.2f}" if rule.rule == "fixed" else "expected Dice of each film"
+            how += ", averaged with the mirrored film" if rule and rule.flips else ""
             bundles = [join(short_hash(sha), " ") for sha in (run.bundle_sha256, *run.ensemble) if sha]
             text = "not known" if run.bundle_sha256 is None else "none" if text_free(arm) else el("code", arm.text)
             values = (

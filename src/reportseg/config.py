@@ -99,9 +99,13 @@ class TrainSection(Section):
 
 
 class EvalSection(Section):
-    """What an evaluation asks beside the film's own sentence."""
+    """How the result answers, and what an evaluation asks beside the film's own sentence."""
 
     controls: list[Literal["original", "empty", "shuffled", "swapped-side"]] = ["original", "empty", "shuffled", "swapped-side"]
+    flips: bool = Field(
+        default=False,
+        description="answers are averaged with those to the mirrored film under swapped side words; for films that are flip_safe",
+    )
 
 
 class RunConfig(Section):

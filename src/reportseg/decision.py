@@ -1,6 +1,6 @@
 """From logits to a mask: a temperature, then a rule; both are fitted on `dev` and stored in the bundle.
 
-probability = sigmoid(logit / temperature). Two rules turn a probability map into a mask:
+probability = sigmoid(logit / temperature), its mean over the film and its mirror where a bundle answers with flips. Two rules turn a probability map into a mask:
 
 - `fixed`: p >= threshold, one cut for all films. The Dice-optimal cut lies below 0.5 as a rule.
 - `expected_dice`: per film the set of its k most probable pixels that maximises the expected Dice. For independent, calibrated pixels
@@ -13,7 +13,7 @@ Shapes: H rows, W columns. Everything here is numpy and deterministic.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ GRID = tuple(round(0.05 + 0.01 * i, 2) for i in range(91))  # 0.05 .. 0.95, the 
 LEVELS = 512  # probability levels of the expected-Dice rule: one level is 0.002, far below what calibration can promise
 FLOOR = GRID[0]  # expected_dice never paints a pixel below this: a film without a target would otherwise be painted whole
 _REACH, _BINS = 16.0, 2048  # fit() keeps each film as a histogram of its logits over [-16, 16]; 1/64 a bin
+_PAIR_BINS = 512  # of each of two logits, for all films together; the temperature asks for no more
 _MEAN_GAIN, _POOLED_LOSS = 0.002, 0.001  # expected_dice becomes the rule only for this gain on dev and at most this loss
 
 
@@ -82,17 +83,27 @@ def best_level(count: NDArray[Any], mass: NDArray[Any]) -> int:
     return len(count) if math.exp(log_empty) >= expected[best] else best
 
 
-def fit(logits: Iterable[ArrayLike], masks: Iterable[ArrayLike]) -> tuple[Decision, dict[str, Any]]:
+def fit(
+    logits: Iterable[ArrayLike], masks: Iterable[ArrayLike], mirrored: Iterable[ArrayLike] | None = None
+) -> tuple[Decision, dict[str, Any]]:
     """Temperature, cut and rule from dev films, each a logit map (H, W) and its mask on the same grid; also the figures behind the choice.
 
     One pass, films of any size, 16 KiB a film: a film is kept as two histograms of its logits, inside and outside its mask, so cuts are
-    exact to one bin (1/64 of a logit). Temperature: least pixel NLL over all films. Cut: the highest dice_mean + dice_pooled over `GRID`,
+    exact to one bin (1/64 of a logit). `mirrored` are the logits of the mirrored films, mirrored back, whose probabilities are averaged
+    with those of the films; then all maps are held. Temperature: least pixel NLL over all films. Cut: the highest dice_mean + dice_pooled over `GRID`,
     the one nearest 0.5 among equals. `expected_dice` becomes the rule only if dice_mean rises by 0.002 or more and dice_pooled falls by
     0.001 or less against that cut.
     """
-    inside, outside = _histograms(logits, masks)
-    centre = -_REACH + (np.arange(_BINS) + 0.5) * (2.0 * _REACH / _BINS)
-    temperature = _temperature(centre, inside.sum(0), outside.sum(0))
+    centre = _centres(_BINS)
+    if mirrored is None:
+        inside, outside = _histograms(logits, masks)
+        pixels: tuple[Any, ...] = ((centre,), inside.sum(0), outside.sum(0))
+        temperature = _temperature(*pixels)
+    else:
+        pairs, masks = list(zip(logits, mirrored, strict=True)), list(masks)
+        pixels = _pair_counts(pairs, masks)
+        temperature = _temperature(*pixels)
+        inside, outside = _histograms((_mean_logit(one, two, temperature) for one, two in pairs), masks)
 
     prob = 1.0 / (1.0 + np.exp(-centre / temperature))
     cuts = {c: np.full(len(inside), np.searchsorted(prob, c), dtype=np.int64) for c in GRID}
@@ -106,8 +117,8 @@ def fit(logits: Iterable[ArrayLike], masks: Iterable[ArrayLike]) -> tuple[Decisi
     decision = Decision("expected_dice" if gain else "fixed", threshold, round(temperature, 6))
     figures = {
         "n_films": len(inside),
-        "nll_raw": _nll(1.0, centre, inside.sum(0), outside.sum(0)),
-        "nll": _nll(1.0 / temperature, centre, inside.sum(0), outside.sum(0)),
+        "nll_raw": _nll(1.0, *pixels),
+        "nll": _nll(1.0 / temperature, *pixels),
         "at_half": _named(_dice(inside, outside, np.full(len(inside), _BINS // 2, dtype=np.int64))),
         "fixed": _named(fixed),
         "expected_dice": _named(adaptive),
@@ -120,13 +131,7 @@ def _histograms(logits: Iterable[ArrayLike], masks: Iterable[ArrayLike]) -> tupl
     inside: list[NDArray[np.int32]] = []
     outside: list[NDArray[np.int32]] = []
     for index, (logit, mask) in enumerate(zip(logits, masks, strict=True)):
-        x = np.squeeze(np.asarray(logit, dtype=np.float32))
-        y = np.squeeze(np.asarray(mask)).astype(bool)
-        if x.shape != y.shape:
-            raise ValueError(f"film {index}: logits {x.shape} and mask {y.shape} are on different grids")
-        if not np.isfinite(x).all():
-            raise InputError(f"film {index} has logits that are not finite", "dev", "The training diverged; lower train.lr.", "not_finite")
-        bins = np.clip((x + _REACH) * (_BINS / (2.0 * _REACH)), 0, _BINS - 1).astype(np.int32)
+        bins, y = _binned(index, logit, mask, _BINS)
         inside.append(np.bincount(bins[y], minlength=_BINS).astype(np.int32))
         outside.append(np.bincount(bins[~y], minlength=_BINS).astype(np.int32))
     if not inside:
@@ -134,29 +139,72 @@ def _histograms(logits: Iterable[ArrayLike], masks: Iterable[ArrayLike]) -> tupl
     return np.stack(inside).astype(np.int64), np.stack(outside).astype(np.int64)
 
 
-def _nll(beta: float, centre: NDArray[Any], n_in: NDArray[Any], n_out: NDArray[Any]) -> float:
-    """Mean pixel NLL of sigmoid(beta * logit), over binned logits."""
-    z = beta * centre
-    return float((n_in * np.logaddexp(0.0, -z) + n_out * np.logaddexp(0.0, z)).sum() / max(1, int(n_in.sum() + n_out.sum())))
+def _binned(index: int, logit: ArrayLike, mask: ArrayLike, bins: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """The bin of each pixel's logit, and the mask."""
+    x = np.squeeze(np.asarray(logit, dtype=np.float32))
+    y = np.squeeze(np.asarray(mask)).astype(bool)
+    if x.shape != y.shape:
+        raise ValueError(f"film {index}: logits {x.shape} and mask {y.shape} are on different grids")
+    if not np.isfinite(x).all():
+        raise InputError(f"film {index} has logits that are not finite", "dev", "The training diverged; lower train.lr.", "not_finite")
+    return np.clip((x + _REACH) * (bins / (2.0 * _REACH)), 0, bins - 1).astype(np.int32), y
 
 
-def _temperature(centre: NDArray[Any], n_in: NDArray[Any], n_out: NDArray[Any], low: float = 0.1, high: float = 10.0) -> float:
-    """Golden section over 1/temperature, in which the NLL is convex. Kept within [0.1, 10]: perfectly separated pixels would ask for 0."""
+def _centres(bins: int) -> NDArray[np.float64]:
+    centres: NDArray[np.float64] = -_REACH + (np.arange(bins) + 0.5) * (2.0 * _REACH / bins)
+    return centres
+
+
+def _pair_counts(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], masks: Sequence[ArrayLike]
+) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of binned logits that occur, and how many pixels inside and outside the masks have them."""
+    counts = np.zeros((2, _PAIR_BINS**2), dtype=np.int64)
+    for index, ((one, two), mask) in enumerate(zip(pairs, masks, strict=True)):
+        (a, y), (b, _) = _binned(index, one, mask, _PAIR_BINS), _binned(index, two, mask, _PAIR_BINS)
+        for row, part in ((0, y), (1, ~y)):
+            counts[row] += np.bincount(a[part] * _PAIR_BINS + b[part], minlength=_PAIR_BINS**2)
+    there = np.flatnonzero(counts.any(0))
+    centre = _centres(_PAIR_BINS)
+    return (centre[there // _PAIR_BINS], centre[there % _PAIR_BINS]), counts[0, there], counts[1, there]
+
+
+def _mean_logit(one: ArrayLike, two: ArrayLike, temperature: float) -> NDArray[np.float64]:
+    """The logit whose calibrated probability is the mean of those of both."""
+    z = [np.asarray(logit, dtype=np.float64) / temperature for logit in (one, two)]
+    return temperature * (_surprise([-x for x in z]) - _surprise(z))
+
+
+def _surprise(z: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """-log of the mean over one or two answers of sigmoid(z)."""
+    terms = [np.logaddexp(0.0, -x) for x in z]
+    return terms[0] if len(terms) == 1 else math.log(2.0) - np.logaddexp(-terms[0], -terms[1])
+
+
+def _nll(beta: float, centres: Sequence[NDArray[Any]], n_in: NDArray[Any], n_out: NDArray[Any]) -> float:
+    """Mean pixel NLL of sigmoid(beta * logit), over binned logits; of its mean over two logits."""
+    z = [beta * centre for centre in centres]
+    loss = n_in * _surprise(z) + n_out * _surprise([-x for x in z])
+    return float(loss.sum() / max(1, int(n_in.sum() + n_out.sum())))
+
+
+def _temperature(centres: Sequence[NDArray[Any]], n_in: NDArray[Any], n_out: NDArray[Any], low: float = 0.1, high: float = 10.0) -> float:
+    """Golden section over 1/temperature, in which the NLL of one answer is convex. Kept within [0.1, 10]: perfectly separated pixels would ask for 0."""
     if not n_in.any() or not n_out.any():
         return 1.0  # one class only: no temperature can be told from the other
     ratio = (math.sqrt(5.0) - 1.0) / 2.0
     a, b = 1.0 / high, 1.0 / low
     c, d = b - ratio * (b - a), a + ratio * (b - a)
-    fc, fd = _nll(c, centre, n_in, n_out), _nll(d, centre, n_in, n_out)
+    fc, fd = _nll(c, centres, n_in, n_out), _nll(d, centres, n_in, n_out)
     for _ in range(60):
         if fc <= fd:
             b, d, fd = d, c, fc
             c = b - ratio * (b - a)
-            fc = _nll(c, centre, n_in, n_out)
+            fc = _nll(c, centres, n_in, n_out)
         else:
             a, c, fc = c, d, fd
             d = a + ratio * (b - a)
-            fd = _nll(d, centre, n_in, n_out)
+            fd = _nll(d, centres, n_in, n_out)
     return 2.0 / (a + b)
 
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from .data.cache import FilmCache
 from .data.loader import prepare_image
 from .decision import Decision, calibrate, decide, fit
-from .engines import TorchEngine, native_logits
+from .engines import TorchEngine, mirrored_film, mirrored_text, native_logits
 from .io import read_image, read_mask
 from .losses import area_average
-from .types import Sample
+from .types import Image, Sample
 
 TextOf = Callable[[Sample], str]
 
@@ -56,23 +56,41 @@ def score_dev(engine: TorchEngine, dev: Sequence[Sample], films: FilmCache, size
 
 
 def fit_decision(
-    engine: TorchEngine, dev: Sequence[Sample], side: int, text_of: TextOf, progress: Callable[[int, int], None]
+    engine: TorchEngine, dev: Sequence[Sample], side: int, text_of: TextOf, progress: Callable[[int, int], None], flips: bool = False
 ) -> tuple[Decision, dict[str, float | None]]:
-    """Temperature and cut, fitted on each film's own grid, and the scores that the result reaches there; 0.5 where there is no dev."""
+    """Temperature and cut, fitted on each film's own grid, and the scores that the result reaches there; 0.5 where there is no dev.
+
+    With `flips` both are fitted on the probabilities averaged with those of the mirrored film, as they will be in use.
+    """
     logits: list[NDArray[np.float16]] = []
+    mirrored: list[NDArray[np.float16]] = []
     masks: list[NDArray[np.bool_]] = []
     for i in range(0, len(dev), 16):
         part = dev[i : i + 16]
         masks += [read_mask(sample.mask) for sample in part if sample.mask is not None]
-        films = torch.stack([prepare_image(read_image(sample.image), side) for sample in part])
-        output = engine.run(films, [text_of(sample) for sample in part])
-        logits += [row.astype(np.float16) for row in native_logits(output.logits_B1HW, [m.shape for m in masks[i:]])]
+        films, texts = [read_image(sample.image) for sample in part], [text_of(sample) for sample in part]
+        shapes = [mask.shape for mask in masks[i:]]
+        logits += _logits(engine, films, texts, shapes, side)
+        if flips:
+            turned = [mirrored_text(text, engine.model.reads_text) for text in texts]
+            asked = [own if text is None else text for own, text in zip(texts, turned, strict=True)]
+            other = _logits(engine, [mirrored_film(film) for film in films], asked, shapes, side)
+            mirrored += [own if t is None else row[:, ::-1] for own, row, t in zip(logits[i:], other, turned, strict=True)]
         progress(min(i + 16, len(dev)), len(dev))
     if not dev:
         return Decision(), {}
-    decision, figures = fit(logits, masks)
-    counts = [_overlap(decide(calibrate(x, decision.temperature), decision), m) for x, m in zip(logits, masks, strict=True)]
+    decision, figures = fit(logits, masks, mirrored if flips else None)
+    answers = [logits, mirrored] if flips else [logits]
+    maps = (sum(calibrate(x, decision.temperature) for x in film) / len(film) for film in zip(*answers, strict=True))
+    counts = [_overlap(decide(prob, decision), mask) for prob, mask in zip(maps, masks, strict=True)]
     return decision, {**_dice(counts), "n_films": float(len(dev)), "nll": figures["nll"], "nll_raw": figures["nll_raw"]}
+
+
+def _logits(
+    engine: TorchEngine, films: Sequence[Image], texts: Sequence[str], shapes: Sequence[tuple[int, int]], side: int
+) -> list[NDArray[np.float16]]:
+    output = engine.run(torch.stack([prepare_image(film, side) for film in films]), texts)
+    return [row.astype(np.float16) for row in native_logits(output.logits_B1HW, shapes)]
 
 
 def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 from .errors import InputError
 from .models import ModelOutput, TextBatch
+from .text import can_swap, swap_sides
+from .types import Image
 
 Precision = Literal["fp32", "bf16"]
 DEVICES = ("cpu", "cuda", "mps")
@@ -71,6 +74,18 @@ class TorchEngine:
     def run(self, image_B3HW: Tensor, texts: Sequence[str]) -> ModelOutput:
         """Films in [0, 1], one sentence each."""
         return self.decode(self.encode_image(image_B3HW), self.encode_text(texts))
+
+
+def mirrored_film(image: Image) -> Image:
+    """The film with left and right exchanged, on its own grid: mirrored before it is resized, twice is the very same film."""
+    return replace(image, pixels_HWC=np.ascontiguousarray(image.pixels_HWC[:, ::-1]))
+
+
+def mirrored_text(text: str, reads_text: bool) -> str | None:
+    """The sentence that asks of the mirrored film what `text` asks of the film; None where a side word of it cannot be exchanged."""
+    if not reads_text:
+        return text
+    return swap_sides(text) if can_swap(text) else None
 
 
 def native_logits(logits_B1HW: Tensor, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:

@@ -77,6 +77,7 @@ def evaluate(
     twin: str | Path | None = None,
     masks: str | Path | None = None,
     with_: Sequence[str | os.PathLike[str]] = (),
+    flips: bool | None = None,
     out: str | Path,
     images: bool = True,
     save_masks: bool = False,
@@ -89,7 +90,7 @@ def evaluate(
 ) -> Metrics:
     """Scores `bundle` (or the files `<id>.png` of the folder `masks`) on a split of `manifest`, and writes its files into `out`.
 
-    `controls` None takes those of the bundle's training; a text-free model, and masks, have none. `twin` is the folder of the twin's
+    `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and masks, have none. `twin` is the folder of the twin's
     evaluation on the same cases. `images=False` keeps films and sentences out of the report. `save_masks` writes each answer to
     out/masks/<id>.png, for `compare` to show and for `masks` to read. InputError before anything is computed: exists, options, control,
     those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if no case at all can be scored. A case
@@ -100,7 +101,7 @@ def evaluate(
         raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or --overwrite.", "exists")
     dataset = read_manifest(manifest, text_column=text_column)
     samples = dataset.split(split)[:limit]
-    subject = _subject(bundle, masks, with_, text_column)
+    subject = _subject(bundle, masks, with_, flips, text_column)
     texts = [CONSTANT if subject.constant else sample.text for sample in samples]
     plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
     elsewhere = opposites(dataset.split(split), read_truth)[: len(samples)] if subject.reads_text else [None] * len(samples)
@@ -207,16 +208,20 @@ class _Subject:
 
 
 def _subject(
-    bundle: str | os.PathLike[str] | Segmenter | None, masks: str | Path | None, with_: Sequence[str | os.PathLike[str]], text_column: str
+    bundle: str | os.PathLike[str] | Segmenter | None,
+    masks: str | Path | None,
+    with_: Sequence[str | os.PathLike[str]],
+    flips: bool | None,
+    text_column: str,
 ) -> _Subject:
-    if masks is not None and bundle is None and not with_:
+    if masks is not None and bundle is None and not with_ and flips is None:
         return _Subject(MaskSource(Path(masks)), text_column)
     if bundle is None or masks is not None:
         raise InputError("either a bundle or a folder of masks is scored", "--masks", "Give one of the two.", "options")
     from .bundle import TRAINING, reads_text
     from .predict import Segmenter
 
-    segmenter = bundle if not isinstance(bundle, str | os.PathLike) else Segmenter.from_pretrained(bundle, with_=with_)
+    segmenter = bundle if not isinstance(bundle, str | os.PathLike) else Segmenter.from_pretrained(bundle, with_=with_, flips=flips)
     trainings = [read_json(one.path / TRAINING, TrainingFile) for one in segmenter.bundles]
     reads = [reads_text(one.model, training) for one, training in zip(segmenter.bundles, trainings, strict=True)]
     return _Subject(
@@ -225,7 +230,7 @@ def _subject(
         not any(reads),
         segmenter.sha256,
         segmenter.ensemble,
-        segmenter.bundles[0].config.decision,
+        segmenter.rule,
         trainings[0],
         tuple((source, own) for one, own in zip(segmenter.bundles, trainings, strict=True) for source in one.config.trained_on),
     )
@@ -247,6 +252,8 @@ def _config_sha256(training: TrainingFile | None) -> str | None:
     if training is None or not training.config:
         return None
     values = {key: value for key, value in training.config.items() if key != "seed"}
+    if isinstance(values.get("eval"), dict) and not values["eval"].get("flips"):  # as configurations before it, which have no such key
+        values["eval"] = {key: value for key, value in values["eval"].items() if key != "flips"}
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

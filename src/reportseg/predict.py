@@ -113,7 +113,7 @@ def predict_files(
     folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports)
     hashes = (segmenter.sha256, *segmenter.ensemble)
     whose: dict[str, Laterality | None] = {job.id: laterality or (job.laterality if job.laterality != "none" else None) for job in jobs}
-    todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id]))]
+    todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id], segmenter.flips))]
     folder.save()  # an output that cannot be written shows now, not after an hour
     folder.write_reports()
     failures: list[tuple[str, InputError]] = []

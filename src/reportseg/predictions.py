@@ -71,10 +71,11 @@ class PredictionFolder:
         """The path of a case's file, e.g. `suffix` ".mask.png"."""
         return self.path / f"{id}{suffix}"
 
-    def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None) -> bool:
+    def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None, flips: bool = False) -> bool:
         """Whether the answer to this job lies here complete; its row is then taken over.
 
-        InputError resume where it answers another text, stems from other bundles (hashes), or means another one's left.
+        InputError resume where it answers another text, stems from other bundles (hashes), means another one's left, or was averaged with
+        its mirror where this run's answers are not, or the other way about.
         """
         if not all(self.file(job.id, suffix).is_file() for suffix in self.suffixes):
             return False
@@ -90,6 +91,8 @@ class PredictionFolder:
             other = "answers another text"
         elif laterality not in (None, "none", stored.laterality):
             other = f"was made for sides of the {stored.laterality}"
+        elif stored.decision.flips != flips:
+            other = "was made with --flips" if stored.decision.flips else "was made without --flips"
         if other:
             fix = "Choose another folder, or --overwrite."
             raise InputError(f"the answer that lies here {other}", self.file(job.id, ANSWER), fix, "resume")

@@ -121,7 +121,7 @@ def _decision(metrics: Metrics) -> str:
     if decision is None:
         return "none: the masks came as they are"
     rule = f"cut at {decision.threshold:.2f}" if decision.rule == "fixed" else "expected Dice of each film"
-    return f"{rule}, temperature {decision.temperature:.2f}"
+    return f"{rule}, temperature {decision.temperature:.2f}{', averaged with the mirrored film' if decision.flips else ''}"
 
 
 def _bought(metrics: Metrics, sections: Sequence[str]) -> Html | None:

@@ -40,7 +40,7 @@ class Prepared:
     reads_text: bool
     constant: bool
     absent: bool
-    trained_on: list[dict[str, str]]
+    trained_on: list[dict[str, Any]]
     licence: str
 
     @property
@@ -58,7 +58,8 @@ def prepare(config: RunConfig) -> Prepared:
 
     The run means the side that its first sided film states; sentences that mean the other are turned. With several data sets an id begins
     with the name of its own; what a bundle says of each is the same as if it were alone.
-    InputError: no_manifest, same_name, side_word (a sentence that cannot be turned), empty_split, those of the manifest.
+    InputError: no_manifest, same_name, side_word (a sentence that cannot be turned), flips (`eval.flips` on films that are not flip_safe),
+    empty_split, those of the manifest.
     """
     named = config.data.manifest
     if not named:
@@ -71,14 +72,19 @@ def prepare(config: RunConfig) -> Prepared:
     whose: Laterality = "none"
     train: list[Sample] = []
     dev: list[Sample] = []
-    sources = []
+    sources: list[dict[str, Any]] = []
     for dataset in datasets:
         samples = dataset.split(config.data.train)[: config.data.limit]
         if whose == "none":
             whose = next((sample.laterality for sample in samples if sample.laterality != "none"), "none")
         chosen = set(draw_dev(samples, dataset.name))  # by the data set's own ids, so its dev is the same alone and beside others
         kept = [sample for sample in samples if sample.id not in chosen]
-        sources.append({"name": dataset.name, "licence": dataset.info.licence, "split_sha256": split_sha256(s.id for s in kept)})
+        safe = all(sample.flip_safe for sample in samples if can_swap(sample.text))
+        if config.eval.flips and not safe:
+            fix = "Leave out eval.flips, or say flip_safe in the manifest if the mirrored anatomy is as true."
+            raise InputError("some films are not flip_safe, so an answer to the mirrored film means nothing", dataset.path, fix, "flips")
+        source = {"name": dataset.name, "licence": dataset.info.licence, "split_sha256": split_sha256(s.id for s in kept)}
+        sources.append({**source, "flip_safe": safe})
         prefix = f"{dataset.name}__" if len(datasets) > 1 else ""
         train += [_meaning(sample, whose, dataset, prefix) for sample in kept]
         dev += [_meaning(sample, whose, dataset, prefix) for sample in samples if sample.id in chosen]

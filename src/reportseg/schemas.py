@@ -44,6 +44,9 @@ class DecisionConfig(File):
     rule: Literal["fixed", "expected_dice"] = Field(description="fixed: cut at `threshold`; expected_dice: the best cut per film.")
     threshold: Fraction = Field(description="Cut on calibrated probabilities; unused by expected_dice.")
     temperature: Positive = Field(description="Logits are divided by it before the sigmoid.")
+    flips: bool = Field(
+        default=False, description="Whether the answer is averaged with that to the mirrored film under swapped side words, mirrored back."
+    )
 
 
 # ---- bundle: config.json and training.json
@@ -94,6 +97,10 @@ class TrainedOn(File):
     name: str = Field(description="Name of the data set.")
     licence: str = Field(description="Its licence, as its owner states it.")
     split_sha256: Sha256 = Field(description="sha256 of the sorted ids trained on, joined by newlines.")
+    flip_safe: bool | None = Field(
+        default=None,
+        description="Whether its mirrored films with swapped side words are as true, as its manifest says; null where it is not recorded.",
+    )
 
 
 class BundleConfig(File):

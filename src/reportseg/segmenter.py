@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from .bundle import TRAINING, Bundle, load_bundle
 from .data.loader import prepare_image
 from .decision import Decision, calibrate, decide
-from .engines import TorchEngine, native_logits
+from .engines import TorchEngine, mirrored_film, mirrored_text, native_logits
 from .errors import InputError
 from .io import image_from_array, image_from_pil, read_image
 from .knowledge.bank import retrieve
 from .limits import DEFAULT, Limits, check_text, finding_id, safe_id
-from .schemas import TrainingFile, read_json
+from .schemas import DecisionConfig, TrainingFile, read_json
 from .text import (
     CONSTANT,
     SIDES,
@@ -48,11 +48,14 @@ SIDE_SHARE = 0.1  # a half of the film counts as touched if it holds this share 
 BATCH = 8  # films computed together
 
 Source = str | Path | bytes | NDArray[Any] | PIL.Image.Image | Image
+_Answer = tuple[NDArray[np.float32], float | None]  # probabilities (H, W) and presence
 
 
 @dataclass(frozen=True)
 class Question:
-    """A text as it is put to the models: `prompts[i]` goes to bundle i. `laterality` says whose left the answer's side means."""
+    """A text as it is put to the models: `prompts[i]` goes to bundle i, with the mirrored film `mirrored[i]`; empty where the answer is
+    not averaged with that to the mirrored film. `laterality` says whose left the answer's side means.
+    """
 
     text: str
     prompts: tuple[str, ...]
@@ -61,6 +64,7 @@ class Question:
     warnings: tuple[str, ...] = ()
     unknown_words: tuple[str, ...] = ()  # those behind out_of_vocabulary
     finding: Finding | None = None
+    mirrored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,14 @@ class ReportAnswer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Films that every model of a segmenter has read: each further sentence costs one decode. `features[i]` belongs to bundle i."""
+    """Films that every model of a segmenter has read: each further sentence costs one decode. `features[i]` belongs to bundle i, and
+    `mirrored[i]` to the same films mirrored, where the segmenter answers with flips.
+    """
 
     images: tuple[Image, ...]
     features: tuple[Any, ...]
     bundles: tuple[str, ...]
+    mirrored: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,15 @@ class _Member:
     @property
     def reads_text(self) -> bool:
         return bool(self.engine.model.reads_text) and not self.twin
+
+    def answer(self, features: Any, prompts: Sequence[str], shapes: Sequence[tuple[int, int]]) -> list[_Answer]:
+        """Calibrated probabilities on the grids `shapes`, and the presence, None where the bundle has no such head."""
+        output = self.engine.decode(features, self.engine.encode_text(prompts))
+        temperature = self.bundle.decision.temperature
+        maps = [calibrate(logits, temperature) for logits in native_logits(output.logits_B1HW, shapes)]
+        told = output.presence_B is not None and self.bundle.config.presence
+        presence = [float(calibrate(logit)) for logit in output.presence_B.tolist()] if told else [None] * len(maps)
+        return list(zip(maps, presence, strict=True))
 
     def prompt(self, text: str, whose: Laterality) -> str:
         """The text in the bundle's own convention. InputError side_word where a side word stands in the way."""
@@ -134,10 +150,19 @@ class Segmenter:
     A source is a path, the bytes of a file, an array (H, W) or (H, W, 3), or a PIL image. `laterality` says whose left a text means; left
     out, the format's own convention holds (DICOM, NIfTI: the patient's), else the bundle's, and a side word then warns
     `laterality_assumed`. A model that reads no text, or was trained as a text-free twin, answers from the film alone.
+
+    With `flips` the calibrated probabilities are averaged with those of the mirrored film under swapped side words, mirrored back, so the
+    answer to the mirrored film is exactly the mirrored answer. None: as the first bundle was fitted. A text that cannot be swapped is
+    answered without, with the warning `not_mirrored`. InputError flips where the mirrored films of a bundle's training are not as true.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], *, device: str = "auto", limits: Limits = DEFAULT) -> None:
+    def __init__(self, bundles: Sequence[Bundle], *, flips: bool | None = None, device: str = "auto", limits: Limits = DEFAULT) -> None:
         self.limits = limits
+        self.flips = bundles[0].config.decision.flips if flips is None else flips
+        unsafe = [source.name for bundle in bundles for source in bundle.config.trained_on if source.flip_safe is False]
+        if self.flips and unsafe:
+            fix = "Answer without: --no-flips."
+            raise InputError(f"trained on {unsafe[0]}, whose mirrored films are not as true", "--flips", fix, "flips")
         self._members = [_Member(bundle, TorchEngine(bundle.model, device), _is_twin(bundle)) for bundle in bundles]
 
     @classmethod
@@ -149,15 +174,16 @@ class Segmenter:
         engine: str = "auto",
         device: str = "auto",
         with_: Sequence[str | os.PathLike[str]] = (),
+        flips: bool | None = None,
         limits: Limits = DEFAULT,
     ) -> Segmenter:
         """A bundle's folder, a shipped name, or hf:owner/name at `revision`; `with_` names further bundles.
 
-        InputError: those of load_bundle, engine, device.
+        InputError: those of load_bundle, engine, device, flips.
         """
         if engine not in ENGINES:
             raise InputError(f"there is no engine {engine!r}", "--engine", f"This version has {', '.join(ENGINES)}.", "engine")
-        return cls([load_bundle(ref, revision), *map(load_bundle, with_)], device=device, limits=limits)
+        return cls([load_bundle(ref, revision), *map(load_bundle, with_)], flips=flips, device=device, limits=limits)
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
@@ -186,6 +212,11 @@ class Segmenter:
         return self._members[0].bundle.decision
 
     @property
+    def rule(self) -> DecisionConfig:
+        """The same as answers record it."""
+        return self.bundles[0].config.decision.model_copy(update={"flips": self.flips})
+
+    @property
     def engine(self) -> str:
         """What computes, e.g. torch-cpu."""
         return self._members[0].engine.name
@@ -209,13 +240,17 @@ class Segmenter:
     def encode_images(self, sources: Sequence[Source]) -> Encoded:
         """Films of any sizes, as one batch."""
         images = [self.read(source) for source in sources]
+        mirrored = self._features([mirrored_film(image) for image in images]) if self.flips else ()
+        return Encoded(tuple(images), self._features(images), (self.sha256, *self.ensemble), mirrored)
+
+    def _features(self, images: Sequence[Image]) -> tuple[Any, ...]:
+        """What each member makes of the films."""
         grids: dict[int, torch.Tensor] = {}
         for member in self._members:
             size = member.bundle.config.preprocess.size_px
             if size not in grids:
                 grids[size] = torch.stack([prepare_image(image, size) for image in images])
-        features = [member.engine.encode_image(grids[member.bundle.config.preprocess.size_px]) for member in self._members]
-        return Encoded(tuple(images), tuple(features), (self.sha256, *self.ensemble))
+        return tuple(member.engine.encode_image(grids[member.bundle.config.preprocess.size_px]) for member in self._members)
 
     # ---- sentences
 
@@ -241,12 +276,15 @@ class Segmenter:
             return Question(text, (text,) * len(self._members), named, True, ("negated",))
         asked = f"{finding.side} {text}" if finding and finding.side in SIDES and not has_side(text) else text
         prompts = tuple(member.prompt(asked, named) for member in self._members)
+        turned = [mirrored_text(prompt, member.reads_text) for member, prompt in zip(self._members, prompts, strict=True)]
+        mirrored = tuple(text for text in turned if text is not None) if self.flips and None not in turned else ()
         warnings = ["laterality_assumed"] if reading and whose == "none" and has_side(asked) else []
+        warnings += ["not_mirrored"] if self.flips and not mirrored else []
         unknown: list[str] = []
         for member, prompt in zip(self._members, prompts, strict=True):
             warnings += member.warnings(prompt)
             unknown += member.unknown(prompt)
-        return Question(text, prompts, named, False, tuple(dict.fromkeys(warnings)), tuple(dict.fromkeys(unknown)), finding)
+        return Question(text, prompts, named, False, tuple(dict.fromkeys(warnings)), tuple(dict.fromkeys(unknown)), finding, mirrored)
 
     def read_report(self, report: str) -> tuple[Reading, tuple[str, ...], tuple[str, ...]]:
         """The report's findings; warnings that concern all of it, and the words behind out_of_vocabulary.
@@ -329,7 +367,7 @@ class Segmenter:
                 presence=presence,
                 side=side_of(mask, question.laterality),
                 laterality=question.laterality,
-                decision=self.bundles[0].config.decision.model_dump(),
+                decision=self.rule.model_dump(),
                 engine=self.engine,
                 bundle_sha256=self.sha256,
                 warnings=tuple(dict.fromkeys((*image.warnings, *question.warnings))),
@@ -341,7 +379,7 @@ class Segmenter:
             for id, image, question, mask, (map_HW, presence) in zip(ids, encoded.images, questions, masks, maps, strict=True)
         ]
 
-    def _maps(self, encoded: Encoded, questions: Sequence[Question]) -> list[tuple[NDArray[np.float32], float | None]]:
+    def _maps(self, encoded: Encoded, questions: Sequence[Question]) -> list[_Answer]:
         """Per film the averaged probabilities and, where a bundle has the head, the averaged presence."""
         if encoded.bundles != (self.sha256, *self.ensemble):
             raise ValueError("these films were encoded by another segmenter")
@@ -349,14 +387,17 @@ class Segmenter:
         maps = [np.zeros(shape, np.float32) for shape in shapes]
         presence: list[list[float]] = [[] for _ in shapes]
         for place, (member, features) in enumerate(zip(self._members, encoded.features, strict=True)):
-            text = member.engine.encode_text([question.prompts[place] for question in questions])
-            output = member.engine.decode(features, text)
-            temperature = member.bundle.decision.temperature
-            for map_HW, logits in zip(maps, native_logits(output.logits_B1HW, shapes), strict=True):
-                map_HW += calibrate(logits, temperature) / np.float32(len(self._members))
-            if output.presence_B is not None and member.bundle.config.presence:
-                for row, logit in zip(presence, output.presence_B.tolist(), strict=True):
-                    row.append(float(calibrate(logit)))
+            answers = member.answer(features, [question.prompts[place] for question in questions], shapes)
+            if any(question.mirrored for question in questions):
+                asked = [(question.mirrored or question.prompts)[place] for question in questions]
+                other = member.answer(encoded.mirrored[place], asked, shapes)
+                answers = [
+                    _averaged(own, turned) if question.mirrored else own
+                    for own, turned, question in zip(answers, other, questions, strict=True)
+                ]
+            for map_HW, row, (prob_HW, there) in zip(maps, presence, answers, strict=True):
+                map_HW += prob_HW / np.float32(len(self._members))
+                row += [] if there is None else [there]
         # A denied text has its answer from the words alone, so its map is empty like its mask.
         return [
             (np.zeros_like(map_HW), None) if question.denied else (map_HW.clip(0, 1), sum(row) / len(row) if row else None)
@@ -379,6 +420,12 @@ def side_of(mask_HW: NDArray[np.bool_], laterality: Laterality) -> Side | None:
     if left + middle >= touched and right + middle >= touched:
         return "bilateral"
     return "left" if (left > right) == (laterality != "patient") else "right"
+
+
+def _averaged(own: _Answer, mirrored: _Answer) -> _Answer:
+    """The mean of the answer to a film and of that to its mirror, mirrored back. A sum of two, so exactly the same in either order."""
+    presence = None if own[1] is None or mirrored[1] is None else (own[1] + mirrored[1]) / 2
+    return (own[0] + mirrored[0][:, ::-1]) / 2, presence
 
 
 def _is_twin(bundle: Bundle) -> bool:

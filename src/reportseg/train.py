@@ -380,14 +380,15 @@ class Run:
         images = min(self.state.step * config.train.batch * config.train.accumulate, config.train.images)
         side = config.size_at(images - 1)  # of a run that was cut, the size that it had reached
         engine = TorchEngine(self.model, str(self.device))
+        flips = config.eval.flips
         decision, scores = fit_decision(
-            engine, prepared.dev, side, prepared.text_of, lambda n, of: self.progress({"deciding": n, "of": of})
+            engine, prepared.dev, side, prepared.text_of, lambda n, of: self.progress({"deciding": n, "of": of}), flips
         )
         fields = {
             "preprocess": {"size_px": side},
             "base": self.base.model_dump(),
             "text": {"laterality": prepared.laterality},
-            "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature},
+            "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature, "flips": flips},
             "presence": bool(config.model.get("presence")),
             "trained_on": prepared.trained_on,
             "parent": self.parent.sha256 if self.parent else None,
