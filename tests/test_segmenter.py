@@ -430,10 +430,9 @@ def test_flips_are_the_bundles_own_unless_said_otherwise(turning, segmenter):
 
 
 def test_without_flips_nothing_is_computed_twice(turning, segmenter, monkeypatch):
-    calls = []
-    model = segmenter.bundles[0].model
-    for name in ("encode_image", "decode"):
-        monkeypatch.setattr(model, name, lambda *args, real=getattr(model, name): calls.append(1) or real(*args))
+    model, calls = segmenter.bundles[0].model, []
+    monkeypatch.setattr(model, "encode_image", lambda x, real=model.encode_image: calls.append(1) or real(x))
+    monkeypatch.setattr(model, "decode", lambda *args, real=model.decode: calls.append(1) or real(*args))
     segmenter.segment(film(), LEFT)
     assert len(calls) == 2
 

@@ -14,17 +14,19 @@ from .schemas import CSV_COLUMNS
 from .types import CaseScore
 
 CASES, FAILURES = "cases.csv", "failures.csv"
+OPTIONAL = ("presence", "uncertainty", "disagreement")  # empty where a case has none
+LATER = ("uncertainty", "disagreement")  # columns that older tables lack
 
 
 def write_cases(path: str | Path, cases: Sequence[CaseScore]) -> None:
-    """Numbers are exact; presence is empty where there is none; warnings are separated by semicolons."""
+    """Numbers are exact; what a case does not have is empty; warnings are separated by semicolons."""
     rows = [
         {
             "id": csv_cell(case.id),
             "patient": csv_cell(case.patient),
             "text_name": csv_cell(case.text_name),
             **{name: repr(getattr(case, name)) for name in ("tp", "fp", "fn", "dice", "iou", "hd95", "nsd", "area_px")},
-            "presence": "" if case.presence is None else repr(case.presence),
+            **{name: "" if (value := getattr(case, name)) is None else repr(value) for name in OPTIONAL},
             "present_truth": str(int(case.present_truth)),
             "warnings": ";".join(case.warnings),
         }
@@ -37,7 +39,8 @@ def read_cases(path: str | Path) -> list[CaseScore]:
     """The cases of a cases.csv, or of the one in a folder. InputError: those of read_table, bad_cell with its row, duplicate_id."""
     file = Path(path) / CASES if Path(path).is_dir() else Path(path)
     cases: dict[str, CaseScore] = {}
-    for number, row in enumerate(read_table(file, CSV_COLUMNS[CASES]), 1):
+    required = [name for name in CSV_COLUMNS[CASES] if name not in LATER]
+    for number, row in enumerate(read_table(file, required), 1):
         try:
             case = _case(row)
         except ValueError as error:
@@ -74,7 +77,7 @@ def _case(row: Mapping[str, str]) -> CaseScore:
         iou=number["iou"],
         hd95=number["hd95"],
         nsd=number["nsd"],
-        presence=float(row["presence"]) if row["presence"] else None,
+        **{name: float(cell) if (cell := row.get(name)) else None for name in OPTIONAL},
         present_truth=bool(int(row["present_truth"])),
         area_px=int(row["area_px"]),
         warnings=tuple(code for code in row["warnings"].split(";") if code),

@@ -380,6 +380,9 @@ def predict(
     device: Device = "auto",
     with_: With = None,
     flips: Flips = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write ID.uncertainty.png: where the answers that are averaged differ.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip the cases that are done.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -414,6 +417,7 @@ def predict(
             resume=resume,
             progress=show,
             reports=reports,
+            uncertainty=uncertainty,
         )
     if reports and not as_json:
         print_reading(reports[0])

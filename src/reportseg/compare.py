@@ -170,7 +170,8 @@ def _check_cases(folder: Path, metrics: Metrics, cases: Sequence[CaseScore]) -> 
 
 
 def group(runs: Sequence[Run]) -> list[Arm]:
-    """Runs of one configuration under one text, all with flips or all without, are one method, in the order of the first of each; masks and ensembles stand alone.
+    """Runs of one configuration under one text, with flips or without, are one method, in the order of the first of each; masks and
+    ensembles stand alone.
 
     InputError seed_twice: a run that is counted twice would look like a second seed.
     """

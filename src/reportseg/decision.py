@@ -1,6 +1,7 @@
 """From logits to a mask: a temperature, then a rule; both are fitted on `dev` and stored in the bundle.
 
-probability = sigmoid(logit / temperature), its mean over the film and its mirror where a bundle answers with flips. Two rules turn a probability map into a mask:
+probability = sigmoid(logit / temperature), its mean over the film and its mirror where a bundle answers with flips. Two rules turn a
+probability map into a mask:
 
 - `fixed`: p >= threshold, one cut for all films. The Dice-optimal cut lies below 0.5 as a rule.
 - `expected_dice`: per film the set of its k most probable pixels that maximises the expected Dice. For independent, calibrated pixels
@@ -90,9 +91,9 @@ def fit(
 
     One pass, films of any size, 16 KiB a film: a film is kept as two histograms of its logits, inside and outside its mask, so cuts are
     exact to one bin (1/64 of a logit). `mirrored` are the logits of the mirrored films, mirrored back, whose probabilities are averaged
-    with those of the films; then all maps are held. Temperature: least pixel NLL over all films. Cut: the highest dice_mean + dice_pooled over `GRID`,
-    the one nearest 0.5 among equals. `expected_dice` becomes the rule only if dice_mean rises by 0.002 or more and dice_pooled falls by
-    0.001 or less against that cut.
+    with those of the films; then all maps are held. Temperature: least pixel NLL over all films. Cut: the highest dice_mean + dice_pooled
+    over `GRID`, the one nearest 0.5 among equals. `expected_dice` becomes the rule only if dice_mean rises by 0.002 or more and
+    dice_pooled falls by 0.001 or less against that cut.
     """
     centre = _centres(_BINS)
     if mirrored is None:
@@ -151,8 +152,7 @@ def _binned(index: int, logit: ArrayLike, mask: ArrayLike, bins: int) -> tuple[N
 
 
 def _centres(bins: int) -> NDArray[np.float64]:
-    centres: NDArray[np.float64] = -_REACH + (np.arange(bins) + 0.5) * (2.0 * _REACH / bins)
-    return centres
+    return np.asarray(-_REACH + (np.arange(bins) + 0.5) * (2.0 * _REACH / bins), dtype=np.float64)
 
 
 def _pair_counts(
@@ -172,13 +172,13 @@ def _pair_counts(
 def _mean_logit(one: ArrayLike, two: ArrayLike, temperature: float) -> NDArray[np.float64]:
     """The logit whose calibrated probability is the mean of those of both."""
     z = [np.asarray(logit, dtype=np.float64) / temperature for logit in (one, two)]
-    return temperature * (_surprise([-x for x in z]) - _surprise(z))
+    return np.asarray(temperature * (_surprise([-x for x in z]) - _surprise(z)), dtype=np.float64)
 
 
 def _surprise(z: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """-log of the mean over one or two answers of sigmoid(z)."""
     terms = [np.logaddexp(0.0, -x) for x in z]
-    return terms[0] if len(terms) == 1 else math.log(2.0) - np.logaddexp(-terms[0], -terms[1])
+    return terms[0] if len(terms) == 1 else np.asarray(math.log(2.0) - np.logaddexp(-terms[0], -terms[1]))
 
 
 def _nll(beta: float, centres: Sequence[NDArray[Any]], n_in: NDArray[Any], n_out: NDArray[Any]) -> float:
@@ -189,7 +189,9 @@ def _nll(beta: float, centres: Sequence[NDArray[Any]], n_in: NDArray[Any], n_out
 
 
 def _temperature(centres: Sequence[NDArray[Any]], n_in: NDArray[Any], n_out: NDArray[Any], low: float = 0.1, high: float = 10.0) -> float:
-    """Golden section over 1/temperature, in which the NLL of one answer is convex. Kept within [0.1, 10]: perfectly separated pixels would ask for 0."""
+    """Golden section over 1/temperature, in which the NLL of one answer is convex. Kept within [0.1, 10]: perfectly separated pixels would
+    ask for 0.
+    """
     if not n_in.any() or not n_out.any():
         return 1.0  # one class only: no temperature can be told from the other
     ratio = (math.sqrt(5.0) - 1.0) / 2.0

@@ -81,7 +81,7 @@ def fit_decision(
         return Decision(), {}
     decision, figures = fit(logits, masks, mirrored if flips else None)
     answers = [logits, mirrored] if flips else [logits]
-    maps = (sum(calibrate(x, decision.temperature) for x in film) / len(film) for film in zip(*answers, strict=True))
+    maps = (np.mean([calibrate(x, decision.temperature) for x in film], axis=0) for film in zip(*answers, strict=True))
     counts = [_overlap(decide(prob, decision), mask) for prob, mask in zip(maps, masks, strict=True)]
     return decision, {**_dice(counts), "n_films": float(len(dev)), "nll": figures["nll"], "nll_raw": figures["nll_raw"]}
 

@@ -32,6 +32,7 @@ from .schemas import (
     DecisionConfig,
     IntervalMethod,
     Metrics,
+    RiskCoverage,
     SubsetScores,
     TrainedOn,
     TrainingFile,
@@ -52,9 +53,10 @@ from .scoring import (
     read_truth,
     score_films,
 )
-from .stats import N_BOOT, bootstrap, clusters, paired_bootstrap, paired_bootstrap_mean
+from .stats import N_BOOT, bootstrap, bootstrap_rows, clusters, paired_bootstrap, paired_bootstrap_mean
 from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
 from .types import CaseScore, Sample
+from .uncertainty import aurc, told
 
 if TYPE_CHECKING:
     from .predict import Segmenter
@@ -90,11 +92,11 @@ def evaluate(
 ) -> Metrics:
     """Scores `bundle` (or the files `<id>.png` of the folder `masks`) on a split of `manifest`, and writes its files into `out`.
 
-    `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and masks, have none. `twin` is the folder of the twin's
-    evaluation on the same cases. `images=False` keeps films and sentences out of the report. `save_masks` writes each answer to
-    out/masks/<id>.png, for `compare` to show and for `masks` to read. InputError before anything is computed: exists, options, control,
-    those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if no case at all can be scored. A case
-    that fails is counted, and listed in failures.csv.
+    `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and
+    masks, have none. `twin` is the folder of the twin's evaluation on the same cases. `images=False` keeps films and sentences out of the
+    report. `save_masks` writes each answer to out/masks/<id>.png, for `compare` to show and for `masks` to read. InputError before anything
+    is computed: exists, options, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if
+    no case at all can be scored. A case that fails is counted, and listed in failures.csv.
     """
     folder = Path(out)
     if (folder / METRICS).exists() and not overwrite:
@@ -132,6 +134,7 @@ def evaluate(
     cases = [one.case for one in own]
     controlled = {name: _control(name, texts, own, [next(rest) for _ in columns], n_boot) for name, columns in plan.items()}
     prompts = presence_cases(own, next(rest))
+    raw = _merged([one.raw for one in own])
 
     metrics = Metrics(
         command=command,
@@ -156,6 +159,9 @@ def evaluate(
         controls=controlled,
         subsets=_subsets(samples, own, prompts, n_boot),
         twin=_twin(cases, spacing, twin_metrics, twin_cases, n_boot),
+        ece_raw=raw.ece,
+        ece_border_raw=raw.ece_border,
+        risk_coverage=_risk_coverage(cases, n_boot),
         warnings=_warnings(dataset, samples, subject, result, plan, twin_metrics),
         images_per_s=(len(samples) - len(result.failures)) / subject.source.seconds if subject.source.seconds else None,
         **_scores(own, prompts),
@@ -169,7 +175,8 @@ def evaluate(
         metrics,
         cases,
         training=subject.training,
-        calibration=_merged(own).bins,
+        calibration=_merged([one.calibration for one in own]).bins,
+        raw=raw.bins,
         figures=draw_cases(subject.source, samples, asked, cases) if images else [],
         twin_cases=twin_cases,
         texts=asked if images else None,
@@ -305,16 +312,16 @@ def _control(
 # ---------------------------------------------------------------- parts of metrics.json
 
 
-def _merged(scored: Sequence[Scored]) -> Calibration:
+def _merged(films: Sequence[Calibration]) -> Calibration:
     whole = Calibration()
-    for one in scored:
-        whole.merge(one.calibration)
+    for one in films:
+        whole.merge(one)
     return whole
 
 
 def _scores(scored: Sequence[Scored], prompts: Sequence[CaseScore] | None = None) -> dict[str, Any]:
     """The fields of `schemas.Scores`. `prompts` are those that tell of presence; None: the cases themselves."""
-    cases, calibration = [one.case for one in scored], _merged(scored)
+    cases, calibration = [one.case for one in scored], _merged([one.calibration for one in scored])
     presence = summarise(cases if prompts is None else prompts)
     scores = {**summarise(cases), **{name: presence[name] for name in PRESENCE}}
     return {**scores, "ece": calibration.ece, "ece_border": calibration.ece_border}
@@ -339,6 +346,27 @@ def _subsets(samples: Sequence[Sample], own: Sequence[Scored], prompts: Sequence
         told = [case for case in prompts if case.id in ids]
         found[name] = SubsetScores(n_cases=len(some), ci95=_intervals(cases, told, n_boot), **_scores(some, told))
     return found
+
+
+def _risk_coverage(cases: Sequence[CaseScore], n_boot: int) -> RiskCoverage | None:
+    """None where fewer than two answers say how sure they are, as masks made by other code."""
+    some = told(cases)
+    if len(some) < 2:
+        return None
+
+    def scores(rows: Sequence[int]) -> dict[str, float]:
+        found = aurc([some[row] for row in rows])
+        gains = {f"gain {name}": found["area"] - found[name] for name in ("uncertainty", "disagreement") if name in found}
+        return found | gains
+
+    value, drawn = scores(range(len(some))), bootstrap_rows(some, scores, n_boot)
+    names = [name.removeprefix("gain ") for name in value if name.startswith("gain ")]
+    return RiskCoverage(
+        n_cases=len(some),
+        aurc={name: value[name] for name in value if not name.startswith("gain ")},
+        ci95={name: pair for name, pair in drawn.items() if not name.startswith("gain ")},
+        gain_over_area={name: (value[f"gain {name}"], *drawn[f"gain {name}"]) for name in names if f"gain {name}" in drawn},
+    )
 
 
 def _read_twin(folder: Path, digest: str, ids: set[str]) -> tuple[Metrics, list[CaseScore]]:

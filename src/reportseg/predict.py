@@ -100,17 +100,22 @@ def predict_files(
     batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
     reports: Sequence[ReportFile] = (),
+    uncertainty: bool = False,
 ) -> PredictReport:
     """Answers every job into `out`. A case that cannot be read is a line of failures.csv and the others go on.
 
     Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers.
+    `uncertainty` also writes where the averaged answers differ; InputError uncertainty where the segmenter gives one answer alone.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
     case for what concerns all of them (see PredictionFolder), and where the output cannot be written before any case is done; later that
     ends the run with all further cases failed, and the tables as whole as the disk allows.
     """
     segmenter.ask("", laterality)  # a convention that does not exist concerns all of them
-    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports)
+    if uncertainty and not (segmenter.flips or segmenter.ensemble):
+        what = "one answer is given to a film, so there is none that it could differ from"
+        raise InputError(what, "--uncertainty", "Add --flips, or a second bundle with --with.", "uncertainty")
+    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports, uncertainty)
     hashes = (segmenter.sha256, *segmenter.ensemble)
     whose: dict[str, Laterality | None] = {job.id: laterality or (job.laterality if job.laterality != "none" else None) for job in jobs}
     todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id], segmenter.flips))]
@@ -127,7 +132,8 @@ def predict_files(
         encoded = segmenter.encode_images([image for image, _ in group])
         rounds = [[asked[0] for _, asked in group]] if len(group) > 1 else [[asked] for asked in group[0][1]]
         for turn in rounds:
-            predictions = segmenter.answer(encoded, [question for _, question in turn], [job.id for job, _ in turn], started)
+            questions, ids = [question for _, question in turn], [job.id for job, _ in turn]
+            predictions = segmenter.answer(encoded, questions, ids, started, examine=uncertainty)
             for (job, _), prediction, (image, _) in zip(turn, predictions, group, strict=True):
                 folder.write(job, prediction, image.pixels_HWC, segmenter.ensemble)
                 done += 1

@@ -26,6 +26,7 @@ from .text import Reading
 from .types import Finding, Laterality, Prediction, Sample
 
 MASK, PROBABILITY, OVERLAY, ANSWER, REPORT = ".mask.png", ".prob.png", ".overlay.png", ".json", ".report.json"
+UNCERTAINTY = ".uncertainty.png"
 FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY, ANSWER)}
 PREDICTIONS, FAILURES = "predictions.csv", "failures.csv"
 SAVE_SECONDS = 5.0  # between two writings of the tables; a kill in between loses nothing, since --resume reads the answers themselves
@@ -37,7 +38,8 @@ class PredictionFolder:
     """The output of one run, checked before anything is computed.
 
     `overwrite` replaces what is there; `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
-    `reports` are how the reports behind the jobs were understood; with them there may be nothing to answer.
+    `reports` are how the reports behind the jobs were understood; with them there may be nothing to answer. `uncertainty` adds the map
+    of each case where several answers were averaged.
     InputError: no_jobs, bad_id, duplicate_id, format, options, exists, resume (tables that predict did not write), unwritable.
     """
 
@@ -49,9 +51,10 @@ class PredictionFolder:
         overwrite: bool = False,
         resume: bool = False,
         reports: Sequence[ReportFile] = (),
+        uncertainty: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.suffixes = _suffixes(formats)
+        self.suffixes = (*((UNCERTAINTY,) if uncertainty else ()), *_suffixes(formats))
         self.order = {job.id: place for place, job in enumerate(jobs)}
         if overwrite and resume:
             raise InputError("--overwrite replaces what is there and --resume keeps it", path, "Choose one of the two.", "options")
@@ -103,6 +106,9 @@ class PredictionFolder:
         """The files of one answer and its row. InputError unwritable."""
         answer = prediction_file(prediction, ensemble)
         _remove(self.file(job.id, ANSWER))
+        _remove(self.file(job.id, UNCERTAINTY))  # of an earlier run; where one answer alone was given there is none
+        if UNCERTAINTY in self.suffixes and prediction.spread_HW is not None:
+            write_probability(self.file(job.id, UNCERTAINTY), prediction.spread_HW)
         write_mask(self.file(job.id, MASK), prediction.mask_HW)
         write_probability(self.file(job.id, PROBABILITY), prediction.probability_HW)
         write_overlay(self.file(job.id, OVERLAY), image_HWC, prediction.mask_HW)
@@ -172,6 +178,8 @@ def prediction_file(prediction: Prediction, ensemble: Sequence[str] = ()) -> Pre
         area_mm2=prediction.area_mm2,
         side=prediction.side,
         laterality=prediction.laterality,
+        uncertainty=prediction.uncertainty,
+        disagreement=prediction.disagreement,
         decision=DecisionConfig.model_validate(dict(prediction.decision)),
         engine=prediction.engine,
         warnings=list(prediction.warnings),
@@ -209,6 +217,7 @@ def _row(answer: PredictionFile, source_row: int) -> Row:
         "presence": presence if isinstance(presence, str) else f"{presence:.6g}",
         "area_px": answer.area_px,
         "side": answer.side or "",
+        **{name: "" if (value := getattr(answer, name)) is None else f"{value:.6g}" for name in ("uncertainty", "disagreement")},
         "warnings": ";".join(answer.warnings),
     }
     return {name: str(cells[name]) for name in CSV_COLUMNS[PREDICTIONS]}

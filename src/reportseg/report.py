@@ -30,6 +30,7 @@ from .report_numbers import (
     value,
     verdict,
 )
+from .report_uncertainty import uncertainty_section
 from .schemas import Metrics, TrainingFile
 from .types import INTENDED_USE, CaseScore
 
@@ -44,14 +45,15 @@ def write_report(
     *,
     training: TrainingFile | None = None,
     calibration: Sequence[tuple[float, float, int]] = (),
+    raw: Sequence[tuple[float, float, int]] = (),
     figures: Sequence[CasePicture] = (),
     twin_cases: Sequence[CaseScore] | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes report.html atomically. What is not given leaves its section out, or the section says how to get it.
 
-    `calibration` holds (mean confidence, observed frequency, pixels) per bin, `twin_cases` the twin's scores of the same cases, `texts` the
-    sentence of each id for the case table; None keeps sentences out of it. InputError unwritable.
+    `calibration` holds (mean confidence, observed frequency, pixels) per bin, `raw` the same at temperature 1, `twin_cases` the twin's
+    scores of the same cases, `texts` the sentence of each id for the case table; None keeps sentences out of it. InputError unwritable.
     """
     sections: dict[str, tuple[str, Html | None]] = {
         "warnings": ("Warnings", _warnings(metrics, cases, training)),
@@ -61,6 +63,7 @@ def write_report(
         "subsets": ("Subsets", subset_table(metrics)),
         "pictures": ("Pictures", picture_rows(figures)),
         "distribution": ("Distribution", distribution_plots(metrics, cases, calibration)),
+        "uncertainty": ("Uncertainty", uncertainty_section(metrics, cases, raw)),
         "cases": ("Cases", case_table(metrics, cases, texts)),
         "training": ("Training", curve_plots(training)),
         "method": ("Method", _method(metrics)),

@@ -162,7 +162,7 @@ def _natural(name: str) -> tuple[bool, str, int]:
 def _curves(title: str, panel: Mapping[str, Curve]) -> Html:
     names = {name: name.removeprefix("dev_") for name in panel}
     legend = (
-        el("li", _swatch(style(i)), f"{NAMES.get(names[name], names[name])} ", el("b", _last(curve)))
+        el("li", swatch(style(i)), f"{NAMES.get(names[name], names[name])} ", el("b", _last(curve)))
         for i, (name, curve) in enumerate(panel.items())
     )
     return figure(title, "The key has the last values.", line_plot(panel, title, "images seen"), el("ul", *legend, class_="key"))
@@ -173,6 +173,7 @@ def _last(curve: Curve) -> str:
     return minus(f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}")
 
 
-def _swatch(classes: str) -> Html:
+def swatch(classes: str) -> Html:
+    """A piece of the line that has these classes, for a key."""
     line = el("line", class_=f"curve {classes}", x1=0, x2=26, y1=5, y2=5)
     return el("svg", line, class_="swatch", viewBox="0 0 26 10", aria_hidden="true")

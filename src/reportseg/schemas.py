@@ -220,6 +220,22 @@ class Twin(File):
     difference: dict[str, Difference] = Field(description="Paired difference of each score: value, lower, upper.")
 
 
+class RiskCoverage(File):
+    """What it is worth that answers say how sure they are: the least sure are rejected first."""
+
+    n_cases: Count = Field(description="Cases ranked: those that failed, and those whose text denies, say nothing.")
+    risk: Literal["1 - dice"] = Field(default="1 - dice", description="Risk of a case.")
+    aurc: dict[str, Fraction] = Field(
+        description="Mean over all coverages k/n of the mean risk of the k surest cases, lower is better; by measure: uncertainty "
+        "(1 minus the Dice to expect under the calibrated probabilities), disagreement (1 minus the mean Dice of the averaged answers "
+        "with their average), area (small predicted masks are rejected first), random, oracle."
+    )
+    ci95: dict[str, Interval] = Field(default={}, description="95 % interval of each: lower, upper.")
+    gain_over_area: dict[str, Difference] = Field(
+        default={}, description="AURC of area minus that of the measure, on the same draws: value, lower, upper."
+    )
+
+
 class Metrics(Scores):
     """metrics.json: one bundle on one split of one manifest under one decision rule."""
 
@@ -251,6 +267,11 @@ class Metrics(Scores):
     controls: dict[str, ControlScores] = Field(default={}, description="Scores under changed texts, by control.")
     subsets: dict[str, SubsetScores] = Field(default={}, description="Scores of each subset that the manifest names.")
     twin: Twin | None = Field(default=None, description="Comparison with the text-free twin, where one was given.")
+    ece_raw: Fraction | None = Field(default=None, description="ece at temperature 1, before the fit on dev.")
+    ece_border_raw: Fraction | None = Field(default=None, description="ece_border at temperature 1.")
+    risk_coverage: RiskCoverage | None = Field(
+        default=None, description="Whether the answers know how good they are; null for masks made by other code."
+    )
     warnings: list[str] = Field(default=[], description="What a reader must know, e.g. patients shared with the training split.")
     images_per_s: NonNegative | None = Field(default=None, description="Rate of prediction; reading and scoring not counted.")
     demo_s: NonNegative | None = Field(default=None, description="Program time of the whole demo; null elsewhere.")
@@ -533,6 +554,13 @@ class PredictionFile(File):
     area_mm2: NonNegative | None = Field(default=None, description="Area in square millimetres; null where the spacing is unknown.")
     side: Side | None = Field(default=None, description="Side that the mask lies on, in the convention of `laterality`.")
     laterality: Laterality = Field(description="Whose left `side` means.")
+    uncertainty: Fraction | None = Field(
+        default=None, description="1 minus the Dice to expect of the mask under its calibrated probabilities; null for a denied text."
+    )
+    disagreement: Fraction | None = Field(
+        default=None,
+        description="1 minus the mean Dice of the averaged answers' own masks with this one; null where one alone was given, or not asked.",
+    )
     decision: DecisionConfig = Field(description="The decision rule.")
     engine: str = Field(description="What computed it, e.g. torch-cpu.")
     warnings: list[str] = Field(default=[], description="Codes of the warnings.")
@@ -636,14 +664,16 @@ CSV_COLUMNS: dict[str, tuple[str, ...]] = {
     "manifest.csv": _columns(
         "image mask text id split patient laterality flip_safe text_source label present complete subsets slice study spacing_mm"
     ),
-    "cases.csv": _columns("id patient text_name tp fp fn dice iou hd95 nsd presence present_truth area_px warnings"),
+    "cases.csv": _columns(
+        "id patient text_name tp fp fn dice iou hd95 nsd presence present_truth area_px uncertainty disagreement warnings"
+    ),
     "table.csv": (
         *_columns("method text seeds"),
         *(f"{score}{part}" for score in COMPARED for part in ("", "_low", "_high")),
         *(f"{score}_minus_reference{part}" for score in COMPARED for part in ("", "_low", "_high")),
         *_columns("p p_holm win tie loss"),
     ),
-    "predictions.csv": _columns("id row finding polarity status mask presence area_px side warnings"),
+    "predictions.csv": _columns("id row finding polarity status mask presence area_px side uncertainty disagreement warnings"),
     "failures.csv": _columns("id code what fix"),
 }
 

@@ -22,7 +22,7 @@ from .errors import InputError
 from .io import read_mask
 from .limits import check_file
 from .metrics import Calibration, border_band, cases_sha256, score_case
-from .types import CaseScore, Image, Sample
+from .types import CaseScore, Image, Prediction, Sample
 
 if TYPE_CHECKING:
     from .predict import Question, Segmenter
@@ -36,20 +36,27 @@ Column = Sequence[str | None]  # a sentence for each sample, None where it is le
 
 @dataclass(frozen=True)
 class Answer:
-    """One mask, and where a model gave it its calibrated probabilities and the presence."""
+    """One mask, and where a model gave it its calibrated probabilities and the presence.
+
+    Of an answer to a film's own sentence also the probabilities at temperature 1, and how sure it is (see `types.Prediction`).
+    """
 
     mask_HW: Mask
     prob_HW: NDArray[np.float32] | None = None
     presence: float | None = None
     warnings: tuple[str, ...] = ()
+    raw_HW: NDArray[np.float32] | None = None
+    uncertainty: float | None = None
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A case under one sentence."""
+    """A case under one sentence. `raw` is the calibration at temperature 1, of the film's own sentence only."""
 
     case: CaseScore
     calibration: Calibration
+    raw: Calibration = field(default_factory=Calibration)
 
 
 class Source(Protocol):
@@ -89,11 +96,10 @@ class ModelSource:
             ]
             filler = self.segmenter.ask("")  # a film without a question here goes through with the others; its answer is dropped
             questions = [filler if isinstance(question, InputError) else question for question in asked]
-            predictions = self.segmenter.answer(encoded, questions, [sample.id for sample in samples])
+            predictions = self.segmenter.answer(encoded, questions, [sample.id for sample in samples], examine=turn == 0)
             for row, (question, prediction) in enumerate(zip(asked, predictions, strict=True)):
                 if turn < len(texts[row]):
-                    given = Answer(prediction.mask_HW, prediction.probability_HW, prediction.presence, prediction.warnings)
-                    answers[row].append(question if isinstance(question, InputError) else given)
+                    answers[row].append(question if isinstance(question, InputError) else _given(prediction))
             if turn == 0:
                 self.seconds += time.perf_counter() - start
         return answers
@@ -103,6 +109,10 @@ class ModelSource:
             return self.segmenter.ask(text, None if sample.laterality == "none" else sample.laterality, film.laterality)
         except InputError as error:
             return error
+
+
+def _given(p: Prediction) -> Answer:
+    return Answer(p.mask_HW, p.probability_HW, p.presence, p.warnings, p.raw_HW, p.uncertainty, p.disagreement)
 
 
 class MaskSource:
@@ -236,11 +246,13 @@ def _score(sample: Sample, truth_HW: Mask, answers: Sequence[Answer | InputError
             presence=answer.presence,
             warnings=answer.warnings,
         )
-        calibration = Calibration()
-        if answer.prob_HW is not None:
-            band_HW = border_band(truth_HW) if band_HW is None else band_HW
-            calibration.add(answer.prob_HW, truth_HW, band_HW)
-        scored.append(Scored(case, calibration))
+        case = replace(case, uncertainty=answer.uncertainty, disagreement=answer.disagreement)
+        one = Scored(case, Calibration())
+        for calibration, prob_HW in ((one.calibration, answer.prob_HW), (one.raw, answer.raw_HW)):
+            if prob_HW is not None:
+                band_HW = border_band(truth_HW) if band_HW is None else band_HW
+                calibration.add(prob_HW, truth_HW, band_HW)
+        scored.append(one)
     return scored
 
 

@@ -18,37 +18,30 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 
-from .bundle import TRAINING, Bundle, load_bundle
+from .bundle import Bundle, load_bundle
 from .data.loader import prepare_image
-from .decision import Decision, calibrate, decide
-from .engines import TorchEngine, mirrored_film, mirrored_text, native_logits
+from .decision import Decision, decide
+from .engines import TorchEngine, mirrored_film, mirrored_text
 from .errors import InputError
 from .io import image_from_array, image_from_pil, read_image
-from .knowledge.bank import retrieve
 from .limits import DEFAULT, Limits, check_text, finding_id, safe_id
-from .schemas import DecisionConfig, TrainingFile, read_json
+from .members import Average, Member, is_twin
+from .schemas import DecisionConfig
 from .text import (
-    CONSTANT,
     SIDES,
     Reading,
-    can_swap,
     has_side,
     is_negated,
-    normalise,
     read_report,
-    swap_sides,
-    unknown_sides,
-    words,
 )
 from .types import Finding, Image, Laterality, Prediction, Side
+from .uncertainty import disagreement, expected_dice, spread
 
 ENGINES = ("auto", "torch")
-UNKNOWN_WORDS = 0.3  # share of a text's distinct words that training never showed, above which the answer warns
 SIDE_SHARE = 0.1  # a half of the film counts as touched if it holds this share of the mask's area: less is the edge of a midline finding
 BATCH = 8  # films computed together
 
 Source = str | Path | bytes | NDArray[Any] | PIL.Image.Image | Image
-_Answer = tuple[NDArray[np.float32], float | None]  # probabilities (H, W) and presence
 
 
 @dataclass(frozen=True)
@@ -89,61 +82,6 @@ class Encoded:
     mirrored: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One bundle of a segmenter. A twin was trained with one constant sentence and gets no other."""
-
-    bundle: Bundle
-    engine: TorchEngine
-    twin: bool
-
-    @property
-    def reads_text(self) -> bool:
-        return bool(self.engine.model.reads_text) and not self.twin
-
-    def answer(self, features: Any, prompts: Sequence[str], shapes: Sequence[tuple[int, int]]) -> list[_Answer]:
-        """Calibrated probabilities on the grids `shapes`, and the presence, None where the bundle has no such head."""
-        output = self.engine.decode(features, self.engine.encode_text(prompts))
-        temperature = self.bundle.decision.temperature
-        maps = [calibrate(logits, temperature) for logits in native_logits(output.logits_B1HW, shapes)]
-        told = output.presence_B is not None and self.bundle.config.presence
-        presence = [float(calibrate(logit)) for logit in output.presence_B.tolist()] if told else [None] * len(maps)
-        return list(zip(maps, presence, strict=True))
-
-    def prompt(self, text: str, whose: Laterality) -> str:
-        """The text in the bundle's own convention. InputError side_word where a side word stands in the way."""
-        own = self.bundle.config.text.laterality
-        if not self.reads_text:
-            return CONSTANT if self.twin else ""
-        if "none" in (whose, own) or whose == own:
-            return text
-        if not can_swap(text):
-            what = f"the side word {unknown_sides(text)[0]!r} cannot be turned from the side of the {whose} to that of the {own}"
-            fix = f'Write "left" or "right", or word the text for the {own} and say --laterality {own}.'
-            raise InputError(what, "text", fix, "side_word")
-        return swap_sides(text)
-
-    def warnings(self, prompt: str) -> list[str]:
-        """What of the prompt has no effect on this model."""
-        if not self.reads_text:
-            return []
-        if not normalise(prompt):
-            return ["empty_text"]
-        bank = self.bundle.bank
-        cut = bool(self.engine.model.truncates(prompt))  # type: ignore[operator]
-        return (
-            ["out_of_vocabulary"] * bool(self.unknown(prompt))
-            + ["text_truncated"] * cut
-            + ["no_knowledge"] * (bank is not None and not retrieve(prompt, bank))
-        )
-
-    def unknown(self, prompt: str) -> list[str]:
-        """The words that training never showed, in their order, if they are more than a share of the prompt's distinct words."""
-        distinct = list(dict.fromkeys(words(prompt))) if self.reads_text else []
-        unknown = [word for word in distinct if word not in self.bundle.words]
-        return unknown if len(unknown) > UNKNOWN_WORDS * len(distinct) else []
-
-
 class Segmenter:
     """Keeps its models loaded. With several bundles their calibrated probabilities are averaged; the first one's decision rule cuts.
 
@@ -163,7 +101,7 @@ class Segmenter:
         if self.flips and unsafe:
             fix = "Answer without: --no-flips."
             raise InputError(f"trained on {unsafe[0]}, whose mirrored films are not as true", "--flips", fix, "flips")
-        self._members = [_Member(bundle, TorchEngine(bundle.model, device), _is_twin(bundle)) for bundle in bundles]
+        self._members = [Member(bundle, TorchEngine(bundle.model, device), is_twin(bundle)) for bundle in bundles]
 
     @classmethod
     def from_pretrained(
@@ -351,20 +289,32 @@ class Segmenter:
             answers += self.answer(self.encode_images(images), questions, names[rows], started)
         return answers
 
-    def answer(self, encoded: Encoded, questions: Sequence[Question], ids: Sequence[str], started: float | None = None) -> list[Prediction]:
-        """One question a film. The time since `started` is shared out among the answers."""
+    def answer(
+        self,
+        encoded: Encoded,
+        questions: Sequence[Question],
+        ids: Sequence[str],
+        started: float | None = None,
+        *,
+        examine: bool = False,
+    ) -> list[Prediction]:
+        """One question a film. The time since `started` is shared out among the answers.
+
+        `examine` holds the averaged answers apart: where there are several, the predictions have `spread_HW` and `disagreement`, and all
+        have `raw_HW`.
+        """
         started = time.perf_counter() if started is None else started
-        maps, decision = self._maps(encoded, questions), self.decision
-        masks = [decide(map_HW, decision) & (not question.denied) for (map_HW, _), question in zip(maps, questions, strict=True)]
+        maps, decision = self._maps(encoded, questions, examine), self.decision
+        masks = [decide(one.prob_HW, decision) & (not question.denied) for one, question in zip(maps, questions, strict=True)]
         seconds = (time.perf_counter() - started) / len(questions)
         return [
             Prediction(
                 id=id,
                 mask_HW=mask,
-                probability_HW=map_HW,
+                probability_HW=one.prob_HW,
                 geometry=image.geometry,
                 text=question.text,
-                presence=presence,
+                presence=one.presence,
                 side=side_of(mask, question.laterality),
                 laterality=question.laterality,
                 decision=self.rule.model_dump(),
@@ -375,33 +325,35 @@ class Segmenter:
                 polarity="absent" if question.denied else question.finding.polarity if question.finding else "present",
                 finding=question.finding,
                 unknown_words=question.unknown_words,
+                uncertainty=None if question.denied else 1.0 - expected_dice(one.prob_HW, mask),
+                disagreement=disagreement([decide(view, decision) for view in one.views], mask) if len(one.views) > 1 else None,
+                spread_HW=spread(one.views) if len(one.views) > 1 else None,
+                raw_HW=one.raw_HW,
             )
-            for id, image, question, mask, (map_HW, presence) in zip(ids, encoded.images, questions, masks, maps, strict=True)
+            for id, image, question, mask, one in zip(ids, encoded.images, questions, masks, maps, strict=True)
         ]
 
-    def _maps(self, encoded: Encoded, questions: Sequence[Question]) -> list[_Answer]:
-        """Per film the averaged probabilities and, where a bundle has the head, the averaged presence."""
+    def _maps(self, encoded: Encoded, questions: Sequence[Question], examine: bool) -> list[Average]:
+        """Per film what all members say, with their views where they are to be examined."""
         if encoded.bundles != (self.sha256, *self.ensemble):
             raise ValueError("these films were encoded by another segmenter")
         shapes = [image.geometry.shape for image in encoded.images]
-        maps = [np.zeros(shape, np.float32) for shape in shapes]
-        presence: list[list[float]] = [[] for _ in shapes]
+        maps = [Average(np.zeros(shape, np.float32), len(self._members), examine) for shape in shapes]
         for place, (member, features) in enumerate(zip(self._members, encoded.features, strict=True)):
-            answers = member.answer(features, [question.prompts[place] for question in questions], shapes)
+            views = [[view] for view in member.answer(features, [question.prompts[place] for question in questions], shapes, examine)]
             if any(question.mirrored for question in questions):
                 asked = [(question.mirrored or question.prompts)[place] for question in questions]
-                other = member.answer(encoded.mirrored[place], asked, shapes)
-                answers = [
-                    _averaged(own, turned) if question.mirrored else own
-                    for own, turned, question in zip(answers, other, questions, strict=True)
-                ]
-            for map_HW, row, (prob_HW, there) in zip(maps, presence, answers, strict=True):
-                map_HW += prob_HW / np.float32(len(self._members))
-                row += [] if there is None else [there]
+                turned = member.answer(encoded.mirrored[place], asked, shapes, examine)
+                for own, view, question in zip(views, turned, questions, strict=True):
+                    own += [view.mirrored()] if question.mirrored else []
+            for average, own in zip(maps, views, strict=True):
+                average.add(own)
+        for average in maps:
+            average.prob_HW = average.prob_HW.clip(0, 1)
         # A denied text has its answer from the words alone, so its map is empty like its mask.
         return [
-            (np.zeros_like(map_HW), None) if question.denied else (map_HW.clip(0, 1), sum(row) / len(row) if row else None)
-            for map_HW, row, question in zip(maps, presence, questions, strict=True)
+            Average(np.zeros_like(one.prob_HW), 0, raw_HW=np.zeros_like(one.prob_HW) if examine else None) if question.denied else one
+            for one, question in zip(maps, questions, strict=True)
         ]
 
 
@@ -420,18 +372,6 @@ def side_of(mask_HW: NDArray[np.bool_], laterality: Laterality) -> Side | None:
     if left + middle >= touched and right + middle >= touched:
         return "bilateral"
     return "left" if (left > right) == (laterality != "patient") else "right"
-
-
-def _averaged(own: _Answer, mirrored: _Answer) -> _Answer:
-    """The mean of the answer to a film and of that to its mirror, mirrored back. A sum of two, so exactly the same in either order."""
-    presence = None if own[1] is None or mirrored[1] is None else (own[1] + mirrored[1]) / 2
-    return (own[0] + mirrored[0][:, ::-1]) / 2, presence
-
-
-def _is_twin(bundle: Bundle) -> bool:
-    """Whether the bundle was trained with the constant sentence, as its training.json records."""
-    data = read_json(bundle.path / TRAINING, TrainingFile).config.get("data")
-    return isinstance(data, dict) and data.get("text") == "constant"
 
 
 def _name(source: Source) -> str:

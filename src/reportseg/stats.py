@@ -10,7 +10,7 @@ Shapes: N cases, C clusters (patients), D draws, K sums, S seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,24 @@ def paired_bootstrap_runs(
     drawn = _minus(*_drawn_runs([a, b], n_boot, seed, same_seeds=same_seeds))
     told = [name for name in value if not (np.isnan(value[name]).all() or np.isnan(drawn[name]).all())]
     return {name: (float(value[name][0]), *_interval(drawn[name])) for name in told}
+
+
+def bootstrap_rows(
+    cases: Sequence[CaseScore], scores: Callable[[Sequence[int]], dict[str, float]], n_boot: int = N_BOOT, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of scores that no sums over cases give; none for fewer than two clusters.
+
+    `scores` gets the rows of a draw, a case of a patient who came twice twice.
+    """
+    labels = clusters(cases)
+    every = sorted(set(labels))
+    if len(every) < 2:
+        return {}
+    place = {name: i for i, name in enumerate(every)}
+    cluster_N = np.array([place[label] for label in labels], dtype=np.intp)
+    weights = (row for weights_DC in _draws(len(every), n_boot, seed) for row in weights_DC[:, cluster_N].astype(np.intp))
+    drawn = [scores(np.repeat(np.arange(len(cases)), times).tolist()) for times in weights]
+    return {name: _interval(np.array([one[name] for one in drawn if name in one])) for name in scores(range(len(cases)))}
 
 
 def align(a: Sequence[CaseScore], b: Sequence[CaseScore]) -> list[CaseScore]:

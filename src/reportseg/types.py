@@ -95,6 +95,10 @@ class Prediction:
     `probability_HW` float32 in [0, 1] is calibrated; `mask_HW` bool is after the decision rule, and empty for a text that wholly denies
     (`polarity` absent). `presence` in [0, 1] is None where no bundle has the head. `side` is where the mask lies, in the convention of
     `laterality`, None for an empty mask. `warnings` are codes of `errors.WARNINGS`; `time_s` are seconds.
+
+    `uncertainty` in [0, 1] is 1 minus the Dice to expect of the mask, None for a text that denies. Only of answers that were examined:
+    `disagreement` in [0, 1] and `spread_HW` float32 in [0, 0.5], None where one answer alone was given (see `uncertainty`), and `raw_HW`,
+    the probabilities at temperature 1.
     """
 
     id: str
@@ -113,6 +117,10 @@ class Prediction:
     polarity: Polarity = "present"
     finding: Finding | None = None  # what of a report was asked; None for a prompt
     unknown_words: tuple[str, ...] = ()  # those behind the warning out_of_vocabulary
+    uncertainty: float | None = None
+    disagreement: float | None = None
+    spread_HW: NDArray[np.float32] | None = None
+    raw_HW: NDArray[np.float32] | None = None
 
     @property
     def area_px(self) -> int:
@@ -131,6 +139,7 @@ class CaseScore:
     """Counts of pixels on the true mask's grid first, scores second. An empty `patient` means unknown; no text is kept.
 
     `dice`, `iou`, `nsd` and `presence` are in [0, 1], higher is better; `hd95` is a distance in the unit that metrics.json names.
+    `uncertainty` and `disagreement` are those of the prediction, None where it has none.
     """
 
     id: str
@@ -147,3 +156,5 @@ class CaseScore:
     present_truth: bool
     area_px: int
     warnings: tuple[str, ...] = ()
+    uncertainty: float | None = None
+    disagreement: float | None = None
