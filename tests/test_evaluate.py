@@ -65,7 +65,7 @@ class Painter:
         self.encoded.append(len(images))
         return list(images)
 
-    def answer(self, encoded, questions, ids, started=None):
+    def answer(self, encoded, questions, ids, started=None, *, examine=False):
         assert len(encoded) == len(questions) == len(ids)
         out = []
         for image, question, id in zip(encoded, questions, ids, strict=True):
@@ -79,7 +79,20 @@ class Painter:
             mask = prob >= 0.5
             out.append(
                 Prediction(
-                    id, mask, prob, image.geometry, question.text, float(mask.mean()), None, "image", {}, "fake", self.sha256, warnings
+                    id,
+                    mask,
+                    prob,
+                    image.geometry,
+                    question.text,
+                    float(mask.mean()),
+                    None,
+                    "image",
+                    {},
+                    "fake",
+                    self.sha256,
+                    warnings,
+                    uncertainty=0.1 * len(id),
+                    raw_HW=np.sqrt(prob) if examine else None,
                 )
             )
         return out
@@ -420,7 +433,7 @@ class Sceptic(Painter):
 
     truth = {"c0": "left", "c1": "right", "c2": "left", "c3": "right"}
 
-    def answer(self, encoded, questions, ids, started=None):
+    def answer(self, encoded, questions, ids, started=None, *, examine=False):
         out = super().answer(encoded, questions, ids, started)
         there = [self.truth[id] in question.text for id, question in zip(ids, questions, strict=True)]
         return [p if yes else replace(p, mask_HW=np.zeros_like(p.mask_HW), presence=0.1) for p, yes in zip(out, there, strict=True)]
@@ -611,6 +624,65 @@ def test_masks_are_not_copied_onto_themselves(painter, data, tmp_path):
     assert caught.value.code == "options"
 
 
+# ---------------------------------------------------------------- uncertainty
+
+
+def test_calibration_is_told_before_and_after_the_fit(painter, data, tmp_path):
+    """Painted pixels say 0.9 and the others 0.1; before the fit they said the roots of these."""
+    metrics = run(painter, data, tmp_path / "eval", controls=[])
+    share = 16 * 12 / (SIZE * SIZE // 2)  # of the painted half that is true
+    assert metrics.ece == pytest.approx(((0.9 - share) + 0.1) / 2, abs=1e-6)
+    assert metrics.ece_raw == pytest.approx(((np.sqrt(0.9) - share) + np.sqrt(0.1)) / 2, abs=1e-6)
+    assert metrics.ece_border_raw > metrics.ece_border > 0
+
+
+def test_risk_and_coverage_are_those_of_the_cases(painter, tmp_path):
+    rows = [(LEFT, "left", {"id": "a"}), (LEFT, "right", {"id": "bbb"}), (RIGHT, "right", {"id": "cc"}), (RIGHT, None, {"id": "dddd"})]
+    rows = [(text, side, extra | {"patient": f"p{i}"}) for i, (text, side, extra) in enumerate(rows)]
+    found = run(painter, make_data(tmp_path / "data", rows), tmp_path / "eval", controls=[]).risk_coverage
+    cases = {case.id: case for case in read_cases(tmp_path / "eval" / "cases.csv")}
+    assert {id: case.uncertainty for id, case in cases.items()} == pytest.approx({"a": 0.1, "bbb": 0.3, "cc": 0.2, "dddd": 0.4})
+    risk = 1 - cases["a"].dice
+    assert (cases["cc"].dice, cases["bbb"].dice, cases["dddd"].dice) == (1 - risk, 0, 0)
+    assert found.aurc["uncertainty"] == pytest.approx((risk + risk + (2 * risk + 1) / 3 + (2 * risk + 2) / 4) / 4)
+    assert found.aurc["uncertainty"] == pytest.approx(found.aurc["oracle"])
+    assert found.aurc["random"] == found.aurc["area"] == pytest.approx((2 * risk + 2) / 4), "all masks are of one size"
+    assert (found.n_cases, set(found.gain_over_area)) == (4, {"uncertainty"})
+    value, low, high = found.gain_over_area["uncertainty"]
+    assert low <= value == found.aurc["area"] - found.aurc["uncertainty"] <= high
+    assert found.ci95["uncertainty"][0] <= found.aurc["uncertainty"] <= found.ci95["uncertainty"][1]
+
+
+def test_masks_of_other_code_say_nothing_of_how_sure_they_are(painter, data, tmp_path):
+    run(painter, data, tmp_path / "own", controls=[], save_masks=True)
+    metrics = run(None, data, tmp_path / "eval", masks=tmp_path / "own" / "masks")
+    assert metrics.risk_coverage is metrics.ece_raw is None
+    assert 'id="uncertainty"' not in (tmp_path / "eval" / "report.html").read_text()
+    assert 'id="uncertainty"' in (tmp_path / "own" / "report.html").read_text()
+
+
+def test_flips_reach_the_answers_and_are_recorded(tmp_path):
+    bundle = tiny.write_bundle(tmp_path / "bundle")
+    manifest = make_data(tmp_path / "data", [(text, "left", {}) for text in tiny.SENTENCES])
+    for i in range(3):
+        PIL.Image.fromarray((tiny.film(SIZE, SIZE, seed=i)[:, :, 0] * 255).astype(np.uint8)).save(tmp_path / "data" / f"film{i}.png")
+    plain = run(bundle, manifest, tmp_path / "plain", controls=[])
+    flipped = run(bundle, manifest, tmp_path / "flipped", controls=[], flips=True)
+    assert (plain.decision.flips, flipped.decision.flips) == (False, True)
+    assert plain.ece != flipped.ece
+    assert "disagreement" in flipped.risk_coverage.aurc and "disagreement" not in plain.risk_coverage.aurc
+    assert "averaged with the mirrored film" in (tmp_path / "flipped" / "report.html").read_text()
+    assert plain.config_sha256 == flipped.config_sha256
+
+
+def test_a_configuration_from_before_flips_has_the_same_hash(tmp_path, data):
+    hashes = []
+    for i, section in enumerate(({"controls": []}, {"controls": [], "flips": False}, {"controls": [], "flips": True})):
+        painter = painter_in(tmp_path / str(i), config={"seed": 1, "eval": section})
+        hashes.append(run(painter, data, tmp_path / f"eval{i}").config_sha256)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 # ---------------------------------------------------------------- with a real, tiny model
 
 
@@ -639,13 +711,22 @@ def test_cases_are_read_back_exactly(tmp_path):
     cases = [
         score_case("a", "p 1", rng.random((9, 9)) < 0.5, rng.random((9, 9)) < 0.5, text_name="text", presence=1 / 3, warnings=("a", "b")),
         score_case("-b", "=1+1", np.zeros((9, 9), bool), np.ones((9, 9), bool), text_name="@text"),
-        score_case("c", 'quoted "x", y', np.zeros((9, 9), bool), np.zeros((9, 9), bool)),
+        replace(score_case("c", 'quoted "x", y', np.zeros((9, 9), bool), np.zeros((9, 9), bool)), uncertainty=1 / 3, disagreement=0.0),
     ]
     write_cases(tmp_path / "cases.csv", cases)
     assert read_cases(tmp_path / "cases.csv") == read_cases(tmp_path) == cases
     cells = [cell for row in csv.reader((tmp_path / "cases.csv").open()) for cell in row]
     assert "'=1+1" in cells
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+
+
+def test_a_table_from_before_uncertainty_is_read(tmp_path):
+    case = score_case("a", "", np.ones((4, 4), bool), np.ones((4, 4), bool), presence=0.5)
+    write_cases(tmp_path / "cases.csv", [case])
+    rows = list(csv.DictReader((tmp_path / "cases.csv").open()))
+    names = [name for name in rows[0] if name not in ("uncertainty", "disagreement")]
+    (tmp_path / "cases.csv").write_text("\n".join([",".join(names), ",".join(rows[0][name] for name in names)]) + "\n")
+    assert read_cases(tmp_path) == [case]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,8 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "side": expected.side,
         "laterality": "patient",
         "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.3, "flips": False},
+        "uncertainty": expected.uncertainty,
+        "disagreement": None,
         "engine": "torch-cpu",
         "warnings": [],
         "unknown_words": [],
@@ -349,6 +352,31 @@ def test_resume_with_other_films_adds_to_the_tables(tmp_path, segmenter, films):
 
 def test_resume_with_no_folder_begins(tmp_path, segmenter, films):
     assert predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out", resume=True).done == 5
+
+
+def test_uncertainty_is_written_where_several_answers_were_averaged(tmp_path, segmenter, films):
+    flipping, out = Segmenter(segmenter.bundles, flips=True, device="cpu"), tmp_path / "out"
+    texts = (LEFT, "opacity in the lt lung", "no effusion")
+    jobs = [replace(job, text=text) for job, text in zip(jobs_from(films[:3], LEFT), texts, strict=True)]
+    predict_files(flipping, jobs, out, uncertainty=True)
+    assert [path.name for path in out.glob("*.uncertainty.png")] == ["a.uncertainty.png"]
+    with PIL.Image.open(out / "a.uncertainty.png") as image:
+        assert (image.mode, image.size) == ("I;16", (8, 8))
+        spread = np.asarray(image) / 65535
+    assert 0 < spread.max() <= 0.5
+    table = rows(out)
+    stored = [read_json(out / f"{id}.json", PredictionFile) for id in "abc"]
+    assert float(table[0]["disagreement"]) == pytest.approx(stored[0].disagreement, rel=1e-5)
+    assert [answer.disagreement is None for answer in stored] == [False, True, True]
+    assert [answer.uncertainty is None for answer in stored] == [False, False, True]
+    assert (table[1]["disagreement"], table[2]["uncertainty"]) == ("", "")
+    predict_files(flipping, jobs, out, overwrite=True)
+    assert not list(out.glob("*.uncertainty.png")), "no map of an earlier run stays beside a new answer"
+
+
+def test_uncertainty_needs_a_second_answer(tmp_path, segmenter, films):
+    assert "--flips" in refused("uncertainty", segmenter, jobs_from(films, LEFT), tmp_path / "out", uncertainty=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_resume_never_mixes_bundles_texts_or_sides(tmp_path, segmenter, films):

@@ -6,6 +6,7 @@ import base64
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -399,6 +400,29 @@ class TestSections:
 
     def test_no_calibration_without_pixels(self, render):
         assert "Calibration" not in render(calibration=[(float("nan"), float("nan"), 0)]).section("distribution")
+
+
+class TestUncertainty:
+    RISK = {
+        "n_cases": 4,
+        "aurc": {"uncertainty": 0.2, "area": 0.31, "random": 0.475, "oracle": 0.15},
+        "ci95": {"uncertainty": [0.15, 0.25]},
+        "gain_over_area": {"uncertainty": [0.11, 0.05, 0.17]},
+    }
+
+    def test_calibration_before_and_after_and_what_rejection_gains(self, render):
+        cases = [replace(one, uncertainty=1 - one.dice / 2) for one in CASES]
+        changes = {"ece_raw": 0.0321, "ece_border_raw": 0.2, "ece_border": 0.1, "risk_coverage": self.RISK}
+        page = render(cases, changes=changes, raw=[(0.1, 0.12, 1000)])
+        rows = page.rows("uncertainty")
+        assert rows[1] == [["All", "pixels"], ["0.0321"], ["0.0123"]]
+        section = page.section("uncertainty")
+        assert section.index("Expected Dice") < section.index("Predicted area") < section.index("Random") < section.index("Oracle")
+        for part in ("divided by 1.12", "+0.1100", "[0.050, 0.170]", "share of cases kept", "Calibration before the fit"):
+            assert part in section
+
+    def test_without_probabilities_there_is_no_section(self, full):
+        assert "uncertainty" not in full.sections()
 
 
 class TestPictures:

@@ -17,6 +17,7 @@ from reportseg.engines import TorchEngine, native_logits
 from reportseg.errors import WARNINGS, InputError
 from reportseg.segmenter import Segmenter, side_of
 from reportseg.text import CONSTANT, swap_sides
+from reportseg.uncertainty import disagreement, expected_dice
 from tiny import LEFT, RIGHT, TGCNET, UNET, film, write_bundle
 
 EVERY_TEXT = "Bilateral pulmonary infection, two infected areas, lower lung."
@@ -470,6 +471,38 @@ def test_a_text_that_cannot_be_swapped_is_answered_without_the_mirror_and_says_s
 def test_a_denied_text_stays_empty_with_flips(turning):
     answer = Segmenter.from_pretrained(turning / "flips").segment(film(), "no effusion")
     assert not answer.mask_HW.any() and not answer.probability_HW.any() and answer.warnings == ("negated",)
+
+
+def test_an_answer_that_was_examined_tells_where_its_parts_differ(turning):
+    names = [turning / "flips", turning / "flips-patient"]
+    segmenter = Segmenter.from_pretrained(names[0], with_=names[1:])
+    encoded, question = segmenter.encode_image(film()), segmenter.ask(LEFT, "image")
+    answer = segmenter.answer(encoded, [question], ["a"], examine=True)[0]
+    plain = segmenter.segment(film(), LEFT, laterality="image")
+    same(answer, plain)
+    views = []
+    for name in names:
+        alone = Segmenter.from_pretrained(name, flips=False)
+        views.append(alone.segment(film(), LEFT, laterality="image").probability_HW)
+        views.append(alone.segment(film()[:, ::-1], RIGHT, laterality="image").probability_HW[:, ::-1])
+    assert np.allclose(answer.spread_HW, np.std(views, axis=0), atol=1e-6)
+    assert answer.disagreement == pytest.approx(disagreement([decide(view, segmenter.decision) for view in views], answer.mask_HW))
+    assert 0 < answer.uncertainty == plain.uncertainty == 1 - expected_dice(answer.probability_HW, answer.mask_HW) < 1
+    assert answer.raw_HW.shape == answer.probability_HW.shape and (answer.raw_HW != answer.probability_HW).any()
+    assert plain.spread_HW is plain.disagreement is plain.raw_HW is None
+
+
+def test_probabilities_at_temperature_1_are_the_sigmoid_of_the_logits(segmenter):
+    answer = segmenter.answer(segmenter.encode_image(film()), [segmenter.ask(LEFT)], ["a"], examine=True)[0]
+    logits = np.log(answer.probability_HW / (1 - answer.probability_HW)) * 1.3
+    assert np.allclose(answer.raw_HW, calibrate(logits), atol=1e-3)
+
+
+def test_one_answer_alone_has_an_uncertainty_and_nothing_to_differ_from(segmenter):
+    answer = segmenter.answer(segmenter.encode_image(film()), [segmenter.ask(LEFT)], ["a"], examine=True)[0]
+    assert answer.spread_HW is answer.disagreement is None
+    assert answer.uncertainty == 1 - expected_dice(answer.probability_HW, answer.mask_HW)
+    assert segmenter.segment(film(), "no effusion").uncertainty is None, "the text settled it, not the film"
 
 
 def test_flips_are_refused_where_mirrored_anatomy_is_not_as_true(folder):
