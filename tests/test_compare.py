@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from reportseg.cases import write_cases
 from reportseg.cli import app
-from reportseg.compare import compare
+from reportseg.compare import compare, group, read_runs
 from reportseg.compare_films import EACH, TIE
 from reportseg.compare_page import verdict
 from reportseg.data.manifest import write_manifest
@@ -347,6 +347,12 @@ def test_one_folder_twice_is_refused_however_it_is_written(tmp_path):
 def test_one_run_twice_is_no_second_seed(tmp_path):
     folders = [*two(tmp_path), folder(tmp_path / "copy", HIGH, name="one")]
     assert refused(folders, tmp_path, "seed_twice").where == str(tmp_path / "copy")
+
+
+def test_one_bundle_with_flips_and_without_is_two_methods(tmp_path):
+    flips = {"rule": "fixed", "threshold": 0.5, "temperature": 1, "flips": True}
+    arms = group(read_runs([folder(tmp_path / "plain", LOW, name="one"), folder(tmp_path / "flips", HIGH, name="one", decision=flips)]))
+    assert [arm.name for arm in arms] == ["one", "one (flips)"]
 
 
 def test_one_method_alone_is_refused(tmp_path):

@@ -41,7 +41,7 @@ def _calibration(metrics: Metrics) -> Html | None:
     return join(
         el(
             "p",
-            f"The logits are divided by {metrics.decision.temperature:.2f}, which was fitted on dev, never on these cases. "
+            f"The logits are divided by {metrics.decision.temperature:.2f}, which was fitted on dev. "
             "Most pixels lie far from any border, where every model is right and sure; the borders tell more.",
         ),
         table(("ECE", "Temperature 1", "As answered"), rows, "Calibration before and after its fit", text={"ECE"}),
