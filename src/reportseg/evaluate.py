@@ -421,10 +421,10 @@ def _warnings(
     n, split = len(samples), samples[0].split
     whole = len(dataset.split(split))
     train = _setting(subject.training, "data", "train") or "train"
-    names = {source.name for source, _ in subject.trained_on}
+    learnt = {source.name for source, _ in subject.trained_on}
     found = [f"Only the first {n} of the {whole} cases of the split were scored."] if n < whole else []
     found += _seen(dataset, split, subject)
-    if split != train and (not names or dataset.name in names):  # of masks nobody says what their maker learnt from
+    if split != train and (not learnt or dataset.name in learnt):  # of masks nobody says what their maker learnt from
         trained = {sample.patient for sample in dataset.samples if sample.split == train} - {""}
         shared = [sample.patient for sample in samples if sample.patient in trained]
         if shared:
