@@ -1,70 +1,53 @@
-"""The nouns: frozen, plain, and light to import."""
+"""The grid of a film, and how it is turned for those who look at it."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import FrozenInstanceError, fields, replace
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pytest
 
-from reportseg.types import INTENDED_USE, CaseScore, Finding, Geometry, Image, Prediction, Sample
+from reportseg.types import DISPLAY, Geometry, Volume
 
-GEOMETRY = Geometry((4, 6), (0.5, 0.25))
-MASK = np.zeros((4, 6), bool)
-MASK[1:3, 2:5] = True
-PREDICTION = Prediction(
-    "a", MASK, MASK.astype(np.float32), GEOMETRY, "left", None, "left", "image", {"rule": "fixed"}, "torch-cpu", "0" * 64
-)
-NOUNS = [
-    GEOMETRY,
-    Image(np.zeros((4, 6, 1), np.float32), GEOMETRY, "png"),
-    Sample("a", Path("a.png"), None, "left"),
-    Finding("no effusion", (0, 11), "absent"),
-    PREDICTION,
-    CaseScore("a", "", "", 1, 0, 0, 1.0, 1.0, 0.0, 1.0, None, True, 1),
-]
+AXES = [("L", "R"), ("P", "A"), ("F", "H")]
+ALL = [(a, b) for one, other in itertools.permutations(AXES, 2) for a in one for b in other]
 
 
-@pytest.mark.parametrize("noun", NOUNS, ids=lambda n: type(n).__name__)
-def test_a_noun_is_frozen_and_changed_by_replacing(noun):
-    name = fields(noun)[0].name
-    with pytest.raises(FrozenInstanceError):
-        setattr(noun, name, None)
-    assert getattr(replace(noun, **{name: "new"}), name) == "new"
+@pytest.mark.parametrize("orientation", ALL)
+def test_every_orientation_is_displayed_one_way_and_comes_back(orientation):
+    across, down = orientation
+    names = np.array([[f"{r}{c}" for c in range(3)] for r in range(2)])
+    grid = Geometry((2, 3), orientation=orientation)
+    shown = grid.displayed(names)
+    np.testing.assert_array_equal(grid.stored(shown), names)
+    wanted = next(display for display in DISPLAY.values() if axes(display) == axes(orientation))
+    corner = shown[-1, -1]
+    column = 2 if across in wanted else 0
+    row = 1 if down in wanted else 0
+    assert corner == f"{row}{column}"
 
 
-def test_areas_are_in_pixels_and_in_square_millimetres_where_the_spacing_is_known():
-    assert GEOMETRY.pixel_area_mm2 == 0.125
-    assert PREDICTION.area_px == 6 and type(PREDICTION.area_px) is int
-    assert PREDICTION.area_mm2 == 0.75
-    unknown = replace(PREDICTION, geometry=Geometry((4, 6)))
-    assert unknown.geometry.pixel_area_mm2 is None and unknown.area_mm2 is None and unknown.area_px == 6
+def axes(orientation) -> set[int]:
+    return {i for i, axis in enumerate(AXES) for end in orientation if end in axis}
 
 
-def test_an_empty_mask_has_no_area():
-    assert replace(PREDICTION, mask_HW=MASK & False).area_mm2 == 0
+def test_a_mirrored_film_is_mirrored_back():
+    film = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(Geometry((2, 3), orientation=("R", "F")).displayed(film), film[:, ::-1])
+    np.testing.assert_array_equal(Geometry((2, 3), orientation=("L", "F")).displayed(film), film)
+    np.testing.assert_array_equal(Geometry((2, 3)).displayed(film), film)
 
 
-def test_a_finding_is_the_clause_that_was_read():
-    report = "No effusion. Opacity in the left lower zone."
-    finding = Finding("Opacity in the left lower zone", (13, 43), "present", side="left", zone="lower")
-    assert report[finding.span[0] : finding.span[1]] == finding.text
+def test_a_film_on_its_side_is_set_upright():
+    shown = Geometry((2, 3), orientation=("F", "L")).displayed(np.arange(6).reshape(2, 3))
+    assert shown.shape == (3, 2) and shown[2, 0] == 2, "the last column is at the feet"
 
 
-def test_the_defaults_of_a_sample_claim_nothing():
-    sample = Sample("a", Path("a.png"), Path("a.mask.png"), "left")
-    assert sample.laterality == "none" and not sample.flip_safe and sample.present and sample.spacing_mm is None and sample.subsets == ()
-    assert sample.extra == {} and sample.extra is not Sample("b", Path("b.png"), None, "").extra
+def test_a_lateral_view_has_no_sides():
+    assert not Geometry((2, 3), orientation=("A", "F")).has_sides
+    assert Geometry((2, 3), orientation=("L", "F")).has_sides and Geometry((2, 3)).has_sides
 
 
-def test_nothing_heavy_is_loaded_with_them():
-    heavy = "torch pydantic yaml scipy PIL tokenizers"
-    code = f"import sys, reportseg.types, reportseg.errors; sys.exit(any(name in sys.modules for name in {heavy.split()}))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_intended_use_is_the_sentence_that_every_output_carries():
-    assert INTENDED_USE == "Research use only. Not a medical device: not for diagnosis or treatment."
+def test_spacing_of_a_volume_is_that_of_its_affine():
+    affine = ((0.0, 0.0, 0.5, 0.0), (0.0, 0.7, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    assert Volume(np.zeros((2, 3, 4)), affine, "dicom").spacing_mm == pytest.approx((3.0, 0.7, 0.5))

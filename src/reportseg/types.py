@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +19,73 @@ Reason = Literal["no_finding", "indication", "history", "recommendation", "techn
 INTENDED_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
 
 
+Affine = tuple[tuple[float, ...], ...]
+"""Four rows of four: (slice, row, column, 1) of a pixel to the patient coordinates of its centre, LPS in mm, as DICOM has them."""
+Orientation = tuple[str, str]
+"""Where in the patient columns and rows count up to, as DICOM's PatientOrientation: two of L R, A P, H F, of different pairs."""
+
+# How people look at a film: frontal and axial with the patient's left on the right, sagittal facing left.
+DISPLAY: Mapping[frozenset[str], Orientation] = {
+    frozenset("LF"): ("L", "F"),
+    frozenset("LP"): ("L", "P"),
+    frozenset("PF"): ("P", "F"),
+}
+_FORWARD = {"R": "L", "A": "P", "H": "F"}  # the other end of an axis, as DISPLAY names it
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """The grid an image was stored on. `spacing_mm` is (row, column) distance, None where the file states none."""
+    """The grid an image was stored on. `spacing_mm` is (row, column) distance, None where the file states none.
+
+    `orientation` None: the file does not say, or is of a kind that is shown as it is stored. `affine` None: no patient coordinates.
+    """
 
     shape: tuple[int, int]
     spacing_mm: tuple[float, float] | None = None
+    orientation: Orientation | None = None
+    affine: Affine | None = None
 
     @property
     def pixel_area_mm2(self) -> float | None:
         """Area of a pixel, None where the spacing is unknown."""
         return None if self.spacing_mm is None else self.spacing_mm[0] * self.spacing_mm[1]
 
+    @property
+    def has_sides(self) -> bool:
+        """Whether left and right of the displayed film are sides of the patient; a lateral view has none."""
+        return self.orientation is None or bool({"L", "R"} & set(self.orientation))
+
+    def displayed(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array (H, W, ...) on this grid, turned as people look at the film: a view, the same pixels."""
+        transpose, rows, columns = self._turn()
+        array = array.swapaxes(0, 1) if transpose else array
+        return array[:: -1 if rows else 1, :: -1 if columns else 1]
+
+    def stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `displayed`."""
+        transpose, rows, columns = self._turn()
+        array = array[:: -1 if rows else 1, :: -1 if columns else 1]
+        return array.swapaxes(0, 1) if transpose else array
+
+    def _turn(self) -> tuple[bool, bool, bool]:
+        """Transpose first, then flip rows, flip columns."""
+        if self.orientation is None:
+            return False, False, False
+        across, down = self.orientation
+        wanted = DISPLAY[frozenset(_FORWARD.get(end, end) for end in self.orientation)]
+        transpose = _FORWARD.get(across, across) != wanted[0]
+        if transpose:
+            across, down = down, across
+        return transpose, down != wanted[1], across != wanted[0]
+
 
 @dataclass(frozen=True)
 class Image:
-    """A decoded film: float32 pixels in [0, 1], shape (H, W, C), and where they lie.
+    """A decoded film: float32 pixels in [0, 1], shape (H, W, C), as the file stores them, and where they lie.
 
     `laterality` is what the *format* implies (DICOM and NIfTI: patient), None where the format does not say (PNG, JPEG, TIFF, arrays).
+    `id` is a name without a person's in it, where the format has one; `modality` is DICOM's. `headers` holds the pydicom dataset behind
+    the pixels, without them, for writers of DICOM: it names the patient, so it is kept out of `repr` and must stay out of logs.
     """
 
     pixels_HWC: NDArray[np.float32]
@@ -44,6 +93,34 @@ class Image:
     format: str
     laterality: Laterality | None = None
     warnings: tuple[str, ...] = ()
+    id: str = ""
+    modality: str = ""
+    headers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Slices on one grid: values (D, H, W) as they are meant (Hounsfield units in CT), neither windowed nor scaled.
+
+    Slice d is that of `headers[d]`; of a multi-frame file there is one header, and slice d is its frame `frames[d]`, from 1. `window` is
+    the file's own (centre, width), its first. `spacing_mm` is (slice, row, column) distance. NIfTI has no headers.
+    """
+
+    values_DHW: NDArray[Any]
+    affine: Affine
+    format: str
+    id: str = ""
+    modality: str = ""
+    window: tuple[float, float] | None = None
+    frames: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+    headers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distances of neighbouring voxel centres, from the affine."""
+        slice_, row, column = (float(step) for step in np.linalg.norm(np.array(self.affine)[:3, :3], axis=0))
+        return slice_, row, column
 
 
 @dataclass(frozen=True)
