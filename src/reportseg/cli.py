@@ -367,7 +367,9 @@ def compare(
 def predict(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, a shipped name such as demo, or hf:owner/name.")],
     out: Out,
-    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Image files, all asked the same --text.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGE", help="Films, or folders and zips of DICOM; asked the same.")
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", help="What to look for.")] = None,
     jobs: Annotated[Path | None, typer.Option("--jobs", metavar="CSV", help="A manifest without masks: columns image and text.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="With --jobs: only the rows of this split.")] = None,
@@ -392,33 +394,37 @@ def predict(
 
     Cases that fail are listed in failures.csv and the others go on: exit 3, or 2 if nothing could be done.
     """
-    from .console import print_predictions, print_reading, progress
+    from .console import print_line, print_predictions, print_reading, progress
     from .data.manifest import read_manifest
     from .errors import InputError
+    from .io.series import films_in
     from .predict import Segmenter, jobs_from, jobs_from_report, load_report, predict_files
 
     if bool(images) == (jobs is not None) or (text, report, jobs).count(None) != 2 or (split and jobs is None):
         raise InputError("what to predict is not clear", "", "Name images and --text or --report, or --jobs alone.", "usage")
     told = "" if report is None else load_report(report)
-    cases = [] if report else jobs_from(images or [], text or "")
-    if jobs is not None:
-        dataset = read_manifest(jobs, need_masks=False)
-        cases = list(dataset.split(split) if split else dataset.samples)
-    segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), flips=flips)
-    cases, reports = jobs_from_report(segmenter, images or [], told) if report else (cases, [])
-    with progress(quiet, "predict") as show:
-        done = predict_files(
-            segmenter,
-            cases,
-            out,
-            formats=_list(formats),
-            laterality=laterality,
-            overwrite=overwrite,
-            resume=resume,
-            progress=show,
-            reports=reports,
-            uncertainty=uncertainty,
-        )
+    with films_in(images or []) as (films, found):
+        cases = [] if report else jobs_from(films, text or "")
+        if jobs is not None:
+            dataset = read_manifest(jobs, need_masks=False)
+            cases = list(dataset.split(split) if split else dataset.samples)
+        for line in () if quiet else found:
+            print_line(line)
+        segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), flips=flips)
+        cases, reports = jobs_from_report(segmenter, films, told) if report else (cases, [])
+        with progress(quiet, "predict") as show:
+            done = predict_files(
+                segmenter,
+                cases,
+                out,
+                formats=_list(formats),
+                laterality=laterality,
+                overwrite=overwrite,
+                resume=resume,
+                progress=show,
+                reports=reports,
+                uncertainty=uncertainty,
+            )
     if reports and not as_json:
         print_reading(reports[0])
     print_predictions(done, out, as_json)

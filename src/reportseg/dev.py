@@ -67,8 +67,8 @@ def fit_decision(
     masks: list[NDArray[np.bool_]] = []
     for i in range(0, len(dev), 16):
         part = dev[i : i + 16]
-        masks += [read_mask(sample.mask) for sample in part if sample.mask is not None]
         films, texts = [read_image(sample.image) for sample in part], [text_of(sample) for sample in part]
+        masks += [film.geometry.displayed(read_mask(sample.mask)) for film, sample in zip(films, part, strict=True) if sample.mask]
         shapes = [mask.shape for mask in masks[i:]]
         logits += _logits(engine, films, texts, shapes, side)
         if flips:

@@ -77,8 +77,9 @@ class TorchEngine:
 
 
 def mirrored_film(image: Image) -> Image:
-    """The film with left and right exchanged, on its own grid: mirrored before it is resized, twice is the very same film."""
-    return replace(image, pixels_HWC=np.ascontiguousarray(image.pixels_HWC[:, ::-1]))
+    """The film with left and right of its display exchanged, on its own grid: mirrored before it is resized, twice is the very same film."""
+    grid = image.geometry
+    return replace(image, pixels_HWC=np.ascontiguousarray(grid.stored(grid.displayed(image.pixels_HWC)[:, ::-1])))
 
 
 def mirrored_text(text: str, reads_text: bool) -> str | None:

@@ -15,6 +15,16 @@ WARNINGS: dict[str, str] = {
     "no_knowledge": "no statement of the knowledge bank fits the text",
     "spacing_unknown": "the file states no pixel spacing; areas and distances are in pixels",
     "multi_frame": "the file holds several frames; only the first was read",
+    "orientation_assumed": "the file does not say how the patient lies in it; the patient's left was taken to be on the right",
+    "view_without_sides": "left and right of the patient do not lie beside each other in this view; the answer names no side",
+    "spacing_at_detector": "the pixel spacing is that on the detector; in the patient areas and distances are smaller",
+    "no_window": "the file has no window; the least and the largest value became black and white",
+    "slice_gaps": "the slices do not lie at even distances; the volume is computed with their mean",
+    "duplicate_positions": "several slices lie at the same place; the first of each was read",
+    "mixed_orientations": "the series holds slices of several orientations; each is a stack of its own",
+    "gantry_tilt": "the slices are shifted against each other, as by a tilted gantry; they were not straightened",
+    "localiser": "the series holds localisers; they were kept apart",
+    "preamble": "the file was made to look like another kind of file too; only its DICOM part was read",
     "alpha_dropped": "the transparency channel was ignored",
 }
 

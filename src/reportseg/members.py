@@ -16,7 +16,7 @@ from .errors import InputError
 from .knowledge.bank import retrieve
 from .schemas import TrainingFile, read_json
 from .text import CONSTANT, can_swap, normalise, swap_sides, unknown_sides, words
-from .types import Laterality
+from .types import Geometry, Laterality
 
 UNKNOWN_WORDS = 0.3  # share of a text's distinct words that training never showed, above which the answer warns
 
@@ -55,6 +55,11 @@ class Average:
             raw = _mean([view.raw_HW for view in views if view.raw_HW is not None]) / share
             self.raw_HW = raw if self.raw_HW is None else self.raw_HW + raw
             self.views += [view.prob_HW for view in views]
+
+    def store(self, geometry: Geometry) -> None:
+        """From the film as it is displayed to its pixels as they are stored."""
+        self.prob_HW, *self.views = (np.ascontiguousarray(geometry.stored(map_HW)) for map_HW in (self.prob_HW, *self.views))
+        self.raw_HW = None if self.raw_HW is None else np.ascontiguousarray(geometry.stored(self.raw_HW))
 
     @property
     def presence(self) -> float | None:

@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import Path
 
 from .errors import InputError
-from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id, unique_ids
+from .io import case_ids
+from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id
 from .predictions import PredictionFolder, report_file
 from .schemas import ReportFile
 from .segmenter import BATCH, Encoded, Question, ReportAnswer, Segmenter
@@ -50,9 +51,9 @@ class PredictReport:
 
 
 def jobs_from(paths: Sequence[str | Path], text: str, limits: Limits = DEFAULT) -> list[Sample]:
-    """One job a path, all with the same text, ids by `limits.unique_ids`. InputError: those of check_text."""
+    """One job a path, all with the same text, ids by `io.case_ids`. InputError: those of check_text."""
     check_text(text, "--text", limits)
-    ids = unique_ids(paths)
+    ids = case_ids(paths, limits)
     return [
         Sample(id=id, image=Path(path), mask=None, text=text, row=row) for row, (id, path) in enumerate(zip(ids, paths, strict=True), 1)
     ]
@@ -79,7 +80,7 @@ def jobs_from_report(segmenter: Segmenter, paths: Sequence[str | Path], report: 
     InputError: those of check_text.
     """
     reading, warnings, unknown = segmenter.read_report(report)
-    ids = unique_ids(paths)
+    ids = case_ids(paths, segmenter.limits)
     jobs = [
         Sample(id=finding_id(id, number), image=Path(path), mask=None, text=finding.text, row=row, finding=finding)
         for row, (id, path) in enumerate(zip(ids, paths, strict=True), 1)

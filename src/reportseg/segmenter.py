@@ -248,7 +248,7 @@ class Segmenter:
         """One film, read once, many sentences: one answer each, in their order. InputError: those of `read` and `ask`."""
         started = time.perf_counter()
         encoded = source if isinstance(source, Encoded) else self.encode_image(source)
-        name = id or ("" if isinstance(source, Encoded) else _name(source))
+        name = id or _name(source, encoded.images[0])
         answers = []
         for text in texts:
             answers += self.answer(encoded, [self.ask(text, laterality, encoded.images[0].laterality)], [name], started)
@@ -263,7 +263,7 @@ class Segmenter:
         started = time.perf_counter()
         reading, warnings, unknown = self.read_report(report)
         encoded = source if isinstance(source, Encoded) else self.encode_image(source)
-        name = id or ("" if isinstance(source, Encoded) else _name(source))
+        name = id or _name(source, encoded.images[0])
         answers: list[Prediction] = []
         for number, finding in enumerate(reading.asked, 1):
             question = self.ask(finding.text, laterality, encoded.images[0].laterality, finding)
@@ -278,15 +278,15 @@ class Segmenter:
 
         ValueError where films, texts and ids differ in number; InputError: those of `read` and `ask`.
         """
-        names = list(ids) if ids is not None else [_name(source) for source in sources]
-        if not len(sources) == len(texts) == len(names):
-            raise ValueError(f"{len(sources)} films, {len(texts)} texts, {len(names)} ids")
+        if not len(sources) == len(texts) == len(sources if ids is None else ids):
+            raise ValueError(f"{len(sources)} films, {len(texts)} texts, {len(sources if ids is None else ids)} ids")
         answers = []
         for first in range(0, len(sources), BATCH):
             started, rows = time.perf_counter(), slice(first, first + BATCH)
             images = [self.read(source) for source in sources[rows]]
             questions = [self.ask(text, laterality, image.laterality) for text, image in zip(texts[rows], images, strict=True)]
-            answers += self.answer(self.encode_images(images), questions, names[rows], started)
+            names = [_name(*pair) for pair in zip(sources[rows], images, strict=True)] if ids is None else ids[rows]
+            answers += self.answer(self.encode_images(images), questions, names, started)
         return answers
 
     def answer(
@@ -315,7 +315,7 @@ class Segmenter:
                 geometry=image.geometry,
                 text=question.text,
                 presence=one.presence,
-                side=side_of(mask, question.laterality),
+                side=side_of(image.geometry.displayed(mask), question.laterality) if image.geometry.has_sides else None,
                 laterality=question.laterality,
                 decision=self.rule.model_dump(),
                 engine=self.engine,
@@ -334,10 +334,10 @@ class Segmenter:
         ]
 
     def _maps(self, encoded: Encoded, questions: Sequence[Question], examine: bool) -> list[Average]:
-        """Per film what all members say, with their views where they are to be examined."""
+        """Per film what all members say, on its own pixels, with their views where they are to be examined."""
         if encoded.bundles != (self.sha256, *self.ensemble):
             raise ValueError("these films were encoded by another segmenter")
-        shapes = [image.geometry.shape for image in encoded.images]
+        shapes = [image.geometry.displayed_shape for image in encoded.images]
         maps = [Average(np.zeros(shape, np.float32), len(self._members), examine) for shape in shapes]
         for place, (member, features) in enumerate(zip(self._members, encoded.features, strict=True)):
             views = [[view] for view in member.answer(features, [question.prompts[place] for question in questions], shapes, examine)]
@@ -348,8 +348,9 @@ class Segmenter:
                     own += [view.mirrored()] if question.mirrored else []
             for average, own in zip(maps, views, strict=True):
                 average.add(own)
-        for average in maps:
+        for image, average in zip(encoded.images, maps, strict=True):
             average.prob_HW = average.prob_HW.clip(0, 1)
+            average.store(image.geometry)
         # A denied text has its answer from the words alone, so its map is empty like its mask.
         return [
             Average(np.zeros_like(one.prob_HW), 0, raw_HW=np.zeros_like(one.prob_HW) if examine else None) if question.denied else one
@@ -358,7 +359,7 @@ class Segmenter:
 
 
 def side_of(mask_HW: NDArray[np.bool_], laterality: Laterality) -> Side | None:
-    """The half of the film that holds the mask, in the convention of `laterality`: the left of the image is the patient's right.
+    """The half of the displayed film that holds the mask, in the convention of `laterality`: the left of the image is the patient's right.
 
     A half counts from a tenth of the mask's area on, the middle column of an odd width half to each. None for an empty mask.
     """
@@ -374,5 +375,6 @@ def side_of(mask_HW: NDArray[np.bool_], laterality: Laterality) -> Side | None:
     return "left" if (left > right) == (laterality != "patient") else "right"
 
 
-def _name(source: Source) -> str:
-    return safe_id(Path(source).stem) if isinstance(source, str | Path) else ""
+def _name(source: Source | Encoded, image: Image) -> str:
+    """The format's own id; else the stem of a path."""
+    return image.id or (safe_id(Path(source).stem) if isinstance(source, str | Path) else "")

@@ -24,13 +24,7 @@ Affine = tuple[tuple[float, ...], ...]
 Orientation = tuple[str, str]
 """Where in the patient columns and rows count up to, as DICOM's PatientOrientation: two of L R, A P, H F, of different pairs."""
 
-# How people look at a film: frontal and axial with the patient's left on the right, sagittal facing left.
-DISPLAY: Mapping[frozenset[str], Orientation] = {
-    frozenset("LF"): ("L", "F"),
-    frozenset("LP"): ("L", "P"),
-    frozenset("PF"): ("P", "F"),
-}
-_FORWARD = {"R": "L", "A": "P", "H": "F"}  # the other end of an axis, as DISPLAY names it
+_TURNED = {"R": "L", "A": "P", "H": "F"}  # ends of axes that are displayed the other way
 
 
 @dataclass(frozen=True)
@@ -52,8 +46,13 @@ class Geometry:
 
     @property
     def has_sides(self) -> bool:
-        """Whether left and right of the displayed film are sides of the patient; a lateral view has none."""
-        return self.orientation is None or bool({"L", "R"} & set(self.orientation))
+        """Whether left and right of the displayed film are sides of the patient: not in a lateral view, nor in a mammogram from above."""
+        return self.orientation is None or bool({"L", "R"} & set(self.orientation if self._turn()[0] else self.orientation[:1]))
+
+    @property
+    def displayed_shape(self) -> tuple[int, int]:
+        """Rows and columns of `displayed`."""
+        return self.shape[::-1] if self._turn()[0] else self.shape
 
     def displayed(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array (H, W, ...) on this grid, turned as people look at the film: a view, the same pixels."""
@@ -68,15 +67,19 @@ class Geometry:
         return array.swapaxes(0, 1) if transpose else array
 
     def _turn(self) -> tuple[bool, bool, bool]:
-        """Transpose first, then flip rows, flip columns."""
+        """Transpose first, then flip rows, flip columns: the patient's left comes to the right, feet or back come down.
+
+        A frontal film that lies on its side is set upright. A view without left and right beside each other stays as it is stored.
+        """
         if self.orientation is None:
             return False, False, False
         across, down = self.orientation
-        wanted = DISPLAY[frozenset(_FORWARD.get(end, end) for end in self.orientation)]
-        transpose = _FORWARD.get(across, across) != wanted[0]
+        transpose = across in "HF" and down in "LR"
         if transpose:
             across, down = down, across
-        return transpose, down != wanted[1], across != wanted[0]
+        if across not in "LR":
+            return False, False, False
+        return transpose, down in _TURNED, across in _TURNED
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _fill(work: Path, samples: Sequence[Sample], size: int, progress: Callable[[
             raise InputError(what, cast(Path, samples[i].mask), f"Export it on the grid of its image. {_ALL}", "size_mismatch")
         film = prepare_image(image, size)
         images[i] = (film * 255).round().byte().numpy()
-        masks[i] = prepare_mask(mask_HW, size)
+        masks[i] = prepare_mask(np.ascontiguousarray(image.geometry.displayed(mask_HW)), size)
         return bool((film[0] == film[1]).all() and (film[0] == film[2]).all())
 
     gray = True

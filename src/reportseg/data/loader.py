@@ -154,8 +154,10 @@ def batches(steps: Steps, start: int, device: torch.device, workers: int = 0) ->
 
 
 def prepare_image(image: Image, size: int) -> Tensor:
-    """A film as the models take it: (3, size, size) float32 in [0, 1], stretched to the square with anti-aliasing, gray repeated."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.pixels_HWC)).permute(2, 0, 1)[None]
+    """A film as the models take it: (3, size, size) float32 in [0, 1], turned for display, stretched to the square with anti-aliasing, gray
+    repeated.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(image.geometry.displayed(image.pixels_HWC))).permute(2, 0, 1)[None]
     if pixels.shape[-2:] != (size, size):
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
     return pixels[0].expand(3, -1, -1).contiguous()

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ..errors import InputError
-from ..limits import DEFAULT, VARIABLE, Limits, atomic_write, check_file, check_text, safe_id, unique_ids
+from ..io import case_ids
+from ..limits import DEFAULT, VARIABLE, Limits, atomic_write, check_file, check_text, safe_id
 from ..schemas import CSV_COLUMNS, DatasetFile, read_json, write_json
 from ..types import Laterality, Sample
 
@@ -202,7 +203,7 @@ def _check_header(path: str | Path, header: list[str], required: Sequence[str]) 
 
 def _ids(images: Sequence[Path], given: Sequence[str], file: Path) -> list[str]:
     """The ids of the rows: as given, as a name for files; else from the image. InputError duplicate_id."""
-    ids = [safe_id(own) if own else made for own, made in zip(given, unique_ids(images), strict=True)]
+    ids = [safe_id(own) if own else made for own, made in zip(given, case_ids(images), strict=True)]
     first: dict[str, int] = {}
     for number, one in enumerate(ids, 1):
         if one in first:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,11 +18,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import InputError
-from ..limits import DEFAULT, VARIABLE, Limits, check_file, check_pixels
+from ..limits import DEFAULT, VARIABLE, Limits, check_file, check_pixels, unique_ids
 from ..types import Geometry, Image
 from .png import PNG_SIGNATURE, check_png, cut_short
 
-READS = "this version reads PNG, JPEG, TIFF, BMP and GIF"
+READS = "this version reads DICOM, PNG, JPEG, TIFF, BMP and GIF"
 MAGIC: dict[bytes, str] = {
     PNG_SIGNATURE: "png",
     b"\xff\xd8\xff": "jpeg",
@@ -59,8 +59,9 @@ def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
     """A file, or its bytes, as float32 (H, W, C) in [0, 1] with C 1 or 3, upright as EXIF says.
 
     16-bit gray is divided by 65535, a 32-bit integer as one of 8 bits where all fit those, else of 16. Colour that pillow can name becomes
-    RGB. Only the first frame is read (warning multi_frame) and transparency is left out (alpha_dropped). InputError: those of check_file,
-    too_large, unsupported_format, unsupported_mode, truncated, corrupt, not_finite, bad_range.
+    RGB. Only the first frame is read (warning multi_frame) and transparency is left out (alpha_dropped). DICOM: see `dicom.read_dicom`.
+    InputError: those of check_file and read_dicom, too_large, unsupported_format, unsupported_mode, truncated, corrupt, not_finite,
+    bad_range.
     """
     if isinstance(source, bytes):
         if not source:
@@ -76,6 +77,13 @@ def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
         )
     with open(source, "rb") as file:
         return _decode(file, str(source), limits)
+
+
+def case_ids(paths: Sequence[str | Path], limits: Limits = DEFAULT) -> list[str]:
+    """One id per path, in order: of DICOM `case-` and a hash of its UID, since hospitals name files after people; else as unique_ids."""
+    from .dicom_header import dicom_id
+
+    return unique_ids([dicom_id(Path(path), limits) or path for path in paths])
 
 
 def read_mask(source: str | Path | bytes, limits: Limits = DEFAULT) -> NDArray[np.bool_]:
@@ -121,12 +129,21 @@ def image_from_pil(image: PIL.Image.Image, where: str = "", limits: Limits = DEF
 
 
 def sniff(head: bytes, where: str = "") -> str:
-    """png, jpeg, tiff, bmp or gif, from the first bytes of a file (352 are enough). InputError unsupported_format, or truncated."""
+    """dicom, png, jpeg, tiff, bmp or gif, from the first bytes of a file (352 are enough). InputError unsupported_format, or truncated.
+
+    DICOM goes first: what its preamble looks like means nothing.
+    """
+    if head[128:132] == b"DICM":
+        return "dicom"
     for magic, name in MAGIC.items():
         if head.startswith(magic):
             return name
     if any(magic.startswith(head) for magic in MAGIC):
         raise cut_short(where)
+    from .dicom_header import is_dicom
+
+    if is_dicom(head):
+        return "dicom"
     kind = _foreign(head)
     raise InputError(
         f"{kind}; {READS}" if kind else f"the format is not known; {READS}", where, "Export the image as PNG.", "unsupported_format"
@@ -134,8 +151,6 @@ def sniff(head: bytes, where: str = "") -> str:
 
 
 def _foreign(head: bytes) -> str:
-    if head[128:132] == b"DICM":
-        return "this is a DICOM file"
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return "this is a NIfTI file"
     if head[:2] == b"\x1f\x8b":
@@ -148,6 +163,10 @@ def _foreign(head: bytes) -> str:
 def _decode(file: IO[bytes], where: str, limits: Limits) -> Image:
     name = sniff(file.read(352), where)
     file.seek(0)
+    if name == "dicom":
+        from .dicom import read_dicom
+
+        return read_dicom(file, where, limits)
 
     def decode() -> Image:
         if name == "png":  # stricter than pillow, which takes a file without its end for whole

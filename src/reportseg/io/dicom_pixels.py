@@ -1,0 +1,169 @@
+"""The stored values of one frame: budgets from the header, then pydicom's decoders."""
+
+from __future__ import annotations
+
+import struct
+from importlib.util import find_spec
+from typing import IO, Any
+
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+
+from ..errors import InputError
+from ..limits import DEFAULT, VARIABLE, Limits, check_pixels
+from .dicom_header import damaged
+
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
+SAMPLES = dict.fromkeys(GRAY, 1) | dict.fromkeys(COLOUR, 3) | {"PALETTE COLOR": 1}
+HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
+SIZED = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, *HTJ2K}
+NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers among JPEG's C0..CF that are no frame header
+BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+SPARE = 2**20  # bytes that a file may hold behind its pixels
+DECOMPRESS = "Save it without compression (dcmtk's dcmdjpeg, for one)."
+EXTRA = "pip install 'reportseg[codecs]'"
+
+
+def check_grid(header: Dataset, where: str, limits: Limits = DEFAULT) -> tuple[int, int, int]:
+    """(frames, rows, columns) that the header announces. InputError: corrupt, unsupported_mode, too_large."""
+    numbers = [_whole(header, name) for name in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored")]
+    rows, columns, samples, allocated, stored = (0 if number is None else number for number in numbers)
+    if rows < 1 or columns < 1:
+        raise damaged("has no rows or columns of pixels", where)
+    photometric = str(header.get("PhotometricInterpretation") or "").strip()
+    if photometric not in SAMPLES:
+        what = "the kind of its colours is not known" if photometric else "the file does not say what its pixels mean"
+        raise InputError(what, where, "Export it as gray or RGB.", "unsupported_mode")
+    if samples != SAMPLES[photometric]:
+        raise damaged(f"has {samples} values a pixel, and {photometric} means {SAMPLES[photometric]}", where)
+    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated:
+        raise damaged(f"has {stored} bits in {allocated}", where)
+    frames = _whole(header, "NumberOfFrames")
+    frames = 1 if frames is None else frames
+    if frames < 1:
+        raise damaged("has no frames", where)
+    check_pixels(columns, rows, where, limits)
+    size = frames * rows * columns * samples * max(1, allocated // 8)
+    if size > limits.volume_bytes:
+        raise InputError(
+            f"its {frames:,} frames take {size:,} bytes, more than the limit of {limits.volume_bytes:,}",
+            where,
+            f"Cut it into smaller files, or allow it: {VARIABLE}=volume_bytes={size}.",
+            "too_large",
+        )
+    return frames, rows, columns
+
+
+def decode(header: FileDataset, file: IO[bytes], where: str = "", limits: Limits = DEFAULT, frame: int = 0) -> NDArray[Any]:
+    """The stored values of a frame (from 0): (H, W), or (H, W, 3) as RGB; unused bits are cleared.
+
+    `file` stands at the element of the pixels, as read_header leaves it, and does so again afterwards. InputError: those of check_grid,
+    no_pixels, truncated, corrupt, codec (the extra `codecs` is missing), unsupported_codec.
+    """
+    start = file.tell()
+    try:
+        return _decode(header, file, where, limits, frame)
+    finally:
+        file.seek(start)
+
+
+def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, frame: int) -> NDArray[Any]:
+    syntax = header.file_meta.TransferSyntaxUID
+    order = "<" if header.original_encoding[1] else ">"
+    element = file.read(8)
+    if len(element) < 8 or struct.unpack(f"{order}HH", element[:4]) != (0x7FE0, 0x0010):
+        raise InputError("the DICOM file holds no image", where, "Give the file of the film itself.", "no_pixels")
+    frames, rows, columns = check_grid(header, where, limits)
+    vr = element[4:6].decode("latin-1")
+    if vr in ("OB", "OW", "UN"):  # explicit, whatever the transfer syntax promises
+        file.read(4)
+    else:
+        vr = "OW"
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise InputError("its compression cannot be read", where, DECOMPRESS, "unsupported_codec") from error
+    if not decoder.is_available:
+        raise InputError(f"its compression ({syntax.name}) needs the extra `codecs`", where, f"Install it: {EXTRA}.", "codec")
+    if syntax.is_encapsulated:
+        _check_stream(header, file, where, frames, rows, columns, frame)
+    try:
+        options = as_pixel_options(header)
+        options |= {"pixel_keyword": "PixelData", "pixel_vr": vr}
+        array = decoder.as_array(file, index=frame, transfer_syntax_uid=syntax, **options)[0]
+    except MemoryError as error:
+        raise InputError("the image is too large for this machine", where, "Make it smaller.", "too_large") from error
+    except Exception as error:  # each decoder raises what its library does
+        if not syntax.is_encapsulated:
+            raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated") from error
+        if syntax == JPEGExtended12Bit and int(header.BitsStored) > 8:
+            raise InputError("lossy JPEG of 12 bits cannot be read", where, DECOMPRESS, "unsupported_codec") from error
+        if not _has_codecs():
+            fix = f"Install the extra `codecs`, which reads more: {EXTRA}. If it is there, export the file again."
+            raise InputError(f"its compression ({syntax.name}) could not be read", where, fix, "codec") from error
+        raise damaged("has pixels that cannot be unpacked", where) from error
+    if array.shape[:2] != (rows, columns):
+        raise damaged("holds another picture than its header says", where)
+    return array
+
+
+def _check_stream(header: Dataset, file: IO[bytes], where: str, frames: int, rows: int, columns: int, frame: int) -> None:
+    """The compressed picture is as large as the header says: a decoder would first make whatever its stream announces."""
+    start, syntax = file.tell(), header.file_meta.TransferSyntaxUID
+    end = file.seek(0, 2)
+    file.seek(start)
+    plain = rows * columns * int(header.SamplesPerPixel) * max(1, int(header.BitsAllocated) // 8)
+    if end - start > 2 * frames * plain + SPARE:
+        raise damaged("holds more data than its pixels need", where)
+    try:
+        stream = get_frame(file, frame, number_of_frames=frames)
+    except Exception as error:
+        raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated") from error
+    file.seek(start)
+    if syntax == RLELossless and len(stream) > 2 * plain + 4096:
+        raise damaged("holds more data than its pixels need", where)
+    size = _stream_size(stream) if syntax in SIZED else (rows, columns)
+    if size is None:
+        raise damaged("has pixels that cannot be unpacked", where)
+    if size != (rows, columns):
+        raise damaged("holds another picture than its header says ({} x {}, not {} x {})".format(*size[::-1], columns, rows), where)
+
+
+def _stream_size(stream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a JPEG, JPEG-LS or JPEG 2000 stream, None where no header is found."""
+    siz = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # a whole JP2 file may stand around the stream
+    if siz >= 0:
+        if len(stream) < siz + 24:
+            return None
+        width, height, left, top = struct.unpack(">4I", stream[siz + 8 : siz + 24])
+        return height - top, width - left
+    place = 2
+    while stream[:2] == b"\xff\xd8" and place + 9 <= len(stream):
+        if stream[place] != 0xFF:
+            return None
+        marker = stream[place + 1]
+        if marker == 0xFF or marker in BARE:
+            place += 1 if marker == 0xFF else 2
+            continue
+        if (0xC0 <= marker <= 0xCF and marker not in NO_SIZE) or marker == 0xF7:
+            height, width = struct.unpack(">HH", stream[place + 5 : place + 9])
+            return height, width
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    return None
+
+
+def _whole(header: Dataset, keyword: str) -> int | None:
+    try:
+        value = header.get(keyword)
+        return None if value in (None, "") else int(value)
+    except Exception:  # pydicom converts values when they are asked for; one that is no number is none
+        return -1
+
+
+def _has_codecs() -> bool:
+    return all(find_spec(name) is not None for name in ("gdcm", "openjpeg", "pylibjpeg"))

@@ -1,0 +1,163 @@
+"""From stored values to what they mean (modality LUT) and to what is looked at (VOI LUT), through a table of all values that occur.
+
+The table is what pydicom's own functions make of each value: exact, and a film of 100 megapixels costs no float64 copies. Look-up tables
+are applied here: pydicom 3.0 wraps round where a table has 8-bit entries and more than 256 of them, and refuses entries of 12 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_rescale, apply_windowing
+
+from .dicom_header import damaged
+
+TABLE = 2**20  # values; wider ranges (32-bit pixels) are worked out one by one
+EXTREMES = np.array([-1e30, 1e30])  # beyond any window: what they become is its black and its white
+
+Table = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def meant(array_HW: NDArray[Any], header: Dataset, where: str = "") -> NDArray[np.float32]:
+    """What stored values mean, such as Hounsfield units: the modality LUT. InputError corrupt."""
+    return _mapped(array_HW, lambda values: _modality(values, header, where)).astype(np.float32)
+
+
+def shown(array_HW: NDArray[Any], header: Dataset, where: str = "") -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """A gray frame as float32 in [0, 1], black is 0 (MONOCHROME1 is turned), and what is to be said of it.
+
+    The first VOI LUT, else the first window: the standard calls the others alternatives, and the first is what viewers open with. Without
+    either, 8 unsigned bits are taken as they are, and of more bits the least and the largest value become black and white (no_window).
+    InputError corrupt.
+    """
+    warnings: tuple[str, ...] = ()
+    tables, window = header.get("VOILUTSequence"), _window(header)
+    if tables:
+        entries, first, depth = _table(tables[0], header, where)
+
+        def view(values: NDArray[Any]) -> NDArray[Any]:
+            return _looked_up(_modality(values, header, where), entries, first) / (2.0**depth - 1)
+    elif window is not None:
+
+        def view(values: NDArray[Any]) -> NDArray[Any]:
+            with np.errstate(over="ignore"):
+                out = apply_windowing(np.concatenate([_modality(values, header, where).astype(np.float64), EXTREMES]), window)
+            return (out[:-2] - out[-2]) / (out[-1] - out[-2])
+    elif int(header.BitsStored) <= 8 and not int(header.PixelRepresentation) and not _has_modality(header):
+
+        def view(values: NDArray[Any]) -> NDArray[Any]:
+            return values / (2.0 ** int(header.BitsStored) - 1)
+    else:
+        warnings = ("no_window",)
+        low, high = _range(array_HW, header, where)
+
+        def view(values: NDArray[Any]) -> NDArray[Any]:
+            return (_modality(values, header, where) - low) / ((high - low) or 1.0)
+
+    out = _mapped(array_HW, lambda values: np.clip(view(values), 0, 1).astype(np.float32))
+    inverted = str(header.PhotometricInterpretation).strip() == "MONOCHROME1"
+    return np.subtract(1, out, dtype=np.float32) if inverted else out, warnings
+
+
+def coloured(array: NDArray[Any], header: Dataset, where: str = "") -> NDArray[np.float32]:
+    """A colour frame, (H, W, 3) as RGB or (H, W) of a palette, as float32 RGB in [0, 1]. InputError corrupt."""
+    if array.ndim == 3:
+        return np.divide(array, 2 ** int(header.BitsStored) - 1, dtype=np.float32).clip(0, 1)
+    try:
+        colours = apply_color_lut(array, header)[:, :, :3]
+    except Exception as error:  # pydicom trusts the tables
+        raise damaged("has a palette that cannot be read", where) from error
+    return np.divide(colours, np.iinfo(colours.dtype).max, dtype=np.float32)
+
+
+def window_of(header: Dataset) -> tuple[float, float] | None:
+    """(centre, width) of the first window; None where there is none that can be used."""
+    window = _window(header)
+    return None if window is None else (float(window.WindowCenter), float(window.WindowWidth))
+
+
+def _mapped(array: NDArray[Any], table: Table) -> NDArray[Any]:
+    low, high = int(array.min()), int(array.max())
+    if high - low >= TABLE:
+        return table(array.ravel().astype(np.int64)).reshape(array.shape)
+    place = np.subtract(array, low, dtype=np.int32 if array.dtype.itemsize <= 2 else np.int64) if low else array
+    out: NDArray[Any] = table(np.arange(low, high + 1, dtype=np.int64))[place]
+    return out
+
+
+def _has_modality(header: Dataset) -> bool:
+    return bool(header.get("ModalityLUTSequence")) or header.get("RescaleSlope") not in (None, "")
+
+
+def _modality(values: NDArray[Any], header: Dataset, where: str) -> NDArray[Any]:
+    tables = header.get("ModalityLUTSequence")
+    try:
+        if tables:
+            entries, first, _ = _table(tables[0], header, where)
+            return _looked_up(values, entries, first)
+        out: NDArray[Any] = apply_rescale(values, header) if _has_modality(header) else values
+    except (TypeError, ValueError) as error:
+        raise damaged("has a rescale slope that is no number", where) from error
+    if not np.isfinite(out).all():
+        raise damaged("has a rescale slope that is no number", where)
+    return out
+
+
+def _table(item: Dataset, header: Dataset, where: str) -> tuple[NDArray[Any], int, int]:
+    """(entries, the value that the first one is for, bits of an entry)."""
+    try:
+        count, first, depth = (int(value) for value in item.LUTDescriptor)
+        data = item.LUTData
+        order = "<" if header.original_encoding[1] is not False else ">"
+        entries = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, dtype=np.int64))
+        entries = entries[: count or 2**16]
+    except Exception as error:  # what the elements hold decides what is raised
+        raise damaged("has a look-up table that cannot be read", where) from error
+    if not 1 <= depth <= 16 or not entries.size:
+        raise damaged("has a look-up table that cannot be read", where)
+    if int(header.get("PixelRepresentation") or 0) == 0 and "ModalityLUTSequence" not in header and not _has_modality(header):
+        first &= 0xFFFF  # the descriptor was read as signed, as it may be where pixels are
+    return entries.astype(np.int64), first, depth
+
+
+def _looked_up(values: NDArray[Any], entries: NDArray[Any], first: int) -> NDArray[Any]:
+    return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)]
+
+
+def _window(header: Dataset) -> Dataset | None:
+    """What apply_windowing needs, of the first window that has a width; None where there is none."""
+    try:
+        centre, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
+        function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+    except Exception:  # a window that is no number is none
+        return None
+    if centre is None or width is None or not np.isfinite([centre, width]).all():
+        return None
+    if width < 1 if function == "LINEAR" else width <= 0:
+        return None
+    out = Dataset()
+    out.WindowCenter, out.WindowWidth, out.VOILUTFunction = centre, width, function
+    out.PhotometricInterpretation, out.BitsStored, out.PixelRepresentation = "MONOCHROME2", 8, 0  # of its output, which is scaled anyway
+    return out if function in ("LINEAR", "LINEAR_EXACT", "SIGMOID") else None
+
+
+def _first(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    return float(value) if isinstance(value, str | int | float) or not hasattr(value, "__getitem__") else float(value[0])
+
+
+def _range(array: NDArray[Any], header: Dataset, where: str) -> tuple[float, float]:
+    """Least and largest meaning among the pixels that are no padding."""
+    try:
+        padding = header.get("PixelPaddingValue")
+        inside = array[array != int(padding)] if padding not in (None, "") else array
+    except Exception:  # a padding value that is no number marks nothing
+        inside = array
+    ends = np.array([inside.min(), inside.max()] if inside.size else [array.min(), array.max()], dtype=np.int64)
+    values = _modality(ends, header, where)
+    return float(values.min()), float(values.max())

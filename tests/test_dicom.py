@@ -1,0 +1,277 @@
+"""DICOM films in: what their pixels mean, how they are windowed, where they lie and what they are called."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from dicom_films import dataset, encoded, film
+from reportseg.errors import InputError
+from reportseg.io import case_ids, read_image
+
+RNG = np.random.default_rng(0)
+DEEP = RNG.integers(0, 4096, (5, 7), np.uint16)
+SIGNED = RNG.integers(-1000, 2000, (5, 7), np.int16)
+
+
+def gray(source: bytes) -> np.ndarray:
+    return read_image(source).pixels_HWC[:, :, 0]
+
+
+def window(values: np.ndarray, centre: float, width: float) -> np.ndarray:
+    """PS3.3 C.11.2.1.2.1, LINEAR."""
+    return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+
+
+# ---- values
+
+
+def test_eight_bits_are_taken_as_they_are():
+    pixels = RNG.integers(0, 256, (5, 7), np.uint8)
+    image = read_image(film(pixels))
+    assert image.format == "dicom" and image.laterality == "patient" and image.modality == "CR" and image.pixels_HWC.dtype == np.float32
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0], pixels / 255, atol=1e-6)
+
+
+def test_monochrome1_is_turned_so_that_black_is_zero():
+    pixels = RNG.integers(0, 256, (5, 7), np.uint8)
+    np.testing.assert_allclose(gray(film(pixels, PhotometricInterpretation="MONOCHROME1")), 1 - pixels / 255, atol=1e-6)
+
+
+def test_linear_window_after_the_rescale():
+    data = film(SIGNED, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=40, WindowWidth=400)
+    np.testing.assert_allclose(gray(data), window(SIGNED * 2.0 - 100, 40, 400), atol=1e-6)
+
+
+def test_linear_exact_and_sigmoid():
+    exact = film(DEEP, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT")
+    np.testing.assert_allclose(gray(exact), np.clip((DEEP - 2000.0) / 1000 + 0.5, 0, 1), atol=1e-6)
+    sigmoid = film(DEEP, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="SIGMOID")
+    np.testing.assert_allclose(gray(sigmoid), 1 / (1 + np.exp(-4 * (DEEP - 2000.0) / 1000)), atol=1e-6)
+
+
+def test_of_several_windows_the_first():
+    data = film(DEEP, WindowCenter=[2000, 50], WindowWidth=[1000, 350])
+    np.testing.assert_allclose(gray(data), window(DEEP, 2000, 1000), atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [0, -5, "nan"])
+def test_a_window_that_is_none_is_passed_over(width):
+    data = dataset(DEEP, BitsStored=12, WindowCenter=2000)
+    data.add_new("WindowWidth", "DS", str(width))
+    image = read_image(encoded(data))
+    assert "no_window" in image.warnings
+    low, high = int(DEEP.min()), int(DEEP.max())
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0], (DEEP - low) / (high - low), atol=1e-6)
+
+
+def test_without_a_window_padding_is_not_the_least_value():
+    pixels = DEEP.astype(np.int16)
+    pixels[0, :] = -2000
+    image = read_image(film(pixels, PixelPaddingValue=-2000))
+    inside = pixels[1:].astype(float)
+    np.testing.assert_allclose(image.pixels_HWC[1:, :, 0], (inside - inside.min()) / (inside.max() - inside.min()), atol=1e-6)
+    assert (image.pixels_HWC[0] == 0).all()
+
+
+def lut(first: int, depth: int, entries: list[int]) -> pydicom.Sequence:
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [len(entries), first, depth]
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+    item.LUTData = entries
+    item["LUTData"].VR = "US"
+    return pydicom.Sequence([item])
+
+
+def test_voi_table_goes_before_a_window():
+    """Eight bits in the entries and more than 256 of them, where pydicom 3.0 wraps round."""
+    entries = [int(v) for v in np.linspace(0, 255, 3000) ** 2 / 255]
+    data = film(DEEP, BitsStored=12, VOILUTSequence=lut(500, 8, entries), WindowCenter=2000, WindowWidth=1)
+    expected = np.array(entries)[np.clip(DEEP.astype(int) - 500, 0, 2999)] / 255
+    np.testing.assert_allclose(gray(data), expected, atol=1e-6)
+
+
+def test_modality_table_of_twelve_bits_with_a_negative_first_value():
+    entries = [int(v) for v in RNG.permutation(3500) % 4096]
+    data = film(SIGNED, ModalityLUTSequence=lut(-1200, 12, entries), WindowCenter=1500, WindowWidth=2000)
+    expected = np.array(entries)[np.clip(SIGNED.astype(int) + 1200, 0, 3499)]
+    np.testing.assert_allclose(gray(data), window(expected, 1500, 2000), atol=1e-6)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [9, 10, 12, 13, 16])
+def test_bits_that_are_not_stored_mean_nothing(bits, signed):
+    span = 2 ** (bits - 1)
+    values = RNG.integers(-span if signed else 0, span if signed else 2 * span, (6, 5))
+    raw = (values & (2**bits - 1)) | (RNG.integers(0, 2 ** (16 - bits), values.shape) << bits)  # as old overlays left them
+    data = dataset(raw.astype(np.uint16), BitsStored=bits, WindowCenter=10, WindowWidth=span, PixelRepresentation=int(signed))
+    np.testing.assert_allclose(gray(encoded(data)), window(values.astype(float), 10, span), atol=1e-6)
+
+
+def test_thirty_two_bits():
+    pixels = RNG.integers(0, 2**31, (5, 7), np.uint32)
+    np.testing.assert_allclose(gray(film(pixels)), (pixels - float(pixels.min())) / float(np.ptp(pixels)), atol=1e-6)
+
+
+# ---- colour
+
+
+def test_rgb_by_pixel_and_by_plane():
+    pixels = RNG.integers(0, 256, (5, 6, 3), np.uint8)
+    np.testing.assert_allclose(read_image(film(pixels)).pixels_HWC, pixels / 255, atol=1e-6)
+    planes = dataset(pixels, PlanarConfiguration=1)
+    planes.PixelData = np.ascontiguousarray(pixels.transpose(2, 0, 1)).tobytes()
+    np.testing.assert_allclose(read_image(encoded(planes)).pixels_HWC, pixels / 255, atol=1e-6)
+
+
+def test_ybr_becomes_rgb():
+    pixels = np.full((4, 4, 3), (76, 85, 255), np.uint8)  # red
+    shown = read_image(film(pixels, PhotometricInterpretation="YBR_FULL")).pixels_HWC
+    assert np.abs(shown - [1, 0, 0]).max() < 0.02
+
+
+def test_palette_becomes_rgb():
+    pixels = RNG.integers(0, 4, (4, 5), np.uint8)
+    colours = RNG.integers(0, 65536, (3, 4), np.uint16)
+    names = {f"{c}PaletteColorLookupTableDescriptor": [4, 0, 16] for c in ("Red", "Green", "Blue")}
+    names |= {f"{c}PaletteColorLookupTableData": row.tobytes() for c, row in zip(("Red", "Green", "Blue"), colours, strict=True)}
+    shown = read_image(film(pixels, PhotometricInterpretation="PALETTE COLOR", **names)).pixels_HWC
+    np.testing.assert_allclose(shown, colours.T[pixels] / 65535, atol=1e-6)
+
+
+# ---- encodings
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_every_lossless_encoding_gives_the_same_pixels(syntax):
+    data = dataset(np.tile(DEEP, (9, 9)), BitsStored=12, WindowCenter=2000, WindowWidth=1000)
+    plain = gray(encoded(data))
+    if syntax.is_encapsulated:
+        if syntax == JPEG2000Lossless:
+            pytest.importorskip("openjpeg")
+        data.compress(syntax)
+    data.file_meta.TransferSyntaxUID = syntax
+    np.testing.assert_array_equal(gray(encoded(data)), plain)
+
+
+def test_big_endian():
+    data = dataset(DEEP, WindowCenter=2000, WindowWidth=1000)
+    plain = gray(encoded(data))
+    data.PixelData = DEEP.byteswap().tobytes()
+    data.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    np.testing.assert_array_equal(gray(encoded(data)), plain)
+
+
+def test_without_preamble_and_without_meta_information():
+    data = film(DEEP, WindowCenter=2000, WindowWidth=1000)
+    plain = gray(data)
+    np.testing.assert_array_equal(gray(data[132:]), plain)
+    rest = data[data.index(b"\x08\x00\x16\x00UI") :]  # the first element of the data set
+    np.testing.assert_array_equal(gray(rest), plain)
+
+
+def test_without_the_codecs_the_error_names_the_extra(monkeypatch):
+    data = dataset(DEEP, BitsStored=12)
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+    data.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8" + bytes(50)])
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: False))
+    with pytest.raises(InputError) as caught:
+        read_image(encoded(data))
+    assert caught.value.code == "codec" and "reportseg[codecs]" in caught.value.fix
+
+
+def test_of_several_frames_the_first_is_read_and_said():
+    frames = RNG.integers(0, 256, (3, 5, 7), np.uint8)
+    image = read_image(film(frames))
+    assert "multi_frame" in image.warnings
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0], frames[0] / 255, atol=1e-6)
+
+
+def test_enhanced_files_have_window_and_place_in_their_functional_groups():
+    measures, place, way, value, view, frame = (pydicom.Dataset() for _ in range(6))
+    measures.PixelSpacing, place.ImagePositionPatient, way.ImageOrientationPatient = [0.5, 0.6], [1, 2, 3], [-1, 0, 0, 0, 1, 0]
+    value.RescaleSlope, value.RescaleIntercept, view.WindowCenter, view.WindowWidth = 1, -1024, 40, 400
+    shared = pydicom.Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [way]
+    frame.PlanePositionSequence, frame.PixelValueTransformationSequence, frame.FrameVOILUTSequence = [place], [value], [view]
+    tags = {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": [frame], "NumberOfFrames": 1}
+    image = read_image(film(DEEP, BitsStored=12, **tags))
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0], window(DEEP - 1024.0, 40, 400), atol=1e-6)
+    assert image.geometry.spacing_mm == (0.5, 0.6) and image.geometry.orientation == ("R", "P")
+    assert image.geometry.affine == ((0, 0, -0.6, 1), (0, 0.5, 0, 2), (-1, 0, 0, 3), (0, 0, 0, 1))
+
+
+# ---- place
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected", "warned"),
+    [
+        ({"PatientOrientation": ["L", "F"]}, ("L", "F"), False),
+        ({"PatientOrientation": ["R", "F"], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, ("R", "F"), False),
+        ({"PatientOrientation": ["LH", "FP"]}, ("L", "F"), False),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, ("L", "F"), False),
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, 0.8, -0.6]}, ("R", "P"), False),
+        ({"ImageOrientationPatient": [0.7071, 0.7071, 0, -0.7071, 0.7071, 0]}, ("L", "P"), False),
+        ({"ViewPosition": "AP"}, None, True),
+        ({"PatientOrientation": ["L", "R"], "ViewPosition": "PA"}, None, True),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, None, True),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, None, True),
+    ],
+)
+def test_the_way_the_film_lies(tags, expected, warned):
+    image = read_image(film(DEEP, **tags))
+    assert image.geometry.orientation == expected
+    assert ("orientation_assumed" in image.warnings) == warned
+
+
+def test_spacing_in_the_patient_on_the_detector_or_nowhere():
+    both = read_image(film(DEEP, PixelSpacing=[0.2, 0.3], ImagerPixelSpacing=[0.5, 0.5]))
+    assert both.geometry.spacing_mm == (0.2, 0.3) and not {"spacing_unknown", "spacing_at_detector"} & set(both.warnings)
+    detector = read_image(film(DEEP, ImagerPixelSpacing=[0.5, 0.5]))
+    assert detector.geometry.spacing_mm == (0.5, 0.5) and "spacing_at_detector" in detector.warnings
+    for wrong in ([0, 0], [-1, 1], [1e9, 1e9]):
+        nowhere = read_image(film(DEEP, PixelSpacing=wrong))
+        assert nowhere.geometry.spacing_mm is None and "spacing_unknown" in nowhere.warnings
+
+
+def test_the_affine_leads_from_pixels_to_the_patient():
+    image = read_image(film(DEEP, ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[5, 6, 7], PixelSpacing=[0.5, 0.25]))
+    there = np.array(image.geometry.affine) @ (0, 2, 4, 1)  # row 2, column 4
+    np.testing.assert_allclose(there, (5, 6 + 4 * 0.25, 7 - 2 * 0.5, 1))
+
+
+# ---- names
+
+
+def test_a_case_is_named_by_its_uid_and_not_by_its_file(tmp_path):
+    for name in ("Mustermann^Max", "copy"):
+        (tmp_path / f"{name}.dcm").write_bytes(film(DEEP, SOPInstanceUID="1.2.3"))
+    (tmp_path / "film.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    own = f"case-{hashlib.sha256(b'1.2.3').hexdigest()[:12]}"
+    assert case_ids([tmp_path / "Mustermann^Max.dcm", tmp_path / "copy.dcm", tmp_path / "film.png"]) == [own, f"{own}-2", "film"]
+    assert read_image(tmp_path / "copy.dcm").id == own
+
+
+def test_a_damaged_file_is_not_named_by_its_name_either(tmp_path):
+    (tmp_path / "Mustermann.dcm").write_bytes(film(DEEP)[:200])
+    assert case_ids([tmp_path / "Mustermann.dcm"])[0].startswith("case-")
+
+
+def test_headers_come_without_pixels_and_out_of_sight():
+    image = read_image(film(DEEP, PatientName="Mustermann^Max"))
+    assert "PixelData" not in image.headers[0] and image.headers[0].PatientName == "Mustermann^Max"
+    assert "Mustermann" not in repr(image)

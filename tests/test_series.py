@@ -1,0 +1,203 @@
+"""Folders, zips and DICOMDIRs: series apart, slices by position, and what is odd is said."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from dicom_films import film, write_stack
+from reportseg.errors import InputError
+from reportseg.io.series import films_in, find_series, read_volume, unpacked
+from reportseg.limits import Limits
+
+RNG = np.random.default_rng(0)
+SLICES = RNG.integers(0, 4096, (6, 4, 5), np.uint16)
+
+
+def only(folder: Path):
+    series, failed = find_series(folder)
+    assert not failed and len(series) == 1
+    return series[0]
+
+
+def test_slices_are_sorted_by_position_and_not_by_name_or_number(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    order = [3, 0, 5, 1, 4, 2]
+    for name, number in zip("abcdef", order, strict=True):
+        paths[number].rename(tmp_path / name)
+    series = only(tmp_path)
+    assert series.stacked and series.modality == "CT" and series.warnings == () and series.id.startswith("case-")
+    volume = read_volume(series)
+    np.testing.assert_array_equal(volume.values_DHW, SLICES.astype(np.float32) - 1024)
+    assert volume.spacing_mm == pytest.approx((2.0, 0.5, 0.7)) and len(volume.headers) == 6
+    np.testing.assert_allclose(np.array(volume.affine) @ (2, 1, 3, 1), (3 * 0.7, 0.5, 4, 1))
+
+
+def test_feet_first_and_coronal_stacks_keep_their_own_way(tmp_path):
+    write_stack(tmp_path, SLICES, step=(0, 1.5, 0), cosines=(1, 0, 0, 0, 0, -1))
+    volume = read_volume(only(tmp_path))
+    np.testing.assert_array_equal(volume.values_DHW, SLICES.astype(np.float32) - 1024)
+    np.testing.assert_allclose(np.array(volume.affine) @ (1, 1, 1, 1), (0.7, 1.5, -0.5, 1))
+
+
+def test_each_slice_has_its_own_rescale(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    for number, path in enumerate(paths):
+        ds = pydicom.dcmread(path)
+        ds.RescaleSlope = number + 1
+        ds.save_as(path)
+    expected = SLICES.astype(np.float32) * np.arange(1, 7, dtype=np.float32)[:, None, None] - 1024
+    np.testing.assert_allclose(read_volume(only(tmp_path)).values_DHW, expected)
+
+
+def test_gaps_duplicates_and_tilt_are_reported(tmp_path):
+    paths = write_stack(tmp_path / "gap", SLICES)
+    paths[2].unlink()
+    assert only(tmp_path / "gap").warnings == ("slice_gaps",)
+
+    paths = write_stack(tmp_path / "twice", SLICES)
+    again = pydicom.dcmread(paths[3])
+    again.SOPInstanceUID, again.InstanceNumber = generate_uid(), 99
+    again.save_as(tmp_path / "twice" / "again.dcm")
+    series = only(tmp_path / "twice")
+    assert series.warnings == ("duplicate_positions",) and series.files == tuple(paths)
+
+    write_stack(tmp_path / "tilt", SLICES, step=(0.0, 0.3, 2.0))
+    series = only(tmp_path / "tilt")
+    assert series.warnings == ("gantry_tilt",)
+    np.testing.assert_allclose(np.array(read_volume(series).affine) @ (2, 0, 0, 1), (0, 0.6, 4, 1))
+
+
+def test_localisers_and_other_orientations_are_kept_apart(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    uid = pydicom.dcmread(paths[0]).SeriesInstanceUID
+    other = {"SeriesInstanceUID": uid, "Modality": "CT", "PixelSpacing": [1, 1]}
+    scout = other | {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImagePositionPatient": [0, 0, 0]}
+    (tmp_path / "scout").write_bytes(film(SLICES[0], ImageOrientationPatient=[1, 0, 0, 0, 0, -1], **scout))
+    for n in range(2):
+        place = {"ImagePositionPatient": [0, n, 0], "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+        (tmp_path / f"coronal{n}").write_bytes(film(SLICES[n], **place, **other))
+    found, _ = find_series(tmp_path)
+    assert sorted((part.stacked, len(part.files)) for part in found) == [(False, 1), (True, 2), (True, 6)]
+    assert all({"mixed_orientations", "localiser"} <= set(part.warnings) for part in found)
+    assert len({part.id for part in found}) == 3
+
+
+def test_series_are_told_apart_and_other_files_passed_over(tmp_path):
+    write_stack(tmp_path / "a", SLICES)
+    write_stack(tmp_path / "b", SLICES[:3])
+    (tmp_path / "c").write_bytes(film(SLICES[0]))
+    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found, failed = find_series(tmp_path)
+    assert sorted(len(part.files) for part in found) == [1, 3, 6] and not failed
+    assert [part.stacked for part in found if len(part.files) == 1] == [False]
+
+
+def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    paths[5].write_bytes(paths[5].read_bytes()[:300])
+    bad = pydicom.dcmread(paths[4])
+    bad.Rows = 0
+    bad.save_as(paths[4])
+    found, failed = find_series(tmp_path)
+    assert len(found[0].files) == 4
+    assert [file for file, _ in failed] == paths[4:]
+
+
+def test_an_enhanced_file_is_a_stack_of_its_own(tmp_path):
+    shared, frames = pydicom.Dataset(), []
+    measures, way, value = (pydicom.Dataset() for _ in range(3))
+    measures.PixelSpacing, way.ImageOrientationPatient = [0.5, 0.7], [1, 0, 0, 0, 1, 0]
+    value.RescaleSlope, value.RescaleIntercept = 1, -1024
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence, shared.PixelValueTransformationSequence = [measures], [way], [value]
+    heights = [4, 0, 6, 2, 10, 8]
+    for height in heights:
+        place, frame = pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = [0, 0, height]
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    groups = {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
+    (tmp_path / "enhanced").write_bytes(film(SLICES, Modality="CT", **groups))
+    series = only(tmp_path)
+    volume = read_volume(series)
+    order = np.argsort(heights)
+    assert series.stacked and volume.frames == tuple(order + 1) and volume.spacing_mm == pytest.approx((2, 0.5, 0.7))
+    np.testing.assert_array_equal(volume.values_DHW, SLICES[order].astype(np.float32) - 1024)
+
+
+def test_a_folder_without_films_says_so(tmp_path):
+    with pytest.raises(InputError) as caught:
+        find_series(tmp_path)
+    assert caught.value.code == "no_dicom"
+
+
+def test_a_volume_above_the_limit_is_refused_before_it_is_decoded(tmp_path):
+    write_stack(tmp_path, SLICES)
+    with pytest.raises(InputError) as caught:
+        read_volume(only(tmp_path), Limits(volume_bytes=SLICES.size * 4 - 1))
+    assert caught.value.code == "too_large"
+
+
+# ---- archives
+
+
+def packed(path: Path, members: dict[str, bytes], **options) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    return path
+
+
+def test_a_zip_is_read_like_its_folder_and_leaves_nothing_behind(tmp_path):
+    paths = write_stack(tmp_path / "in", SLICES)
+    archive = packed(tmp_path / "all.zip", {f"Mustermann^Max/{p.name}": p.read_bytes() for p in paths})
+    with films_in([archive, tmp_path / "film.png"]) as (films, found):
+        assert len(films) == 7 and films[-1] == tmp_path / "film.png" and len(found) == 1 and "6 slices" in found[0]
+        assert [f.read_bytes() for f in films[:6]] == [p.read_bytes() for p in paths]
+        assert not any("Mustermann" in str(f) for f in films)
+    assert not films[0].parent.exists()
+
+
+@pytest.mark.parametrize("name", ["../out.dcm", "/etc/out.dcm", "a/../../out.dcm", "C:\\out.dcm", "..\\out.dcm"])
+def test_a_path_that_leads_out_is_refused(tmp_path, name):
+    check_refused(packed(tmp_path / "bad.zip", {name: film(SLICES[0])}), "zip_member")
+
+
+def test_links_archives_and_bombs_in_an_archive_are_refused(tmp_path):
+    inner = io.BytesIO()
+    packed(inner, {"a": b"x"})
+    check_refused(packed(tmp_path / "nested.zip", {"inner.zip": inner.getvalue()}), "zip_member")
+    check_refused(packed(tmp_path / "bomb.zip", {"bomb": bytes(50 * 2**20)}), "too_large")
+    check_refused(packed(tmp_path / "many.zip", {str(n): b"" for n in range(30)}), "too_large", Limits(members=20))
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    check_refused(tmp_path / "link.zip", "zip_member")
+    whole = packed(tmp_path / "whole.zip", {"a": film(SLICES[0])}).read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[:-40])
+    check_refused(tmp_path / "cut.zip", "corrupt")
+
+
+def check_refused(path: Path, code: str, limits: Limits | None = None) -> None:
+    with pytest.raises(InputError) as caught, unpacked(path, limits or Limits()):
+        pass
+    assert caught.value.code == code
+
+
+def test_pydicoms_dicomdir_leads_to_its_films(tmp_path):
+    source = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
+    for name in ("DICOMDIR", "77654033", "98892001"):
+        copy = shutil.copytree if (source / name).is_dir() else shutil.copy
+        copy(source / name, tmp_path / name)
+    with films_in([tmp_path / "DICOMDIR"]) as (films, found):
+        assert len(films) == 14 and len(found) >= 4
