@@ -1,0 +1,247 @@
+"""Hostile and broken DICOM: each is read, or ends as one InputError, within the memory that its size allows."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from pydicom.charset import python_encoding
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from dicom_films import dataset, encoded, film
+from reportseg.errors import InputError
+from reportseg.io import read_image
+from reportseg.limits import Limits
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+NAME = "Mustermann^Max"
+
+
+def refused(data: bytes, limits: Limits | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        read_image(data, limits or Limits())
+    assert caught.value.fix and "Mustermann" not in str(caught.value)
+    return caught.value.code
+
+
+# ---- these are read
+
+
+@pytest.mark.parametrize(
+    ("start", "looks"), [(b"MZ", 1), (b"\x7fELF", 1), (b"PK\3\4", 1), (b"<!DOCTYPE html><script>", 1), (b"#!/bin/sh\n", 1), (b"II*\0", 0)]
+)
+def test_a_preamble_that_looks_like_something_else_is_ignored_and_said(start, looks):
+    """A DICOM file that is also a program, an archive or a page: only its DICOM part is read. TIFF there is legal, for slide scanners."""
+    image = read_image(encoded(dataset(PIXELS), start.ljust(128, b" ")))
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0], PIXELS / 255, atol=1e-6)
+    assert ("preamble" in image.warnings) == looks
+
+
+@pytest.mark.parametrize("charset", sorted(filter(None, python_encoding)))
+def test_every_character_set(charset):
+    data = dataset(PIXELS, PatientID="x")
+    data.SpecificCharacterSet = charset
+    data.add_new("PatientName", "PN", b"\xc4neas^\xff\xfe\x1b$B\x1b(J")
+    np.testing.assert_allclose(read_image(encoded(data)).pixels_HWC[:, :, 0], PIXELS / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "../../etc/passwd", "=cmd|' /C calc'!A0", "%s%n{0}"])
+def test_names_of_patients_do_nothing(name):
+    image = read_image(film(PIXELS, PatientName=name, PatientID=name, StudyDescription=name))
+    assert image.id.startswith("case-") and name not in repr(image)
+
+
+def test_a_modality_that_is_text_does_not_come_through():
+    assert read_image(film(PIXELS, Modality="A/../B^C")).modality == ""
+
+
+def test_a_private_element_of_a_hundred_megabytes_is_skipped():
+    data = dataset(PIXELS)
+    data.add_new(0x00090010, "LO", "MAKER")
+    data.add_new(0x00091001, "OB", b"")
+    body = encoded(data)
+    where = body.index(b"\x09\x00\x01\x10OB")
+    big = body[: where + 8] + struct.pack("<I", 100 * 2**20) + bytes(100 * 2**20) + body[where + 12 :]
+    image = read_image(big)
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0], PIXELS / 255, atol=1e-6)
+    assert 0x00091001 not in image.headers[0]
+
+
+# ---- these are refused
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_a_file_cut_at_every_tenth(tenth):
+    body = film(PIXELS, PatientName=NAME)
+    assert refused(body[: len(body) * tenth // 10]) in {"empty_file", "truncated", "corrupt", "no_pixels", "unsupported_format"}
+
+
+def nested(depth: int, defined: bool) -> bytes:
+    """A private sequence in a sequence in a sequence."""
+    body = b""
+    for _ in range(depth):
+        tag = struct.pack("<HH2sH", 0x0009, 0x1010, b"SQ", 0)
+        if defined:
+            item = struct.pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
+            body = tag + struct.pack("<I", len(item)) + item
+        else:
+            item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + body + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+            body = tag + struct.pack("<I", 0xFFFFFFFF) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return body
+
+
+@pytest.mark.parametrize("defined", [False, True])
+def test_sequences_nested_a_thousand_deep(defined):
+    body = film(PIXELS)
+    place = body.index(b"\x20\x00\x0d\x00UI")
+    data = body[:place] + nested(1000, defined) + body[place:]
+    if defined:  # never opened, since nothing in it is asked for
+        np.testing.assert_allclose(read_image(data).pixels_HWC[:, :, 0], PIXELS / 255, atol=1e-6)
+    else:
+        assert refused(data) == "corrupt"
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ({"Rows": 0}, "corrupt"),
+        ({"Columns": 0}, "corrupt"),
+        ({"Rows": 21}, "truncated"),
+        ({"Rows": 65535, "Columns": 65535}, "too_large"),
+        ({"NumberOfFrames": 2}, "truncated"),
+        ({"NumberOfFrames": 0}, "corrupt"),
+        ({"NumberOfFrames": -1}, "corrupt"),
+        ({"NumberOfFrames": 2**31 - 1}, "too_large"),
+        ({"BitsStored": 17}, "corrupt"),
+        ({"BitsStored": 0}, "corrupt"),
+        ({"BitsAllocated": 16}, "truncated"),
+        ({"BitsAllocated": 7}, "corrupt"),
+        ({"SamplesPerPixel": 3}, "corrupt"),
+        ({"SamplesPerPixel": 65535}, "corrupt"),
+        ({"PhotometricInterpretation": "RGB"}, "corrupt"),
+        ({"PhotometricInterpretation": NAME.upper()}, "unsupported_mode"),
+        ({"PhotometricInterpretation": ""}, "unsupported_mode"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "corrupt"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "no_film"),
+    ],
+)
+def test_headers_that_lie(tags, code):
+    data = dataset(PIXELS)
+    for name, value in tags.items():
+        setattr(data, name, value)
+    assert refused(encoded(data)) == code
+
+
+def test_numbers_that_are_none_are_never_quoted(caplog):
+    """Neither in the error, nor in a log, nor in a warning."""
+    body = film(PIXELS, PatientName=NAME, NumberOfFrames="1234567890", RescaleSlope="1234567890", RescaleIntercept="0")
+    with caplog.at_level(logging.DEBUG):
+        assert refused(body.replace(b"1234567890", b"Mustermann")) == "corrupt"
+    assert "Mustermann" not in caplog.text
+
+
+def compressed(stream: bytes, syntax, **tags) -> bytes:
+    data = dataset(PIXELS, **tags)
+    data.PixelData = encapsulate([stream])
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = syntax
+    return encoded(data)
+
+
+def test_a_stream_larger_than_its_header_says_is_refused_before_it_is_decoded():
+    jpeg = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 60000, 60000, 1) + b"\1\x11\0" + bytes(50)
+    assert refused(compressed(jpeg, JPEGBaseline8Bit)) == "corrupt"
+    j2k = b"\xff\x4f\xff\x51" + struct.pack(">HH8I", 41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0) + bytes(50)
+    assert refused(compressed(j2k, JPEG2000Lossless)) in {"corrupt", "codec"}
+    assert refused(compressed(struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 10**6, RLELossless)) == "corrupt"
+
+
+@pytest.mark.parametrize("stream", [b"", b"\xff\xd8", b"\xff\xd8\xff\xff\xff\xff", bytes(100), b"\xff\xd8" + b"\xff\xe0\0\0" * 20])
+def test_streams_that_are_none(stream):
+    assert refused(compressed(stream, JPEGBaseline8Bit)) in {"corrupt", "truncated"}
+
+
+def test_a_deflate_bomb_is_unpacked_no_further_than_its_budget():
+    data = dataset(PIXELS)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    body = encoded(data)
+    start = 144 + int.from_bytes(body[140:144], "little")
+    packer = zlib.compressobj(9, wbits=-15)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(500)) + packer.flush()
+    assert refused(body[:start] + bomb) == "too_large"
+    assert refused(body[: len(body) - 40]) in {"truncated", "corrupt"}
+    assert refused(body[:start] + b"\xff" * 100) == "corrupt"
+
+
+def test_a_header_without_end_is_refused():
+    """Small elements without number would take twenty times their bytes once parsed."""
+    body = film(PIXELS)
+    place = body.index(b"\x20\x00\x0d\x00UI")
+    element = struct.pack("<HH2sHI", 0x0009, 0x1010, b"OB", 0, 2**17) + bytes(2**17)
+    assert refused(body[:place] + element * 300 + body[place:]) == "too_large"
+
+
+CHILD = """
+import resource, sys
+sys.path[:0] = {paths!r}
+from reportseg.io import read_image
+from reportseg.errors import InputError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in sys.argv[1:]:
+    try:
+        print(name, read_image(name).pixels_HWC.shape)
+    except InputError as error:
+        print(name, error.code)
+print("MIB", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_peak_memory_stays_within_the_limit(tmp_path):
+    """A film of 20 megapixels, a header with 100 MB of junk, and a bomb: 3 times what is decoded as float32, and 1 GiB."""
+    large = film(np.zeros((5000, 4000), np.uint16), BitsStored=12, WindowCenter=2000, WindowWidth=1000)
+    (tmp_path / "large").write_bytes(large)
+    place = large.index(b"\x20\x00\x0d\x00UI")
+    junk = struct.pack("<HH2sHI", 0x0009, 0x1010, b"UN", 0, 100 * 2**20) + bytes(100 * 2**20)
+    (tmp_path / "junk").write_bytes(large[:place] + junk + large[place:])
+    script = CHILD.format(paths=[p for p in sys.path if p])
+    command = [sys.executable, "-c", script, str(tmp_path / "large"), str(tmp_path / "junk")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("(5000, 4000, 1)") == 2
+    used = int(done.stdout.rsplit("MIB", 1)[1])
+    assert used < 3 * 4 * 20_000_000 / 2**20 + 1024
+    assert used < 700, "in fact far less: no float64 copy is made"
+
+
+def test_pydicom_says_nothing_on_its_own(tmp_path):
+    """Its warnings and its log quote what is in the file."""
+    (tmp_path / "film").write_bytes(film(PIXELS, PatientName=NAME, StudyDate="20200101").replace(b"20200101", b"Musterma"))
+    script = f"import sys; sys.path[:0] = {sys.path!r}; from reportseg.io import read_image; read_image(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "film")], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and done.stdout == ""
+
+
+def test_reading_changes_no_filter_for_others():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        read_image(film(PIXELS))
+        warnings.warn("mine", stacklevel=1)
+    assert [str(w.message) for w in seen] == ["mine"]
+
+
+def test_a_stream_of_any_bytes_never_crashes():
+    """Each byte of a small file changed once, in steps: what comes back is an image or an InputError."""
+    body = bytearray(film(PIXELS[:4, :4], WindowCenter=100, WindowWidth=50, PatientOrientation=["L", "F"], PixelSpacing=[1, 1]))
+    for place in range(128, len(body), 3):
+        changed = bytes(body[:place]) + bytes([body[place] ^ 0x5A]) + bytes(body[place + 1 :])
+        with suppress(InputError):
+            read_image(changed)
