@@ -17,14 +17,14 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
 
 $(STAMP): pyproject.toml constraints.txt
-	scripts/venv .venv -c constraints.txt -e '.[dev,docs]'
+	scripts/venv .venv -c constraints.txt -e '.[dev,docs,codecs]'
 	@touch $@
 
 demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/eval/report.html
 	$(BIN)/reportseg demo -o runs/demo
 
 test: $(STAMP) ## the tests, minutes on two cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not dcmtk"
 
 test-all: lint docs-check site licences wheel ## all checks: lint, docs, site, licences, the wheel alone, every test
 	$(BIN)/python -m pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,19 @@ hypothesis.settings.load_profile("busy")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; several threads only wait for each other, minutes on a busy machine
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+#: Marker -> a program of the package of that name. `make test` deselects these tests.
+TOOLS = {"dcmtk": "dcm2pnm"}
+
+
+def pytest_runtest_setup(item):
+    """Without its program a test is skipped, or fails where REPORTSEG_REQUIRE names the package."""
+    for name in TOOLS.keys() & {mark.name for mark in item.iter_markers()}:
+        if shutil.which(TOOLS[name]) is None:
+            if name in os.environ.get("REPORTSEG_REQUIRE", "").split(","):
+                pytest.fail(f"REPORTSEG_REQUIRE names {name}, and {TOOLS[name]} is not installed")
+            pytest.skip(f"needs {TOOLS[name]} of {name}")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pydicom.uid import RTDoseStorage, SegmentationStorage
 from ..errors import InputError
 from ..limits import DEFAULT, Limits
 from ..types import Geometry, Image
-from .dicom_header import case_id, flat, hashed_id, hidden, read_header
+from .dicom_header import case_id, flat, guarded, hashed_id, hidden, read_header
 from .dicom_pixels import GRAY, decode
 from .dicom_place import affine, orientation, spacing
 from .dicom_values import coloured, shown
@@ -29,6 +29,11 @@ def read_dicom(file: IO[bytes], where: str = "", limits: Limits = DEFAULT) -> Im
     Warnings: multi_frame, orientation_assumed, view_without_sides, spacing_unknown, spacing_at_detector, no_window, preamble. InputError:
     those of read_header and decode, and no_film for an object whose pixels are no picture of a patient.
     """
+    with guarded(where):
+        return _read(file, where, limits)
+
+
+def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
     head = file.read(4096)
     header, body = read_header(file, where, limits)
     kind = NO_FILM.get(str(header.get("SOPClassUID") or ""))  # type: ignore[call-overload]

@@ -10,6 +10,8 @@ import io
 import logging
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,9 +86,8 @@ def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags
     file.seek(0)
     try:
         found = read_partial(_Metered(file, HEADER_BYTES), _at_pixels, defer_size=LONG, force=True, specific_tags=tags)  # type: ignore[arg-type]
-        for tag in list(found.keys()):
-            element = found.get_item(tag)
-            if element is not None and element.value is None and getattr(element, "length", 0) > LONG:
+        for tag, element in list(found.items()):  # not get_item: it would go and read what was skipped
+            if element.value is None and getattr(element, "length", 0) > LONG:
                 del found[tag]
     except InputError as error:
         raise InputError(error.what, where, error.fix, error.code) from None
@@ -130,7 +131,8 @@ def dicom_id(path: Path, limits: Limits = DEFAULT) -> str | None:
             file.seek(0)
             start = file.read(2**20)
             try:
-                return case_id(read_header(file, "", limits, [0x00080018])[0]) or hashed_id(start)
+                with guarded(""):
+                    return case_id(read_header(file, "", limits, [0x00080018])[0]) or hashed_id(start)
             except InputError:
                 return hashed_id(start)
     except (OSError, ValueError):
@@ -159,6 +161,19 @@ def flat(header: Dataset, frame: int = 0) -> Dataset:
 def damaged(what: str, where: str) -> InputError:
     """The error corrupt."""
     return InputError(f"the DICOM file {what}", where, "Export or download it again.", "corrupt")
+
+
+@contextmanager
+def guarded(where: str) -> Iterator[None]:
+    """Whatever pydicom raises on values that it converts when they are asked for (it raises what its parts raise) ends as InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError("the image is too large for this machine", where, "Make it smaller.", "too_large") from error
+    except Exception as error:
+        raise damaged("has a header that cannot be read", where) from error
 
 
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:

@@ -90,6 +90,8 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
         raise InputError("its compression cannot be read", where, DECOMPRESS, "unsupported_codec") from error
     if not decoder.is_available:
         raise InputError(f"its compression ({syntax.name}) needs the extra `codecs`", where, f"Install it: {EXTRA}.", "codec")
+    if not syntax.is_encapsulated and _left(file) < _plain_bytes(header, frames * rows * columns):
+        raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated")
     if syntax.is_encapsulated:
         _check_stream(header, file, where, frames, rows, columns, frame)
     try:
@@ -115,10 +117,8 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
 def _check_stream(header: Dataset, file: IO[bytes], where: str, frames: int, rows: int, columns: int, frame: int) -> None:
     """The compressed picture is as large as the header says: a decoder would first make whatever its stream announces."""
     start, syntax = file.tell(), header.file_meta.TransferSyntaxUID
-    end = file.seek(0, 2)
-    file.seek(start)
     plain = rows * columns * int(header.SamplesPerPixel) * max(1, int(header.BitsAllocated) // 8)
-    if end - start > 2 * frames * plain + SPARE:
+    if _left(file) > 2 * frames * plain + SPARE:
         raise damaged("holds more data than its pixels need", where)
     try:
         stream = get_frame(file, frame, number_of_frames=frames)
@@ -155,6 +155,20 @@ def _stream_size(stream: bytes) -> tuple[int, int] | None:
             return height, width
         place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
     return None
+
+
+def _left(file: IO[bytes]) -> int:
+    """Bytes up to the end of the file."""
+    start = file.tell()
+    end = file.seek(0, 2)
+    file.seek(start)
+    return end - start
+
+
+def _plain_bytes(header: Dataset, pixels: int) -> int:
+    """Bytes of so many pixels without compression; YBR_FULL_422 leaves out every other colour."""
+    bits = pixels * int(header.SamplesPerPixel) * int(header.BitsAllocated)
+    return (bits * 2 // 3 if str(header.PhotometricInterpretation).strip() == "YBR_FULL_422" else bits) // 8
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits
 from ..types import Volume
 from .dicom import modality_of
-from .dicom_header import case_id, damaged, flat, hashed_id, is_dicom, read_header, read_tags
+from .dicom_header import case_id, damaged, flat, guarded, hashed_id, is_dicom, read_header, read_tags
 from .dicom_pixels import check_grid, decode
 from .dicom_place import affine, directions, position
 from .dicom_values import meant, window_of
@@ -118,6 +118,9 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
     for file in _walk(path if path.is_dir() else path.parent, limits):
         try:
             header = read_tags(file, TAGS, limits)
+            with guarded(str(file)):
+                for tag in TAGS if header is not None else ():
+                    header.get(tag)  # converted now, or the file has failed
             image = header is not None and ("Rows" in header or "Image Storage" in UID(str(header.get("SOPClassUID"))).name)
             if header is not None and image:
                 check_grid(header, str(file), limits)
@@ -133,7 +136,8 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
     groups: dict[str, list[_File]] = defaultdict(list)
     for found in files:
         groups[str(found.header.get("SeriesInstanceUID") or found.header.get("SOPInstanceUID") or found.path)].append(found)
-    return [series for uid in groups for series in _sorted_out(uid, groups[uid])], failed
+    with guarded(str(path)):
+        return [series for uid in groups for series in _sorted_out(uid, groups[uid])], failed
 
 
 def read_volume(series: Series, limits: Limits = DEFAULT) -> Volume:
@@ -141,6 +145,11 @@ def read_volume(series: Series, limits: Limits = DEFAULT) -> Volume:
 
     InputError: those of read_header and decode for its first file that cannot be read; colour (slices are gray), too_large.
     """
+    with guarded(str(series.files[0])):
+        return _read_volume(series, limits)
+
+
+def _read_volume(series: Series, limits: Limits) -> Volume:
     where = str(series.files[0])
     slices: list[NDArray[np.float32]] = []
     headers: list[Dataset] = []
