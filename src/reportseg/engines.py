@@ -77,7 +77,7 @@ class TorchEngine:
 
 
 def mirrored_film(image: Image) -> Image:
-    """The film with left and right of its display exchanged, on its own grid: mirrored before it is resized, twice is the very same film."""
+    """The film with left and right of its display exchanged, on its own grid: mirrored before it is resized, twice it is itself."""
     grid = image.geometry
     return replace(image, pixels_HWC=np.ascontiguousarray(grid.stored(grid.displayed(image.pixels_HWC)[:, ::-1])))
 
