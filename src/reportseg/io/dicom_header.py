@@ -147,7 +147,7 @@ def hidden(head: bytes) -> str | None:
 def flat(header: Dataset, frame: int = 0) -> Dataset:
     """The header with the functional groups of a frame (from 0) laid over it, so that an enhanced file reads like a plain one."""
     out = Dataset()
-    tags = [tag for tag in map(int, header.keys()) if tag >> 16 in (0x0008, 0x0018, 0x0020, 0x0028)]
+    tags = [tag for tag in list(header.keys()) if tag.group in (0x0008, 0x0018, 0x0020, 0x0028)]
     out.update({tag: header.get_item(tag) for tag in tags})
     shared, own = (header.get("SharedFunctionalGroupsSequence") or [])[:1], (header.get("PerFrameFunctionalGroupsSequence") or [])
     for group in (*shared, *own[frame : frame + 1]):

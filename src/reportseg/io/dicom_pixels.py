@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from importlib.util import find_spec
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
@@ -97,7 +97,7 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
     try:
         options = as_pixel_options(header)
         options |= {"pixel_keyword": "PixelData", "pixel_vr": vr}
-        array = decoder.as_array(file, index=frame, transfer_syntax_uid=syntax, **options)[0]
+        array = decoder.as_array(cast(BinaryIO, file), index=frame, **options | {"transfer_syntax_uid": syntax})[0]
     except MemoryError as error:
         raise InputError("the image is too large for this machine", where, "Make it smaller.", "too_large") from error
     except Exception as error:  # each decoder raises what its library does

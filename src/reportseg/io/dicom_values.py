@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_rescale, apply_windowing
+from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
 
 from .dicom_header import damaged
 
@@ -24,7 +24,8 @@ Table = Callable[[NDArray[Any]], NDArray[Any]]
 
 def meant(array_HW: NDArray[Any], header: Dataset, where: str = "") -> NDArray[np.float32]:
     """What stored values mean, such as Hounsfield units: the modality LUT. InputError corrupt."""
-    return _mapped(array_HW, lambda values: _modality(values, header, where)).astype(np.float32)
+    out: NDArray[np.float32] = _mapped(array_HW, lambda values: _modality(values, header, where)).astype(np.float32)
+    return out
 
 
 def shown(array_HW: NDArray[Any], header: Dataset, where: str = "") -> tuple[NDArray[np.float32], tuple[str, ...]]:
@@ -46,7 +47,8 @@ def shown(array_HW: NDArray[Any], header: Dataset, where: str = "") -> tuple[NDA
         def view(values: NDArray[Any]) -> NDArray[Any]:
             with np.errstate(over="ignore"):
                 out = apply_windowing(np.concatenate([_modality(values, header, where).astype(np.float64), EXTREMES]), window)
-            return (out[:-2] - out[-2]) / (out[-1] - out[-2])
+            scaled: NDArray[np.float64] = (out[:-2] - out[-2]) / (out[-1] - out[-2])
+            return scaled
     elif int(header.BitsStored) <= 8 and not int(header.PixelRepresentation) and not _has_modality(header):
 
         def view(values: NDArray[Any]) -> NDArray[Any]:
@@ -66,12 +68,14 @@ def shown(array_HW: NDArray[Any], header: Dataset, where: str = "") -> tuple[NDA
 def coloured(array: NDArray[Any], header: Dataset, where: str = "") -> NDArray[np.float32]:
     """A colour frame, (H, W, 3) as RGB or (H, W) of a palette, as float32 RGB in [0, 1]. InputError corrupt."""
     if array.ndim == 3:
-        return np.divide(array, 2 ** int(header.BitsStored) - 1, dtype=np.float32).clip(0, 1)
+        unit: NDArray[np.float32] = np.divide(array, 2 ** int(header.BitsStored) - 1, dtype=np.float32).clip(0, 1)
+        return unit
     try:
         colours = apply_color_lut(array, header)[:, :, :3]
     except Exception as error:  # pydicom trusts the tables
         raise damaged("has a palette that cannot be read", where) from error
-    return np.divide(colours, np.iinfo(colours.dtype).max, dtype=np.float32)
+    out: NDArray[np.float32] = np.divide(colours, np.iinfo(colours.dtype).max, dtype=np.float32)
+    return out
 
 
 def window_of(header: Dataset) -> tuple[float, float] | None:
@@ -125,7 +129,8 @@ def _table(item: Dataset, header: Dataset, where: str) -> tuple[NDArray[Any], in
 
 
 def _looked_up(values: NDArray[Any], entries: NDArray[Any], first: int) -> NDArray[Any]:
-    return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)]
+    out: NDArray[Any] = entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)]
+    return out
 
 
 def _window(header: Dataset) -> Dataset | None:

@@ -118,19 +118,21 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
     for file in _walk(path if path.is_dir() else path.parent, limits):
         try:
             header = read_tags(file, TAGS, limits)
+            if header is None:
+                continue
             with guarded(str(file)):
-                for tag in TAGS if header is not None else ():
+                for tag in TAGS:
                     header.get(tag)  # converted now, or the file has failed
-            image = header is not None and ("Rows" in header or "Image Storage" in UID(str(header.get("SOPClassUID"))).name)
-            if header is not None and image:
-                check_grid(header, str(file), limits)
+                kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+                if "Rows" not in header and kind and "Image Storage" not in UID(kind).name:
+                    continue
+            check_grid(header, str(file), limits)
         except InputError as error:
             failed.append((file, error))
             continue
         except OSError:
             continue
-        if header is not None and image:
-            files.append(_File(file, header))
+        files.append(_File(file, header))
     if not files and not failed:
         raise InputError("there is no DICOM film", path, "Give the folder that holds the files.", "no_dicom")
     groups: dict[str, list[_File]] = defaultdict(list)
