@@ -47,14 +47,18 @@ def overlay_rgb(image_HWC: NDArray[Any], mask_HW: NDArray[Any], truth_HW: NDArra
     """
     gray = np.asarray(image_HWC, dtype=np.float32)
     gray = gray.mean(axis=2, keepdims=True) if gray.ndim == 3 else gray[:, :, None]
-    mask = _flat(mask_HW).astype(bool)
-    rgb = np.repeat(np.clip(gray, 0, 1) * 255, 3, axis=2)
-    width = contour_width(mask.shape)
-    rgb[mask] = (1 - FILL) * rgb[mask] + FILL * np.array(PREDICTION_RGB, np.float32)
-    rgb[mask & _grown(~mask, width)] = PREDICTION_RGB
+    rgb = draw_area(np.repeat(np.clip(gray, 0, 1) * 255, 3, axis=2), mask_HW)
     if truth_HW is not None:
         truth = _flat(truth_HW).astype(bool)
-        rgb[~truth & _grown(truth, width)] = TRUTH_RGB
+        rgb[~truth & _grown(truth, contour_width(truth.shape))] = TRUTH_RGB
+    return rgb
+
+
+def draw_area(rgb_HW3: NDArray[Any], mask_HW: NDArray[Any], colour: tuple[int, int, int] = PREDICTION_RGB) -> NDArray[np.uint8]:
+    """The picture, values in [0, 255], with a veil over the mask and a contour inside its edge, as uint8."""
+    rgb, mask = np.array(rgb_HW3, np.float32), _flat(mask_HW).astype(bool)
+    rgb[mask] = (1 - FILL) * rgb[mask] + FILL * np.array(colour, np.float32)
+    rgb[mask & _grown(~mask, contour_width(mask.shape))] = colour
     out: NDArray[np.uint8] = np.rint(rgb).astype(np.uint8)
     return out
 
