@@ -1,4 +1,4 @@
-"""DICOM sources drawn from phantoms: films, slices and multi-frame objects as modalities write them, with a patient whose name must not travel."""
+"""DICOM sources drawn from phantoms: films, slices and multi-frame objects as modalities write them, full of names that must not travel."""
 
 from __future__ import annotations
 

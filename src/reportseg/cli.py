@@ -377,7 +377,11 @@ def predict(
         Path | None, typer.Option("--report", metavar="FILE", help="A report; one mask for each finding that it affirms or doubts.")
     ] = None,
     laterality: WhoseLeft = None,
-    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="What to write; this version: png.")] = "png",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="What to write, of png, dicom-seg, dicom-gsps and dicom-sc.")
+    ] = "png",
+    keep_text: Annotated[bool, typer.Option("--keep-text", help="Put the texts into DICOM objects too.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Let a DICOM SEG hold probabilities, not the mask.")] = False,
     engine: Annotated[Literal["auto", "torch"], typer.Option("--engine", help="What computes.")] = "auto",
     device: Device = "auto",
     with_: With = None,
@@ -424,6 +428,8 @@ def predict(
                 progress=show,
                 reports=reports,
                 uncertainty=uncertainty,
+                keep_text=keep_text,
+                probabilities=probabilities,
             )
     if reports and not as_json:
         print_reading(reports[0])

@@ -101,12 +101,15 @@ def predict_files(
     batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
     reports: Sequence[ReportFile] = (),
+    keep_text: bool = False,
+    probabilities: bool = False,
     uncertainty: bool = False,
 ) -> PredictReport:
     """Answers every job into `out`. A case that cannot be read is a line of failures.csv and the others go on.
 
-    Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers.
-    `uncertainty` also writes where the averaged answers differ; InputError uncertainty where the segmenter gives one answer alone.
+    Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers, and the
+    DICOM objects of a film hold all findings of its report; `keep_text` puts what was asked into them, `probabilities` makes a SEG of
+    fractions. `uncertainty` also writes where the averaged answers differ; InputError uncertainty where the segmenter gives one answer alone.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
     case for what concerns all of them (see PredictionFolder), and where the output cannot be written before any case is done; later that
@@ -116,10 +119,13 @@ def predict_files(
     if uncertainty and not (segmenter.flips or segmenter.ensemble):
         what = "one answer is given to a film, so there is none that it could differ from"
         raise InputError(what, "--uncertainty", "Add --flips, or a second bundle with --with.", "uncertainty")
-    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports, uncertainty)
+    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports, keep_text, probabilities, uncertainty)
     hashes = (segmenter.sha256, *segmenter.ensemble)
     whose: dict[str, Laterality | None] = {job.id: laterality or (job.laterality if job.laterality != "none" else None) for job in jobs}
     todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id], segmenter.flips))]
+    if folder.film_suffixes:  # a DICOM object is of all answers to its film
+        begun = {folder.film(job) for job in todo}
+        todo = [job for job in jobs if folder.film(job) in begun]
     folder.save()  # an output that cannot be written shows now, not after an hour
     folder.write_reports()
     failures: list[tuple[str, InputError]] = []
@@ -140,6 +146,17 @@ def predict_files(
                 done += 1
             folder.save_often()
             started = time.perf_counter()
+        for image, asked in group:
+            for film, same in groupby((job for job, _ in asked), key=folder.film):
+                try:
+                    folder.write_film(film, image, segmenter.sha256)
+                except InputError as error:
+                    if error.code != "dicom_source":
+                        raise
+                    for job in same:
+                        folder.fail(job, error)
+                        failures.append((job.id, error))
+                        done -= 1
         group.clear()
 
     try:
@@ -147,6 +164,7 @@ def predict_files(
             asked: list[tuple[Sample, Question]] = []
             for job in same:
                 try:
+                    folder.check_film(film.result())
                     asked.append((job, segmenter.ask(job.text, whose[job.id], film.result().laterality, job.finding)))
                 except InputError as error:
                     folder.fail(job, error)

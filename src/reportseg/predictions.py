@@ -1,6 +1,7 @@
 """What `predict` leaves in its folder: the files of each case, `predictions.csv` and `failures.csv`.
 
-A case is done when its `<id>.json` lies there: it is written last. The tables hold names of ours and what was asked, never a path.
+A case is done when its `<id>.json` lies there, which is the last of its files, and where DICOM was asked for also the objects of its film:
+one object holds all findings of a report. The tables hold names of ours and what was asked, never a path.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import csv
 import io
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +25,16 @@ from .io.png import write_mask, write_overlay, write_probability
 from .limits import atomic_write, csv_cell, finding_id, safe_id
 from .schemas import CSV_COLUMNS, DecisionConfig, FindingFile, PredictionFile, ReportFile, ReportFinding, SkippedFile, read_json, write_json
 from .text import Reading
-from .types import Finding, Laterality, Prediction, Sample
+from .types import Finding, Image, Laterality, Prediction, Sample
+
+if TYPE_CHECKING:
+    from .io.dicom_out import Segment
 
 MASK, PROBABILITY, OVERLAY, ANSWER, REPORT = ".mask.png", ".prob.png", ".overlay.png", ".json", ".report.json"
 UNCERTAINTY = ".uncertainty.png"
-FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY, ANSWER)}
+SEG, GSPS, SC = ".seg.dcm", ".gsps.dcm", ".sc.dcm"
+CASE_FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY)}
+FILM_FORMATS = {"dicom-seg": SEG, "dicom-gsps": GSPS, "dicom-sc": SC}
 PREDICTIONS, FAILURES = "predictions.csv", "failures.csv"
 SAVE_SECONDS = 5.0  # between two writings of the tables; a kill in between loses nothing, since --resume reads the answers themselves
 
@@ -37,7 +44,9 @@ Row = Mapping[str, str]
 class PredictionFolder:
     """The output of one run, checked before anything is computed.
 
-    `overwrite` replaces what is there; `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
+    Of a case there are the files of `suffixes`, of a film (what one report is about, else the case itself) those of `film_suffixes`.
+    `keep_text` puts what was asked into DICOM objects too, `probabilities` makes a SEG of fractions. `overwrite` replaces what is there;
+    `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
     `reports` are how the reports behind the jobs were understood; with them there may be nothing to answer. `uncertainty` adds the map
     of each case where several answers were averaged.
     InputError: no_jobs, bad_id, duplicate_id, format, options, exists, resume (tables that predict did not write), unwritable.
@@ -51,10 +60,16 @@ class PredictionFolder:
         overwrite: bool = False,
         resume: bool = False,
         reports: Sequence[ReportFile] = (),
+        keep_text: bool = False,
+        probabilities: bool = False,
         uncertainty: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.suffixes = (*((UNCERTAINTY,) if uncertainty else ()), *_suffixes(formats))
+        self.suffixes, self.film_suffixes = _suffixes(formats)
+        self.suffixes = (*((UNCERTAINTY,) if uncertainty else ()), *self.suffixes)
+        self.keep_text, self.probabilities = keep_text, probabilities
+        self.films = {finding.id: report.id for report in reports for finding in report.findings if finding.id}
+        self.segments: dict[str, list[Segment]] = defaultdict(list)  # of films that are not written yet
         self.order = {job.id: place for place, job in enumerate(jobs)}
         if overwrite and resume:
             raise InputError("--overwrite replaces what is there and --resume keeps it", path, "Choose one of the two.", "options")
@@ -74,13 +89,26 @@ class PredictionFolder:
         """The path of a case's file, e.g. `suffix` ".mask.png"."""
         return self.path / f"{id}{suffix}"
 
+    def film(self, job: Sample) -> str:
+        """The name of the film that a job asks about."""
+        return self.films.get(job.id, job.id)
+
+    def check_film(self, image: Image) -> None:
+        """InputError not_dicom where DICOM is to be written for a film that comes from elsewhere."""
+        if self.film_suffixes and not image.headers:
+            what = "DICOM can be written only for a film that is read from DICOM: it takes patient, study and grid from there"
+            raise InputError(what, "--format", "Choose --format png for this one.", "not_dicom")
+
     def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None, flips: bool = False) -> bool:
         """Whether the answer to this job lies here complete; its row is then taken over.
 
         InputError resume where it answers another text, stems from other bundles (hashes), means another one's left, or was averaged with
         its mirror where this run's answers are not, or the other way about.
         """
-        if not all(self.file(job.id, suffix).is_file() for suffix in self.suffixes):
+        files = [self.file(job.id, suffix) for suffix in self.suffixes] + [
+            self.file(self.film(job), suffix) for suffix in self.film_suffixes
+        ]
+        if not all(file.is_file() for file in files):
             return False
         try:
             stored = read_json(self.file(job.id, ANSWER), PredictionFile)
@@ -99,26 +127,51 @@ class PredictionFolder:
         if other:
             fix = "Choose another folder, or --overwrite."
             raise InputError(f"the answer that lies here {other}", self.file(job.id, ANSWER), fix, "resume")
-        self.rows[job.id] = _row(stored, job.row)
+        self.rows[job.id] = self._row(stored, job)
         return True
 
     def write(self, job: Sample, prediction: Prediction, image_HWC: NDArray[np.float32], ensemble: Sequence[str]) -> None:
         """The files of one answer and its row. InputError unwritable."""
         answer = prediction_file(prediction, ensemble)
-        _remove(self.file(job.id, ANSWER))
+        for file in (self.file(job.id, ANSWER), *(self.file(self.film(job), suffix) for suffix in self.film_suffixes)):
+            _remove(file)
         _remove(self.file(job.id, UNCERTAINTY))  # of an earlier run; where one answer alone was given there is none
         if UNCERTAINTY in self.suffixes and prediction.spread_HW is not None:
             write_probability(self.file(job.id, UNCERTAINTY), prediction.spread_HW)
-        write_mask(self.file(job.id, MASK), prediction.mask_HW)
-        write_probability(self.file(job.id, PROBABILITY), prediction.probability_HW)
-        write_overlay(self.file(job.id, OVERLAY), image_HWC, prediction.mask_HW)
+        if MASK in self.suffixes:
+            write_mask(self.file(job.id, MASK), prediction.mask_HW)
+            write_probability(self.file(job.id, PROBABILITY), prediction.probability_HW)
+            write_overlay(self.file(job.id, OVERLAY), image_HWC, prediction.mask_HW)
         write_json(self.file(job.id, ANSWER), answer)
-        self.rows[job.id] = _row(answer, job.row)
+        if self.film_suffixes:
+            self.segments[self.film(job)].append(self._segment(prediction))
+        self.rows[job.id] = self._row(answer, job)
+
+    def write_film(self, film: str, image: Image, bundle_sha256: str) -> None:
+        """The DICOM objects of a film, all of whose answers are written. InputError dicom_source, unwritable."""
+        segments = self.segments.pop(film, [])
+        for suffix in self.film_suffixes if segments else ():
+            file = self.file(film, suffix)
+            if suffix == SEG:
+                from .io.dicom_seg import write_seg
+
+                write_seg(file, image.headers, segments, bundle_sha256, probabilities=self.probabilities)
+            elif suffix == GSPS:
+                from .io.dicom_gsps import write_gsps
+
+                write_gsps(file, image.headers[0], segments, bundle_sha256)
+            else:
+                from .io.dicom_sc import write_sc
+
+                write_sc(file, image.headers[0], image.pixels_HWC, segments, bundle_sha256)
 
     def fail(self, job: Sample, error: InputError) -> None:
         """One line in the table of failures; no mask of an earlier run stays beside it."""
+        for file in (self.file(self.film(job), suffix) for suffix in self.film_suffixes):
+            _remove(file)
         for suffix in reversed(self.suffixes):
             _remove(self.file(job.id, suffix))
+        self.rows.pop(job.id, None)
         self.failures[job.id] = {"id": job.id, "code": error.code, "what": csv_cell(error.what), "fix": csv_cell(error.fix)}
 
     def write_reports(self) -> None:
@@ -146,6 +199,22 @@ class PredictionFolder:
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
+    def _segment(self, prediction: Prediction) -> Segment:
+        """A prediction as a segment. What is only possible is called so."""
+        from .io.dicom_codes import meaning_of
+        from .io.dicom_out import Segment
+
+        meaning = meaning_of(prediction.text, prediction.finding.label if prediction.finding else None)
+        if prediction.polarity == "uncertain":
+            meaning = replace(meaning, label=f"possible {meaning.label}")
+        probability = prediction.probability_HW if self.probabilities else np.zeros((0, 0), np.float32)
+        return Segment(meaning, prediction.mask_HW[None], probability[None], prediction.text if self.keep_text else "")
+
+    def _row(self, answer: PredictionFile, job: Sample) -> Row:
+        names = [f"{job.id}{suffix}" for suffix in self.suffixes if suffix != ANSWER]
+        names += [f"{self.film(job)}{suffix}" for suffix in self.film_suffixes]
+        return _row(answer, job.row, names[0])
+
     def _check_reports(self) -> None:
         for name, report in self.reports.items():
             if (self.path / name).exists() and read_json(self.path / name, ReportFile) != report:
@@ -158,7 +227,9 @@ class PredictionFolder:
             there = set(os.listdir(self.path)) if self.path.exists() else set()
         except OSError as error:
             raise InputError(f"the folder cannot be read ({error.strerror})", self.path, "Choose another folder.", "unwritable") from error
+        films = {self.films.get(id, id) for id in self.order}
         wanted = [PREDICTIONS, FAILURES, *self.reports, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes)]
+        wanted += [f"{film}{suffix}" for film in sorted(films) for suffix in self.film_suffixes]
         taken = next((name for name in wanted if name in there), None)
         if taken and not replace:
             fix = "Choose another folder, --resume to go on with this one, or --overwrite to replace it."
@@ -204,7 +275,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {name: getattr(finding, name) for name in FindingFile.model_fields}
 
 
-def _row(answer: PredictionFile, source_row: int) -> Row:
+def _row(answer: PredictionFile, source_row: int, mask: str) -> Row:
     """A line of predictions.csv. `status`: done, or negated where the text denies and the mask is empty for that reason."""
     presence = answer.presence
     cells: dict[str, Any] = {
@@ -213,7 +284,7 @@ def _row(answer: PredictionFile, source_row: int) -> Row:
         "finding": csv_cell(answer.finding.text) if answer.finding else "",
         "polarity": answer.polarity,
         "status": "negated" if answer.polarity == "absent" else "done",
-        "mask": f"{answer.id}{MASK}",
+        "mask": mask,
         "presence": presence if isinstance(presence, str) else f"{presence:.6g}",
         "area_px": answer.area_px,
         "side": answer.side or "",
@@ -223,12 +294,15 @@ def _row(answer: PredictionFile, source_row: int) -> Row:
     return {name: str(cells[name]) for name in CSV_COLUMNS[PREDICTIONS]}
 
 
-def _suffixes(formats: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in formats if name not in FORMATS]
+def _suffixes(formats: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of a case's files, the answer last, and those of a film's."""
+    every = [*CASE_FORMATS, *FILM_FORMATS]
+    unknown = [name for name in formats if name not in every]
     if unknown or not formats:
         what = f"the format {unknown[0]!r} is not known" if unknown else "no format was named"
-        raise InputError(what, "--format", f"This version writes {', '.join(FORMATS)}.", "format")
-    return tuple(dict.fromkeys(suffix for name in formats for suffix in FORMATS[name]))
+        raise InputError(what, "--format", f"This version writes {', '.join(every)}.", "format")
+    cases = dict.fromkeys(suffix for name in formats for suffix in CASE_FORMATS.get(name, ()))
+    return (*cases, ANSWER), tuple(dict.fromkeys(FILM_FORMATS[name] for name in formats if name in FILM_FORMATS))
 
 
 def _check_ids(jobs: Sequence[Sample]) -> None:

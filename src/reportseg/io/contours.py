@@ -6,6 +6,8 @@ and the pixels whose centres it encloses are the mask again. Shapes: H, W the gr
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from contourpy import contour_generator
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ def contours(mask_HW: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     found = np.pad(mask_HW[top : rows[-1] + 1, left : columns[-1] + 1], 1).astype(np.float64)
     lines = contour_generator(z=found, name="serial").lines(0.5)
     # In the padded array a pixel's index is its centre; its corner is half a pixel before it.
-    return [_bends(np.asarray(line)) + (left - 0.5, top - 0.5) for line in lines]
+    corner = np.array([left, top]) - 0.5
+    return [_bends(np.asarray(line)) + corner for line in lines]
 
 
 def _bends(line_N2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -35,7 +38,7 @@ def enclosed(lines: list[NDArray[np.float64]], shape: tuple[int, int]) -> NDArra
     inside = np.zeros(shape, bool)
     across = np.arange(shape[1]) + 0.5
     for line in lines:
-        for (x0, y0), (x1, y1) in zip(line[:-1], line[1:], strict=True):
+        for (x0, y0), (x1, y1) in pairwise(line):
             low, high = sorted((y0, y1))
             for row in range(max(0, int(np.ceil(low - 0.5))), min(shape[0], int(np.ceil(high - 0.5)))):
                 inside[row] ^= across > x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)

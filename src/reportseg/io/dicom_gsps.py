@@ -1,7 +1,7 @@
 """DICOM presentation states: contours and labels that a PACS viewer draws on the film, which itself stays as it is.
 
-The film keeps its own look: rescale, windows and tables are copied, and MONOCHROME1 stays turned round, as a presentation state decides over
-the polarity of its image. Graphics are in pixels of the film, from the corner of the first one.
+The film keeps its own look: rescale, windows and tables are copied, and MONOCHROME1 stays turned round, since a presentation state decides
+over the polarity of its image. Graphics are in pixels of the film, from the corner of the first one.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -128,12 +129,10 @@ def our_version() -> str:
 
 def series(modality: str, what: str) -> dict[str, Any]:
     """A series of its own, whose description begins with the intended use."""
-    from highdicom import UID as new_uid
-
     return {
-        "series_instance_uid": new_uid(),
+        "series_instance_uid": highdicom.UID(),
         "series_number": SERIES_NUMBERS[modality],
-        "sop_instance_uid": new_uid(),
+        "sop_instance_uid": highdicom.UID(),
         "instance_number": 1,
         "series_description": f"{SERIES}: {what}",
         "specific_character_set": "ISO_IR 192",

@@ -68,8 +68,8 @@ def burnt(image_HWC: NDArray[Any], segments: Sequence[Segment]) -> NDArray[np.ui
     """The film with every finding drawn in and the intended use along its lower edge: uint8 (H, W, 3)."""
     gray = np.asarray(image_HWC, np.float32)
     rgb = np.rint(np.clip(np.broadcast_to(gray, (*gray.shape[:2], 3)), 0, 1) * 255).astype(np.uint8)
-    for place, segment in enumerate(segments):
-        rgb = draw_area(rgb, segment.mask_FHW[0], COLOURS[place % len(COLOURS)])
+    for number, segment in enumerate(segments):
+        rgb = draw_area(rgb, segment.mask_FHW[0], COLOURS[number % len(COLOURS)])
     picture = PIL.Image.fromarray(rgb)
     width, height = picture.size
     size = max(8, width // 40)

@@ -146,7 +146,7 @@ def _placed(sources: list[Dataset], placed: list[list[Plane]]) -> list[Dataset]:
             plane.spacing_mm, first.spacing_mm, rtol=1e-4
         ):
             raise cannot("the slices differ in their orientation or spacing")
-    thickness = first.thickness_mm or _distance_mm([plane for found in placed for plane in found]) or min(first.spacing_mm)
+    thickness = first.thickness_mm or _distance_mm([plane for one in placed for plane in one]) or min(first.spacing_mm)
     bare = [identity(source) for source in sources]
     for out, source, found in zip(bare, sources, placed, strict=True):
         out.FrameOfReferenceUID = source.FrameOfReferenceUID
