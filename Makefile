@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format docs docs-check site licences wheel bench-help bench-cpu bench-gpu train-large clean
+.PHONY: help demo demo-clinic test test-all lint format docs docs-check site licences wheel bench-help bench-cpu bench-gpu train-large clean
 
 BIN := .venv/bin
 DATA ?= qata
@@ -22,6 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/eval/report.html
 	$(BIN)/reportseg demo -o runs/demo
+
+demo-clinic: $(STAMP) ## a DICOM film and a report in, a DICOM SEG, contours and an overlay out, in runs/clinic
+	$(BIN)/python scripts/demo_clinic.py runs/clinic
 
 test: $(STAMP) ## the tests, minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not dcmtk and not dicom3tools"
