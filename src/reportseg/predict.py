@@ -109,7 +109,7 @@ def predict_files(
 
     Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers, and the
     DICOM objects of a film hold all findings of its report; `keep_text` puts what was asked into them, `probabilities` makes a SEG of
-    fractions. `uncertainty` also writes where the averaged answers differ; InputError uncertainty where the segmenter gives one answer alone.
+    fractions. `uncertainty` also writes where averaged answers differ; InputError uncertainty where the segmenter gives one answer alone.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
     case for what concerns all of them (see PredictionFolder), and where the output cannot be written before any case is done; later that
