@@ -30,7 +30,7 @@ from reportseg.compare import read_runs
 from reportseg.config import RunConfig, load_config
 from reportseg.console import print_error, print_line, progress
 from reportseg.data.manifest import MANIFEST, read_manifest, read_table, write_manifest
-from reportseg.data.splits import draw_dev, draw_part, split_sha256
+from reportseg.data.splits import draw_dev, nested_shares, split_sha256
 from reportseg.engines import pick_device
 from reportseg.errors import InputError
 from reportseg.evaluate import METRICS, evaluate
@@ -161,7 +161,7 @@ class Bench:
         self.protocol, self.work, self.results, self.page = protocol, work, results, page
         self.dataset = read_manifest(manifest)
         self.train_films = self.dataset.split("train")
-        self.part = set(draw_part(self.train_films, self.dataset.name, protocol.share))
+        self.part = set(nested_shares(self.train_films, self.dataset.name, [protocol.share])[0])
         self.dataset.split(protocol.split)  # refused here, not after the first training
         self.search: dict[str, dict[str, dict[str, float | None]]] = self._stored(SEARCH)
 

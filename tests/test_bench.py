@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reportseg.data.manifest import read_manifest
-from reportseg.data.splits import draw_dev, draw_part
+from reportseg.data.splits import draw_dev, nested_shares
 from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
@@ -155,7 +155,7 @@ def counted_trainings(monkeypatch, *, stop_at=None, diverge=()):
 
 def test_half_of_the_films_is_whole_patients_and_what_is_listed(make, films):
     one, samples = make(), read_manifest(films).split("train")
-    assert one.part == set(draw_part(samples, "phantoms", 0.5)) and abs(len(one.part) - len(samples) / 2) <= 2
+    assert one.part == set(nested_shares(samples, "phantoms", [0.5])[0]) and abs(len(one.part) - len(samples) / 2) <= 2
     patients = {s.patient for s in samples if s.id in one.part}
     assert not patients & {s.patient for s in samples if s.id not in one.part}
     dev = len(draw_dev([s for s in samples if s.id in one.part], "phantoms"))

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from reportseg.data import splits
 from reportseg.data.splits import (
     compare_frozen,
     draw_dev,
-    draw_part,
     mark_disjoint,
     read_frozen,
     rows_known,
@@ -105,22 +103,6 @@ def test_a_split_that_we_make_has_disjoint_patients_and_always_films_to_train_on
 
 def test_a_split_that_we_make_keeps_its_shares():
     assert Counter(split_by_patient(FILMS, "toy").values()) == {"train": 140, "test": 40, "val": 20}
-
-
-def test_a_part_has_whole_patients_and_lies_in_every_larger_one():
-    shares = (0.0, 0.1, 0.25, 0.5, 1.0)
-    parts = [draw_part(FILMS, "toy", share) for share in shares]
-    assert [len(part) for part in parts] == pytest.approx([0, 20, 50, 100, 200], abs=3) and parts[0] and len(parts[-1]) == 200
-    for small, large in pairwise(parts):
-        assert set(small) <= set(large) and large == sorted(large)
-    half = set(parts[3])
-    assert {s.patient for s in FILMS if s.id in half} & {s.patient for s in FILMS if s.id not in half} == {""}
-    assert draw_part(FILMS[::-1], "toy", 0.5) == parts[3] != draw_part(FILMS, "other", 0.5)
-
-
-def test_dev_is_spread_over_the_parts():
-    half = set(draw_part(FILMS, "toy", 0.5))
-    assert 0 < len(half & set(draw_dev(FILMS, "toy"))) < 20
 
 
 def test_equal_files_stay_together_and_join_the_patients_that_they_stand_for(tmp_path):

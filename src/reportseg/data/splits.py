@@ -39,16 +39,6 @@ def draw_dev(samples: Sequence[Sample], name: str, share: float = 0.1) -> list[s
     return sorted(s.id for group in _take(groups, max(1, round(share * len(samples)))) for s in group)
 
 
-def draw_part(samples: Sequence[Sample], name: str, share: float) -> list[str]:
-    """Sorted ids of about `share` of the rows, whole patients: a smaller share is part of every larger one. At least one patient."""
-    wanted, taken = round(share * len(samples)), list[str]()
-    for group in _ranked(samples, f"{name}, in part"):  # not in the order of dev, whose films would else be all in the first part
-        if taken and len(taken) + len(group) / 2 > wanted:
-            break
-        taken += [s.id for s in group]
-    return sorted(taken)
-
-
 def split_by_patient(samples: Sequence[Sample], name: str, shares: Mapping[str, float] = SHARES) -> dict[str, str]:
     """A split for each id; the first name of `shares` gets what the others leave.
 
