@@ -9,7 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from reportseg.cli import app
 from reportseg.config import parse_config
 from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
@@ -197,3 +199,36 @@ def test_what_cannot_be_transferred_is_refused(trained, phantoms, elsewhere, tmp
         with pytest.raises(InputError) as caught:
             transfer(named, out=tmp_path / "t", splits=splits)
         assert caught.value.code == code and not (tmp_path / "t").exists()
+
+
+# ---------------------------------------------------------------- commands
+
+
+def run(*arguments, code: int = 0):
+    result = CliRunner().invoke(app, ["study", *map(str, arguments)])
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr, result.exception)
+    return result
+
+
+def test_the_commands_print_lines_or_json_and_say_where_the_page_is(bundle, phantoms, elsewhere, tmp_path):
+    lines = run("text", bundle, phantoms, "--text-columns", "other", "-o", tmp_path / "t", "--quiet").stdout.splitlines()
+    assert lines[0].startswith("original") and lines[-1] == f"report: {tmp_path / 't' / 'text.html'}"
+    done = json.loads(run("transfer", bundle, phantoms, elsewhere, "--split", "val,test", "-o", tmp_path / "x", "--json", "--quiet").stdout)
+    assert [row["split"] for row in done["rows"]] == ["val", "test"] and done["command"].startswith("reportseg study transfer")
+    assert "--resume" in run("text", bundle, phantoms, "-o", tmp_path / "t", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("data", "unet_qata", "--shares", "half,1"), "shares"),
+        (("data", "unet_qata", "--seeds", "-1"), "seeds"),
+        (("ablate", "unet_qata", "-s", "model.width=8", "--seeds", "a"), "seeds"),
+        (("ablate", "unet_qata"), "change"),
+        (("cost", "nothing"), "unknown"),
+        (("text", "demo"), "usage"),
+    ],
+)
+def test_a_slip_is_one_error_and_writes_nothing(tmp_path, words, code):
+    assert json.loads(run(*words, "-o", tmp_path / "o", "--json", code=2).stdout)["error"]["code"] == code
+    assert not (tmp_path / "o").exists()
