@@ -130,7 +130,15 @@ def test_after_an_interrupt_it_ends_as_if_there_had_been_none(source, phantoms, 
     before = (tmp_path / "a" / "eval" / "0-full-0" / "metrics.json").stat().st_mtime_ns
     study = ablated(source, phantoms, tmp_path / "a", resume=True, command="reportseg study ablate t")
     assert (tmp_path / "a" / "eval" / "0-full-0" / "metrics.json").stat().st_mtime_ns == before
-    assert study == done[0]
+    assert without_hashes(study) == without_hashes(done[0])
+
+
+def without_hashes(study: Ablation) -> dict:
+    """A bundle holds how long its training took, so its hash is another in each run."""
+    values = study.model_dump()
+    for run in (run for arm in values["arms"] for run in arm["runs"]):
+        del run["bundle_sha256"]
+    return values
 
 
 def test_one_seed_has_a_p_about_these_weights_and_a_pooled_score_has_none(source, phantoms, tmp_path):
