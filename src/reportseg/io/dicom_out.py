@@ -103,7 +103,7 @@ def planes(source: Dataset) -> list[Plane] | None:
         if None in found or not _orthonormal(found[1]) or min(found[2] or ()) <= 0:
             return None
         thickness = numbers(value("PixelMeasuresSequence", "SliceThickness"), 1)
-        return Plane(*found, thickness[0] if thickness and thickness[0] > 0 else None)  # type: ignore[arg-type]
+        return Plane(*found, thickness[0] if thickness and thickness[0] > 0 else None)  # type: ignore[arg-type, call-arg]
 
     all_planes = [plane(frame) for frame in frames]
     return None if None in all_planes else all_planes  # type: ignore[return-value]

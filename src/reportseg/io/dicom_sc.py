@@ -58,7 +58,7 @@ def _capture(source: Dataset, image_HWC: NDArray[Any], segments: Sequence[Segmen
         reference.ReferencedFrameNumber = 1
     out.SourceImageSequence = [reference]
     laterality = text_of(source, "Laterality")
-    out.Laterality = laterality if laterality in ("L", "R") else None
+    out.Laterality = laterality if laterality in ("L", "R") else None  # type: ignore[assignment]
     add_orientation(out, source)
     add_patient(out, source)
     return out

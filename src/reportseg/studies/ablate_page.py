@@ -43,7 +43,7 @@ def name(arm: AblationArm) -> str:
 
 def answer(study: Ablation) -> str | None:
     """The verdicts counted, in a sentence; None where none is told."""
-    counts = Counter(arm.verdict for arm in study.arms[1:] if arm.verdict)
+    counts: Counter[str] = Counter(arm.verdict for arm in study.arms[1:] if arm.verdict)
     says = {"helps": ("helps", "help"), "does not help": ("does not help", "do not help"), "undecided": ("is undecided", "are undecided")}
     parts = [f"{n} {one if n == 1 else many}" for key, (one, many) in says.items() if (n := counts.get(key, 0))]
     n = len(study.arms) - 1
@@ -64,11 +64,11 @@ def _verdicts(study: Ablation) -> Html:
     plots = []
     if rows:
         title = f"{NAMES[study.metric]}: full minus changed"
-        says = (
+        below = (
             f"Right of the dashed line the full configuration is better. The shaded band ends at {study.smallest:g}, the smallest effect "
             "of interest: an interval that ends before it says that the part does not help."
         )
-        plots.append(figure(title, says, interval_plot(rows, title, differences=True, mark=study.smallest)))
+        plots.append(figure(title, below, interval_plot(rows, title, differences=True, mark=study.smallest)))
     return join(el("ul", *items, class_="plain verdicts"), side_by_side(plots))
 
 

@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..bundle import load_bundle
 from ..config import TrainSection
 from ..engines import autocast
-from ..models import MODELS, SegmentationModel, bank_of, model_config
+from ..models import MODELS, bank_of, model_config
 from ..models.encoders import SentenceTokenizer, train_tokenizer
+from ..models.output import SegmentationModel
 from ..optim import adamw
 
 UNET = {"name": "unet", "width": 64}
@@ -88,7 +89,7 @@ def training(model: SegmentationModel, job: Mapping[str, Any]) -> Callable[[], N
         model.train()
         with autocast(torch.device(job["device"]), job["precision"]):
             output = model(image, texts, mask)
-        torch.stack(list(output.losses.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def described(runs: Sequence[Run], n_boot: int) -> dict[str, object]:
     }
 
 
-def scored_fields(run: Run, n_boot: int) -> dict[str, object]:
+def scored_fields(run: Run, n_boot: int) -> dict[str, Any]:
     """The fields of `schemas.ScoredStudy` that an evaluation tells."""
     m, cases = run.metrics, run.cases
     return {
