@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -99,6 +100,19 @@ def check_pixels(width: int, height: int, where: str | Path, limits: Limits = DE
             "Make it smaller, or use a machine with more memory.",
             "too_large",
         )
+
+
+def check_voxels(shape: Sequence[int], where: str | Path, limits: Limits = DEFAULT) -> None:
+    """InputError too_large if a header announces a volume that takes more than the budget as float32, or than this machine's memory."""
+    voxels = math.prod(shape)
+    size = " x ".join(map(str, shape))
+    if 4 * voxels > limits.volume_bytes:
+        what = f"the volume has {size} voxels, which takes {4 * voxels / GIB:,.1f} GiB; the limit is {limits.volume_bytes / GIB:,.1f}"
+        raise InputError(what, where, f"Cut it, or allow it: {VARIABLE}=volume_bytes={4 * voxels}.", "too_large")
+    need, have = 3 * 4 * voxels + GIB, _memory_bytes()
+    if have is not None and need > max(have, GIB + GIB // 2):
+        what = f"the volume has {size} voxels and needs up to {need / GIB:.1f} GiB of memory; this machine has {have / GIB:.1f}"
+        raise InputError(what, where, "Cut it, or use a machine with more memory.", "too_large")
 
 
 def check_text(text: str, where: str | Path = "", limits: Limits = DEFAULT) -> str:
