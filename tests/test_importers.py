@@ -385,6 +385,7 @@ def test_folder_prefers_manifest_csv_and_what_its_dataset_json_says(tmp_path):
         "licence": "CC0",
         "citation": "me",
         "split_source": "published in 2020",
+        "windows": {"liver": (60.0, 200.0)},
     }
     (source / "dataset.json").write_text(json.dumps(info))
     dataset = read_manifest(import_data("folder", source, tmp_path / "o").manifest)

@@ -215,12 +215,16 @@ def test_flags(text, value):
 
 @pytest.mark.parametrize("text", ["0.5 0.25", "0.5,0.25", "0.5, 0.25", "0.5 x 0.25", "0.5x0.25", "0.50 × 0.25", " 5e-1;0.25 "])
 def test_spacings_are_read_in_the_ways_people_write_them(text):
-    assert parse_spacing(text) == (0.5, 0.25)
+    assert parse_spacing(text) == ((0.5, 0.25), None)
 
 
 def test_an_empty_spacing_is_unknown():
-    assert parse_spacing("") is None
-    assert parse_spacing(" ") is None
+    assert parse_spacing("") == (None, None)
+    assert parse_spacing(" ") == (None, None)
+
+
+def test_a_third_distance_is_that_of_slices():
+    assert parse_spacing("0.5 x 0.25 x 3") == ((0.5, 0.25), 3.0)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +238,8 @@ def test_an_empty_spacing_is_unknown():
         ("spacing_mm", "0.5"),
         ("spacing_mm", "0 1"),
         ("spacing_mm", "nan 1"),
-        ("spacing_mm", "1 2 3"),
+        ("spacing_mm", "1 2 3 4"),
+        ("spacing_mm", "1 2 0"),
         ("spacing_mm", "wide"),
     ],
 )

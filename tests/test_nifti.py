@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reportseg.errors import WARNINGS, InputError
 from reportseg.io.nifti import read_nifti, write_nifti
 from reportseg.io.slices import view_of
-from reportseg.limits import Limits
+from reportseg.limits import DEFAULT, Limits
 
 TURN = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIENTATIONS = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
@@ -191,7 +191,7 @@ def test_metres_and_microns_become_millimetres(tmp_path):
 # ---------------------------------------------------------------- hostile files
 
 
-def refused(path, limits=Limits()) -> str:
+def refused(path, limits=DEFAULT) -> str:
     with pytest.raises(InputError) as caught:
         read_nifti(path, limits)
     assert caught.value.fix

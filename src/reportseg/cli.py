@@ -134,7 +134,9 @@ app.add_typer(data_app, name="data")
 
 @data_app.command("import", epilog="Example: reportseg data import lvit QaTa-COV19 -o qata")
 def data_import(
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="lvit, mosmed, languidemedseg, medvlsm or folder.")],
+    layout: Annotated[
+        str, typer.Argument(metavar="LAYOUT", help="lvit, mosmed, languidemedseg, medvlsm, folder; volumes: msd, word, abdomenct1k.")
+    ],
     src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set; with folder also the table itself.")],
     out: Out,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files too, else the manifest refers to them.")] = False,
@@ -142,20 +144,36 @@ def data_import(
     laterality: WhoseLeft = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the data set; default: the folder's.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Of medvlsm: the prompt that becomes the text; default p6.")] = None,
+    windows: Annotated[
+        Path | None, typer.Option("--windows", metavar="YAML", help="Of volumes: windows of organs, as in `liver: [60, 200]`.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a manifest for a data set in a known layout.
 
-    The folder -o gets manifest.csv and dataset.json; the films stay where they are unless --copy is given.
+    The folder -o gets manifest.csv and dataset.json; the films stay where they are unless --copy is given. Volumes become slices, which are
+    written there.
     """
-    from .console import print_json
+    from .config import load_windows
+    from .console import print_json, progress
     from .data.importers import import_data
 
-    done = import_data(
-        layout, src, out, copy=copy, join=tuple(join or ()), laterality=laterality, name=name, prompt=prompt, overwrite=overwrite
-    )
+    with progress(quiet, "volumes") as report:
+        done = import_data(
+            layout,
+            src,
+            out,
+            copy=copy,
+            join=tuple(join or ()),
+            laterality=laterality,
+            name=name,
+            prompt=prompt,
+            windows=None if windows is None else load_windows(windows),
+            overwrite=overwrite,
+            progress=report,
+        )
     if as_json:
         print_json({"manifest": done.manifest, "n": done.n, "messages": done.messages})
         return

@@ -188,6 +188,17 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def load_windows(path: Path) -> dict[str, tuple[float, float]]:
+    """A YAML file of organs and their windows in Hounsfield units, as in `liver: [60, 200]`. InputError: those of load_yaml, windows."""
+    found = {}
+    for name, pair in load_yaml(path).items():
+        numbers = [float(n) for n in pair if type(n) in (int, float) and math.isfinite(n)] if isinstance(pair, list) else []
+        if len(numbers) != 2 or len(pair) != 2 or numbers[1] <= 0:
+            raise InputError(f"{name} is {pair!r}, which is no window", path, "Write centre and width, as in liver: [60, 200].", "windows")
+        found[str(name)] = (numbers[0], numbers[1])
+    return found
+
+
 def shipped_configs() -> list[str]:
     """Names that `load_config` knows without a file."""
     return sorted(

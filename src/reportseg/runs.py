@@ -20,7 +20,7 @@ from .data.manifest import Dataset, read_manifest
 from .data.splits import draw_dev, split_sha256
 from .errors import InputError
 from .models import MODELS, count_parameters
-from .schemas import EnvFile
+from .schemas import EnvFile, Windows
 from .text import CONSTANT, can_swap, swap_sides, words
 from .types import Laterality, Sample
 
@@ -42,6 +42,7 @@ class Prepared:
     absent: bool
     trained_on: list[dict[str, Any]]
     licence: str
+    windows: Windows  # of the organs in slices of volumes
 
     @property
     def words(self) -> set[str]:
@@ -59,7 +60,7 @@ def prepare(config: RunConfig) -> Prepared:
     The run means the side that its first sided film states; sentences that mean the other are turned. With several data sets an id begins
     with the name of its own; what a bundle says of each is the same as if it were alone.
     InputError: no_manifest, same_name, side_word (a sentence that cannot be turned), flips (`eval.flips` on films that are not flip_safe),
-    empty_split, those of the manifest.
+    windows (two of one organ), empty_split, those of the manifest.
     """
     named = config.data.manifest
     if not named:
@@ -73,6 +74,7 @@ def prepare(config: RunConfig) -> Prepared:
     train: list[Sample] = []
     dev: list[Sample] = []
     sources: list[dict[str, Any]] = []
+    windows: Windows = {}
     for dataset in datasets:
         samples = dataset.split(config.data.train)[: config.data.limit]
         if whose == "none":
@@ -85,6 +87,11 @@ def prepare(config: RunConfig) -> Prepared:
             raise InputError("some films are not flip_safe, so an answer to the mirrored film means nothing", dataset.path, fix, "flips")
         source = {"name": dataset.name, "licence": dataset.info.licence, "split_sha256": split_sha256(s.id for s in kept)}
         sources.append({**source, "flip_safe": safe})
+        if any(windows.get(name, pair) != pair for name, pair in dataset.info.windows.items()):
+            fix = "Import one of them again, with the --windows of the other."
+            what = f"{dataset.name} shows an organ in another window than the data set before it"
+            raise InputError(what, "data.manifest", fix, "windows")
+        windows |= dataset.info.windows
         prefix = f"{dataset.name}__" if len(datasets) > 1 else ""
         train += [_meaning(sample, whose, dataset, prefix) for sample in kept]
         dev += [_meaning(sample, whose, dataset, prefix) for sample in samples if sample.id in chosen]
@@ -97,6 +104,7 @@ def prepare(config: RunConfig) -> Prepared:
         absent=not all(sample.present for sample in train),
         trained_on=sources,
         licence="; ".join(dict.fromkeys(s["licence"] for s in sources if s["licence"])) or "not stated",
+        windows=windows,
     )
 
 

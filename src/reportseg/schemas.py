@@ -27,6 +27,8 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Windows = dict[str, tuple[float, Positive]]
+"""Name of an organ, or default -> centre and width of its window in Hounsfield units."""
 Interval = tuple[float, float]
 Difference = tuple[float, float, float]
 M = TypeVar("M", bound=BaseModel)
@@ -78,6 +80,9 @@ class Preprocess(File):
     resize: Literal["stretch"] = Field(default="stretch", description="How a film meets the square: stretched to it.")
     mean: tuple[float, float, float] = Field(description="Mean per colour channel, for pixels in [0, 1].")
     std: tuple[Positive, Positive, Positive] = Field(description="Standard deviation per colour channel.")
+    windows: Windows = Field(
+        default={}, description="Of CT volumes: the window of each organ, as it was trained with; empty means those of reportseg."
+    )
 
 
 class TextConfig(File):
@@ -611,6 +616,7 @@ class DatasetFile(File):
     licence: str = Field(default="", description="Licence, as the owner states it.")
     citation: str = Field(default="", description="What to cite.")
     split_source: str = Field(default="", description="Where the split comes from.")
+    windows: Windows = Field(default={}, description="Slices of volumes: the window that each organ was shown in.")
 
 
 class Statement(File):

@@ -385,7 +385,7 @@ class Run:
             engine, prepared.dev, side, prepared.text_of, lambda n, of: self.progress({"deciding": n, "of": of}), flips
         )
         fields = {
-            "preprocess": {"size_px": side},
+            "preprocess": {"size_px": side, "windows": prepared.windows},
             "base": self.base.model_dump(),
             "text": {"laterality": prepared.laterality},
             "decision": {"rule": decision.rule, "threshold": decision.threshold, "temperature": decision.temperature, "flips": flips},

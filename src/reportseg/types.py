@@ -151,6 +151,7 @@ class Sample:
     study: str = ""
     slice: int | None = None
     spacing_mm: tuple[float, float] | None = None
+    slice_mm: float | None = None  # distance to the next slice of the study
     row: int = 0  # 1-based data row of the manifest
     extra: Mapping[str, str] = field(default_factory=dict)
     finding: Finding | None = None  # what of a report `text` is

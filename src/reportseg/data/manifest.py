@@ -162,15 +162,18 @@ def read_table(path: str | Path, required: Sequence[str], limits: Limits = DEFAU
         raise InputError(f"the file cannot be read ({e.strerror})", path, "Check the path and its permissions.", "unreadable") from e
 
 
-def parse_spacing(text: str) -> tuple[float, float] | None:
-    """(row, column) distance in mm from "0.5 0.5", "0.5,0.5" or "0.5 x 0.5"; None for an empty text. ValueError otherwise."""
+def parse_spacing(text: str) -> tuple[tuple[float, float] | None, float | None]:
+    """(row, column) distance and that of slices, in mm, from "0.5 0.5", "0.5,0.5" or "0.5 x 0.5 x 3"; None for what is not there.
+
+    ValueError otherwise.
+    """
     parts = re.split(r"\s*[,;x×]\s*|\s+", text.strip().lower())
     if parts == [""]:
-        return None
-    row, column = (float(p) for p in parts)
-    if not all(math.isfinite(v) and v > 0 for v in (row, column)):
-        raise ValueError("spacing must be above 0")
-    return row, column
+        return None, None
+    row, column, *between = (float(p) for p in parts)
+    if len(between) > 1 or not all(math.isfinite(v) and v > 0 for v in (row, column, *between)):
+        raise ValueError("two or three distances above 0")
+    return (row, column), between[0] if between else None
 
 
 def parse_flag(text: str, default: bool) -> bool:
@@ -224,9 +227,15 @@ def _sample(file: Path, number: int, row: Mapping[str, str], one: str, root: Pat
     if whose not in LATERALITIES:
         raise _cell(file, number, "laterality", f"is {whose!r}", f"Write {', '.join(LATERALITIES)}, or nothing.")
     try:
-        spacing = parse_spacing(row.get("spacing_mm", ""))
+        spacing, between = parse_spacing(row.get("spacing_mm", ""))
     except ValueError as e:
-        raise _cell(file, number, "spacing_mm", f"is {row['spacing_mm']!r}", "Write row and column distance in mm: 0.5 0.5.") from e
+        raise _cell(
+            file,
+            number,
+            "spacing_mm",
+            f"is {row['spacing_mm']!r}",
+            "Write row and column distance in mm, as in 0.5 0.5; of volumes also that of slices: 0.5 0.5 3.",
+        ) from e
     layer = row.get("slice", "").strip()
     if not re.fullmatch(r"([+-]?[0-9]{1,9})?", layer):
         raise _cell(file, number, "slice", f"is {layer!r}", "Write a whole number.")
@@ -247,6 +256,7 @@ def _sample(file: Path, number: int, row: Mapping[str, str], one: str, root: Pat
         study=row.get("study", ""),
         slice=int(layer) if layer else None,
         spacing_mm=spacing,
+        slice_mm=between,
         row=number,
         extra={k: v for k, v in row.items() if k not in COLUMNS or (k == "text" and text_column != "text")},
     )

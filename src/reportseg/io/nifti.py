@@ -10,10 +10,11 @@ import gzip
 import io
 import math
 import zlib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,12 @@ def read_nifti(source: str | Path | bytes, limits: Limits = DEFAULT) -> Volume:
         return _read(file, size, str(source), limits)
 
 
+def read_header(path: str | Path, limits: Limits = DEFAULT) -> Layout:
+    """What a file says of itself; its voxels are not read. InputError as read_nifti."""
+    with open(check_file(path), "rb") as file, _unpacked(file, str(path)) as (stream, _):
+        return read_layout(stream, str(path), limits)
+
+
 def write_nifti(path: str | Path, array_DHW: NDArray[Any], affine: Affine) -> None:
     """A gzipped NIfTI-1 file of an array on a volume's own grid: the same bytes for the same input, and no text in its header.
 
@@ -124,25 +131,34 @@ def _magic(head: bytes) -> bytes:
 
 
 def _read(file: IO[bytes], size: int, where: str, limits: Limits) -> Volume:
+    with _unpacked(file, where) as (stream, packed):
+        layout = read_layout(stream, where, limits)
+        needed = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
+        if needed > (size * RATIO + _STEP if packed else size):  # told before any memory is taken
+            raise cut_short(where)
+        _skip(stream, layout.offset, where)
+        values = _values(stream, layout, where)
+        if packed and layout.volumes == 1:
+            stream.read(_STEP)  # reaches the end of an honest file, where its checksum stands
+    warnings = ["multi_frame"] * (layout.volumes > 1) + ["orientation_assumed"] * (not layout.oriented)
+    return Volume(values, layout.affine, "nifti", warnings=tuple(warnings))
+
+
+@contextmanager
+def _unpacked(file: IO[bytes], where: str) -> Iterator[tuple[IO[bytes], bool]]:
+    """The file's content, and whether it was packed. What gzip raises on a broken file ends as InputError."""
     packed = file.read(2) == GZIP
     file.seek(0)
     try:
-        with closing(gzip.GzipFile(fileobj=file) if packed else file) as stream:
-            layout = read_layout(stream, where, limits)  # type: ignore[arg-type]
-            voxels = math.prod(layout.shape)
-            needed = layout.offset + voxels * layout.dtype.itemsize
-            if needed > size * (RATIO if packed else 1) + _STEP * packed:  # told before any memory is taken
-                raise cut_short(where)
-            _skip(stream, layout.offset, where)  # type: ignore[arg-type]
-            values = _values(stream, layout, where)  # type: ignore[arg-type]
-            if packed and layout.volumes == 1:
-                stream.read(_STEP)  # reaches the end of an honest file, where its checksum stands
+        if packed:
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield cast(IO[bytes], stream), True
+        else:
+            yield file, False
     except EOFError as e:
         raise cut_short(where) from e
     except (gzip.BadGzipFile, zlib.error) as e:
         raise InputError("the gzip stream is damaged", where, "Copy or download it again.", "corrupt") from e
-    warnings = ["multi_frame"] * (layout.volumes > 1) + ["orientation_assumed"] * (not layout.oriented)
-    return Volume(values, layout.affine, "nifti", warnings=tuple(warnings))
 
 
 def _values(stream: IO[bytes], layout: Layout, where: str) -> NDArray[Any]:
@@ -174,7 +190,7 @@ def _shape(header: Nifti1Header, where: str) -> tuple[tuple[int, int, int], int]
 
 def _dtype(header: Nifti1Header, where: str) -> np.dtype[Any]:
     try:
-        dtype = np.dtype(header.get_data_dtype())
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     except Exception as e:  # nibabel raises several kinds
         raise InputError("the header states an unknown type of numbers", where, "Export it again.", "corrupt") from e
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -199,7 +215,7 @@ def _scale(header: Nifti1Header) -> tuple[float, float]:
 
 def _affine(header: Nifti1Header, where: str) -> tuple[Affine, bool]:
     """The affine of (slice, row, column) to LPS in mm, from the sform, else the qform, else the voxel sizes; whether a form was there."""
-    bad = InputError("the file's affine is no grid in space", where, "Write its orientation again, e.g. by a copy with nibabel.", "bad_affine")
+    bad = InputError("the file's affine is no grid in space", where, "Write its orientation again.", "bad_affine")
     try:
         ras = np.array(header.get_best_affine(), np.float64)
     except Exception as e:  # nibabel raises several kinds

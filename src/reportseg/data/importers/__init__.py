@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
+from ...io.slices import WINDOWS, Window
 from ...limits import DEFAULT, Limits, safe_id, unique_ids
 from ...schemas import DatasetFile
 from ...text import has_side
 from ...types import Laterality
 from ..manifest import DATASET, MANIFEST, near, read_table, samples_of, write_manifest
 from ..splits import compare_frozen, mark_disjoint, rows_known, split_by_patient
+from .abdomenct1k import read_abdomenct1k
 from .folder import read_folder
-from .found import Found, some
+from .found import OWN_SPLIT, Found, Progress, some
 from .languidemedseg import read_languidemedseg
 from .lvit import read_lvit
 from .medvlsm import read_medvlsm
 from .mosmed import read_mosmed
+from .msd import read_msd
+from .word import read_word
 
 IMPORTERS: dict[str, Callable[..., Found]] = {
     "lvit": read_lvit,
@@ -29,7 +34,12 @@ IMPORTERS: dict[str, Callable[..., Found]] = {
     "languidemedseg": read_languidemedseg,
     "medvlsm": read_medvlsm,
     "folder": read_folder,
+    "msd": read_msd,
+    "word": read_word,
+    "abdomenct1k": read_abdomenct1k,
 }
+VOLUMES = ("msd", "word", "abdomenct1k")
+FILMS = ("images", "masks")  # folders that an import fills
 
 _LVIT = "sentences: Li et al., LViT, IEEE TMI 2023"
 _MEDVLSM = "prompts: Poudel et al., MIDL 2024"
@@ -43,8 +53,12 @@ KNOWN = {
     "monuseg": ("CC BY-NC-SA 4.0", f"MoNuSeg: Kumar et al., IEEE TMI 2020; {_LVIT}"),
     "kvasir_seg": ("research and education only", f"Kvasir-SEG: Jha et al., MMM 2020; {_MEDVLSM}"),
     "busi": ("CC0 1.0", f"BUSI: Al-Dhabyani et al., Data in Brief 2020; {_MEDVLSM}"),
+    "word": ("academic research only", "WORD: Luo et al., Medical Image Analysis 2022"),
+    "abdomenct1k": (
+        "as stated on Zenodo (record 5903099 and those it names); the sets that it was made of have their own",
+        "AbdomenCT-1K: Ma et al., IEEE TPAMI 2022",
+    ),
 }
-OWN_SPLIT = "made by reportseg: whole patients, ranked by a hash of the data set's name"
 
 
 @dataclass(frozen=True)
@@ -66,13 +80,17 @@ def import_data(
     laterality: Laterality | None = None,
     name: str | None = None,
     prompt: str | None = None,
+    windows: Mapping[str, Window] | None = None,
     overwrite: bool = False,
     limits: Limits = DEFAULT,
+    progress: Progress = None,
 ) -> Imported:
     """Writes manifest.csv and dataset.json into `out`; they refer to the files of `src`, or with `copy` to copies in `out`.
 
     `join` names CSV files whose columns are added by the stem of their column image. A source without a split gets one with whole patients.
-    `prompt` chooses the text of medvlsm. `overwrite` replaces the two files of an earlier import, never a film.
+    `prompt` chooses the text of medvlsm. Slices of volumes are written into `out`, in the window that `windows`, else WINDOWS, has for
+    their organ; `progress(done, all)` counts each volume twice, once for its labels. `overwrite` replaces the two files of an earlier
+    import, never a film.
     InputError: unknown_layout, usage, laterality_needed, would_overwrite, exists, and those of the layout, of the joined tables and of
     samples_of.
     """
@@ -81,13 +99,21 @@ def import_data(
         raise InputError(f"the layout {layout!r} is not known{near(layout, list(IMPORTERS))}", "", fix, "unknown_layout")
     if prompt is not None and layout != "medvlsm":
         raise InputError(f"the layout {layout} has no prompts to choose from", "--prompt", "Leave it out.", "usage")
+    if windows is not None and layout not in VOLUMES:
+        raise InputError(f"the layout {layout} has no Hounsfield units", "--windows", "Leave it out.", "usage")
     target = Path(out)
-    found = IMPORTERS[layout](Path(src), laterality, limits, **({"prompt": prompt} if prompt else {}))
+    options: dict[str, Any] = {"prompt": prompt} if prompt else {}
+    if layout in VOLUMES:
+        options = {"windows": {**WINDOWS, **(windows or {})}, "progress": progress}
+        if laterality not in (None, "patient"):
+            what = "the slices are turned to the standard display, where left is known to be the patient's"
+            raise InputError(what, "--laterality", "Leave it out.", "usage")
+        _check_new(target)  # told before volumes are read for an hour
+        _check_free(target, overwrite)
+    found = IMPORTERS[layout](Path(src), laterality, limits, **options)
     if found.source.resolve() == (target / MANIFEST).resolve():
         raise InputError("the manifest would be written over the one that is read", target, "Choose another folder.", "would_overwrite")
-    there = next((target / name for name in (MANIFEST, DATASET) if (target / name).exists()), None)
-    if there is not None and not overwrite:
-        raise InputError("a data set lies there already", there, "Choose another folder, or add --overwrite.", "exists")
+    _check_free(target, overwrite)
     patients_joined = False
     for path in join:
         patients_joined |= _join(found, Path(path), limits)
@@ -100,11 +126,12 @@ def import_data(
     licence, citation = KNOWN.get(name, ("", ""))
     info = DatasetFile(
         name=name,
-        root="." if copy else _root(found.root, target),
+        root="." if copy or found.write else _root(found.root, target),
         laterality=found.laterality or "none",
         licence=found.licence or licence,
         citation=found.citation or citation,
         split_source=found.split_source or OWN_SPLIT,
+        windows=found.windows,
     )
     samples = samples_of(found.rows, found.source, found.root, info)  # all rows are checked before anything is written
     if found.split_source:
@@ -121,8 +148,8 @@ def import_data(
         for row in found.rows:
             row["split"] = split[row["id"]]
         found.messages.append(f"the source has no split; {OWN_SPLIT}")
-    if copy:
-        _copy(found, target)
+    if found.write or copy:
+        _fill(found, target)
     return Imported(write_manifest(target, found.rows, info), dict(Counter(row["split"] for row in found.rows)), found.messages)
 
 
@@ -191,25 +218,38 @@ def _root(root: Path, target: Path) -> str:
     return os.path.relpath(source, home).replace(os.sep, "/") if source.is_relative_to(home) else str(source)
 
 
-def _copy(found: Found, target: Path) -> None:
-    """Copies every film and mask once, named by the id of its first row, and points the rows to the copies.
+def _check_free(target: Path, overwrite: bool) -> None:
+    there = next((target / name for name in (MANIFEST, DATASET) if (target / name).exists()), None)
+    if there is not None and not overwrite:
+        raise InputError("a data set lies there already", there, "Choose another folder, or add --overwrite.", "exists")
 
-    InputError would_overwrite where `target` has such folders already (they may be those of the source), unwritable. Copies that were
-    stopped half way do not stay: they would stand in the way of the next try.
+
+def _check_new(target: Path) -> None:
+    """InputError would_overwrite where `target` has folders of films already: they may be those of the source."""
+    there = next((target / name for name in FILMS if (target / name).exists()), None)
+    if there is not None:
+        raise InputError("the films would mix with files that are there", there, "Choose a new folder.", "would_overwrite")
+
+
+def _fill(found: Found, target: Path) -> None:
+    """Makes the films, or copies them. InputError would_overwrite, unwritable.
+
+    Files of an import that was stopped half way do not stay: they would stand in the way of the next try.
     """
-    folders = [target / name for name in ("images", "masks")]
-    there = [folder for folder in folders if folder.exists()]
-    if there:
-        raise InputError("the copies would mix with files that are there", there[0], "Choose a new folder.", "would_overwrite")
+    _check_new(target)
     try:
-        _copy_all(found, target)
+        if found.write:
+            found.write(target)
+        else:
+            _copy_all(found, target)
     except BaseException:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in FILMS:
+            shutil.rmtree(target / name, ignore_errors=True)
         raise
 
 
 def _copy_all(found: Found, target: Path) -> None:
+    """Copies every film and mask once, named by the id of its first row, and points the rows to the copies."""
     copies: dict[Path, str] = {}
     for row in found.rows:
         for column, folder in (("image", "images"), ("mask", "masks")):

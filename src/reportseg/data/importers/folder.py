@@ -42,7 +42,7 @@ def _from_table(table: Path, laterality: Laterality | None, limits: Limits) -> F
     split = any(row.get("split") for row in kept)
     found = Found(kept, table, root, laterality, split_source=f"column split of {table.name}" if split else "")
     if info:
-        found.name, found.licence, found.citation = info.name, info.licence, info.citation
+        found.name, found.licence, found.citation, found.windows = info.name, info.licence, info.citation, info.windows
         found.laterality = laterality or (info.laterality if info.laterality != "none" else None)
         found.split_source = info.split_source or found.split_source if split else ""
     found.report("rows whose film or mask is not there, left out", [row["image"] for row in lost])

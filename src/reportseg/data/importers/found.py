@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError
 from ...types import Laterality
 
+Progress = Callable[[int, int], None] | None
+OWN_SPLIT = "made by reportseg: whole patients, ranked by a hash of the data set's name"
 IMAGES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"])
 
 
@@ -16,7 +18,8 @@ IMAGES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"])
 class Found:
     """Rows of a manifest; `image` and `mask` are relative to `root`, or absolute. `source` is what they were read from.
 
-    `laterality` is None where the source does not say whose left it means, `split_source` empty where it has no split.
+    `laterality` is None where the source does not say whose left it means, `split_source` empty where it has no split. Where the films have
+    to be made, as the slices of volumes, `write(target)` makes them; it may take rows away.
     """
 
     rows: list[dict[str, str]]
@@ -28,6 +31,8 @@ class Found:
     licence: str = ""
     citation: str = ""
     messages: list[str] = field(default_factory=list)
+    windows: dict[str, tuple[float, float]] = field(default_factory=dict)
+    write: Callable[[Path], None] | None = None
 
     def report(self, what: str, names: Sequence[str]) -> None:
         """A message on so many names, none if there are none."""
