@@ -396,7 +396,7 @@ def predict(
     ] = None,
     laterality: WhoseLeft = None,
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="What to write, of png, dicom-seg, dicom-gsps and dicom-sc.")
+        str, typer.Option("--format", metavar="LIST", help="What to write, of png, nifti, dicom-seg, dicom-gsps and dicom-sc.")
     ] = "png",
     keep_text: Annotated[bool, typer.Option("--keep-text", help="Put the texts into DICOM objects too.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Let a DICOM SEG hold probabilities, not the mask.")] = False,
@@ -425,15 +425,15 @@ def predict(
     if bool(images) == (jobs is not None) or (text, report, jobs).count(None) != 2 or (split and jobs is None):
         raise InputError("what to predict is not clear", "", "Name images and --text or --report, or --jobs alone.", "usage")
     told = "" if report is None else load_report(report)
-    with films_in(images or []) as (films, found):
-        cases = [] if report else jobs_from(films, text or "")
+    with films_in(images or []) as (films, found, stacks):
+        cases = [] if report else jobs_from(films, text or "", stacks=stacks)
         if jobs is not None:
             dataset = read_manifest(jobs, need_masks=False)
             cases = list(dataset.split(split) if split else dataset.samples)
         for line in () if quiet else found:
             print_line(line)
         segmenter = Segmenter.from_pretrained(bundle, engine=engine, device=device, with_=tuple(with_ or ()), flips=flips)
-        cases, reports = jobs_from_report(segmenter, films, told) if report else (cases, [])
+        cases, reports = jobs_from_report(segmenter, films, told, stacks) if report else (cases, [])
         with progress(quiet, "predict") as show:
             done = predict_files(
                 segmenter,
@@ -448,6 +448,7 @@ def predict(
                 uncertainty=uncertainty,
                 keep_text=keep_text,
                 probabilities=probabilities,
+                stacks=stacks,
             )
     if reports and not as_json:
         print_reading(reports[0])

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from .errors import InputError
 from .io import case_ids
+from .io.cases import Stacks, is_volume, read_case
 from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id
 from .predictions import PredictionFolder, report_file
 from .schemas import ReportFile
 from .segmenter import BATCH, Encoded, Question, ReportAnswer, Segmenter
 from .types import Image, Laterality, Sample
+from .volumes import segment_volume
 
 __all__ = [
     "Encoded",
@@ -31,6 +33,7 @@ __all__ = [
     "predict_files",
 ]
 
+NO_STACKS: Stacks = {}
 READERS = 2  # threads that read films
 HELD_VALUES = 2**25  # numbers of films kept waiting, 128 MiB as float32; a larger film goes alone
 
@@ -50,10 +53,10 @@ class PredictReport:
         return 0 if not self.failed else 3 if self.done + self.skipped else 2
 
 
-def jobs_from(paths: Sequence[str | Path], text: str, limits: Limits = DEFAULT) -> list[Sample]:
-    """One job a path, all with the same text, ids by `io.case_ids`. InputError: those of check_text."""
+def jobs_from(paths: Sequence[str | Path], text: str, limits: Limits = DEFAULT, stacks: Stacks = NO_STACKS) -> list[Sample]:
+    """One job a path, all with the same text, ids by `io.case_ids`, of a stack that of its series. InputError: those of check_text."""
     check_text(text, "--text", limits)
-    ids = case_ids(paths, limits)
+    ids = _ids(paths, stacks, limits)
     return [
         Sample(id=id, image=Path(path), mask=None, text=text, row=row) for row, (id, path) in enumerate(zip(ids, paths, strict=True), 1)
     ]
@@ -74,19 +77,25 @@ def load_report(path: str | Path, limits: Limits = DEFAULT) -> str:
     return check_text(text, path, limits)
 
 
-def jobs_from_report(segmenter: Segmenter, paths: Sequence[str | Path], report: str) -> tuple[list[Sample], list[ReportFile]]:
+def jobs_from_report(
+    segmenter: Segmenter, paths: Sequence[str | Path], report: str, stacks: Stacks = NO_STACKS
+) -> tuple[list[Sample], list[ReportFile]]:
     """A job for each film and each finding that the report affirms or doubts, and for each film how the report was understood.
 
     InputError: those of check_text.
     """
     reading, warnings, unknown = segmenter.read_report(report)
-    ids = case_ids(paths, segmenter.limits)
+    ids = _ids(paths, stacks, segmenter.limits)
     jobs = [
         Sample(id=finding_id(id, number), image=Path(path), mask=None, text=finding.text, row=row, finding=finding)
         for row, (id, path) in enumerate(zip(ids, paths, strict=True), 1)
         for number, finding in enumerate(reading.asked, 1)
     ]
     return jobs, [report_file(id, reading, warnings, unknown) for id in ids]
+
+
+def _ids(paths: Sequence[str | Path], stacks: Stacks, limits: Limits) -> list[str]:
+    return case_ids([Path(stacks[Path(path)].id) if Path(path) in stacks else path for path in paths], limits)
 
 
 def predict_files(
@@ -99,17 +108,20 @@ def predict_files(
     overwrite: bool = False,
     resume: bool = False,
     batch: int = BATCH,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
     reports: Sequence[ReportFile] = (),
     keep_text: bool = False,
     probabilities: bool = False,
     uncertainty: bool = False,
+    stacks: Stacks = NO_STACKS,
 ) -> PredictReport:
     """Answers every job into `out`. A case that cannot be read is a line of failures.csv and the others go on.
 
     Neighbouring jobs with one image read and encode it once. `reports` (of `jobs_from_report`) are written beside the answers, and the
     DICOM objects of a film hold all findings of its report; `keep_text` puts what was asked into them, `probabilities` makes a SEG of
     fractions. `uncertainty` also writes where averaged answers differ; InputError uncertainty where the segmenter gives one answer alone.
+
+    A volume (a file of NIfTI, a folder of one series, or one of `stacks`) is one case, answered slice by slice after the films.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
     case for what concerns all of them (see PredictionFolder), and where the output cannot be written before any case is done; later that
@@ -119,7 +131,8 @@ def predict_files(
     if uncertainty and not (segmenter.flips or segmenter.ensemble):
         what = "one answer is given to a film, so there is none that it could differ from"
         raise InputError(what, "--uncertainty", "Add --flips, or a second bundle with --with.", "uncertainty")
-    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports, keep_text, probabilities, uncertainty)
+    volumes = {job.id for job in jobs if is_volume(job.image, stacks, segmenter.limits)}
+    folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports, keep_text, probabilities, uncertainty, volumes)
     hashes = (segmenter.sha256, *segmenter.ensemble)
     whose: dict[str, Laterality | None] = {job.id: laterality or (job.laterality if job.laterality != "none" else None) for job in jobs}
     todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id], segmenter.flips))]
@@ -154,21 +167,62 @@ def predict_files(
                     if error.code != "dicom_source":
                         raise
                     for job in same:
-                        folder.fail(job, error)
-                        failures.append((job.id, error))
+                        fail(job, error)
                         done -= 1
         group.clear()
 
+    def answer_volume(jobs_of_it: Sequence[Sample]) -> None:
+        """All that one volume is asked; it is held no longer than that."""
+        nonlocal done
+        ready = done + len(failures) + len(jobs) - len(todo)
+        try:
+            volume = read_case(jobs_of_it[0].image, stacks, segmenter.limits)
+            folder.check_volume(volume)
+        except InputError as error:
+            for job in jobs_of_it:
+                fail(job, error)
+            return
+        asked = []
+        for job in jobs_of_it:
+            try:
+                asked.append((job, segmenter.ask(job.text, whose[job.id], "patient", job.finding)))
+            except InputError as error:
+                fail(job, error)
+
+        def tell(slices: int, of: int) -> None:
+            if progress is not None:
+                progress(round(ready + len(asked) * slices / of, 2), len(jobs))
+
+        questions, ids = [question for _, question in asked], [job.id for job, _ in asked]
+        answers = segment_volume(segmenter, volume, questions, ids, batch, tell)
+        for film, same in groupby(asked, key=lambda one: folder.film(one[0])):
+            rows = [job for job, _ in same]
+            for job in rows:
+                folder.write_volume(job, next(answers), volume, segmenter.ensemble)
+                done += 1
+            try:
+                folder.write_stack(film, volume, segmenter.sha256)
+            except InputError as error:
+                if error.code != "dicom_source":
+                    raise
+                done -= len(rows)
+                for job in rows:
+                    fail(job, error)
+            folder.save_often()
+
+    def fail(job: Sample, error: InputError) -> None:
+        folder.fail(job, error)
+        failures.append((job.id, error))
+
     try:
-        for same, film in _read_ahead(segmenter, todo, batch):
+        for same, film in _read_ahead(segmenter, [job for job in todo if job.id not in volumes], batch):
             asked: list[tuple[Sample, Question]] = []
             for job in same:
                 try:
                     folder.check_film(film.result())
                     asked.append((job, segmenter.ask(job.text, whose[job.id], film.result().laterality, job.finding)))
                 except InputError as error:
-                    folder.fail(job, error)
-                    failures.append((job.id, error))
+                    fail(job, error)
             if len(asked) > 1 and group:
                 answer()
             if asked:
@@ -179,8 +233,10 @@ def predict_files(
                 progress(len(jobs) - len(todo) + done + len(failures), len(jobs))
         if group:
             answer()
-            if progress is not None:
-                progress(len(jobs), len(jobs))
+        for _, stack in groupby((job for job in todo if job.id in volumes), key=lambda job: job.image):
+            answer_volume(list(stack))
+        if progress is not None:
+            progress(len(jobs), len(jobs))
         folder.save()
     except InputError as error:  # the output cannot be written any more
         some = done + len(jobs) - len(todo) > 0

@@ -11,7 +11,7 @@ import io
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,19 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .io.nifti import write_nifti
 from .io.png import write_mask, write_overlay, write_probability
 from .limits import atomic_write, csv_cell, finding_id, safe_id
 from .schemas import CSV_COLUMNS, DecisionConfig, FindingFile, PredictionFile, ReportFile, ReportFinding, SkippedFile, read_json, write_json
 from .text import Reading
-from .types import Finding, Image, Laterality, Prediction, Sample
+from .types import Finding, Image, Laterality, Prediction, Sample, Volume, VolumePrediction
 
 if TYPE_CHECKING:
     from .io.dicom_out import Segment
 
 MASK, PROBABILITY, OVERLAY, ANSWER, REPORT = ".mask.png", ".prob.png", ".overlay.png", ".json", ".report.json"
 UNCERTAINTY = ".uncertainty.png"
-SEG, GSPS, SC = ".seg.dcm", ".gsps.dcm", ".sc.dcm"
-CASE_FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY)}
+SEG, GSPS, SC, NIFTI = ".seg.dcm", ".gsps.dcm", ".sc.dcm", ".nii.gz"
+CASE_FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY), "nifti": (NIFTI,)}
 FILM_FORMATS = {"dicom-seg": SEG, "dicom-gsps": GSPS, "dicom-sc": SC}
 PREDICTIONS, FAILURES = "predictions.csv", "failures.csv"
 SAVE_SECONDS = 5.0  # between two writings of the tables; a kill in between loses nothing, since --resume reads the answers themselves
@@ -47,6 +48,7 @@ class PredictionFolder:
     Of a case there are the files of `suffixes`, of a film (what one report is about, else the case itself) those of `film_suffixes`.
     `keep_text` puts what was asked into DICOM objects too, `probabilities` makes a SEG of fractions. `overwrite` replaces what is there;
     `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
+    `volumes` are the ids of jobs on volumes, whose mask is a NIfTI file where a film has PNG or NIfTI.
     `reports` are how the reports behind the jobs were understood; with them there may be nothing to answer. `uncertainty` adds the map
     of each case where several answers were averaged.
     InputError: no_jobs, bad_id, duplicate_id, format, options, exists, resume (tables that predict did not write), unwritable.
@@ -63,10 +65,12 @@ class PredictionFolder:
         keep_text: bool = False,
         probabilities: bool = False,
         uncertainty: bool = False,
+        volumes: Collection[str] = (),
     ) -> None:
         self.path = Path(path)
-        self.suffixes, self.film_suffixes = _suffixes(formats)
-        self.suffixes = (*((UNCERTAINTY,) if uncertainty else ()), *self.suffixes)
+        suffixes, self.film_suffixes = _suffixes(formats)
+        self.suffixes = (*suffixes[:-1], *((UNCERTAINTY,) if uncertainty else ()), suffixes[-1])
+        self.volumes = frozenset(volumes)
         self.keep_text, self.probabilities = keep_text, probabilities
         self.films = {finding.id: report.id for report in reports for finding in report.findings if finding.id}
         self.segments: dict[str, list[Segment]] = defaultdict(list)  # of films that are not written yet
@@ -89,6 +93,12 @@ class PredictionFolder:
         """The path of a case's file, e.g. `suffix` ".mask.png"."""
         return self.path / f"{id}{suffix}"
 
+    def suffixes_of(self, id: str) -> tuple[str, ...]:
+        """The files of one case. Pictures are of films: in their place a volume has a NIfTI file."""
+        if id not in self.volumes:
+            return self.suffixes
+        return (*([NIFTI] if {MASK, NIFTI} & set(self.suffixes) else []), ANSWER)
+
     def film(self, job: Sample) -> str:
         """The name of the film that a job asks about."""
         return self.films.get(job.id, job.id)
@@ -99,13 +109,24 @@ class PredictionFolder:
             what = "DICOM can be written only for a film that is read from DICOM: it takes patient, study and grid from there"
             raise InputError(what, "--format", "Choose --format png for this one.", "not_dicom")
 
+    def check_volume(self, volume: Volume) -> None:
+        """InputError: not_dicom, as check_film; options for what can only be made of a film."""
+        films = [name for name, suffix in FILM_FORMATS.items() if suffix in self.film_suffixes and suffix != SEG]
+        if films:
+            raise InputError(f"{films[0]} is of films, not of volumes", "--format", "Choose dicom-seg or nifti.", "options")
+        if self.film_suffixes and self.probabilities:
+            raise InputError("the SEG of a volume holds the mask", "--probabilities", "Leave it out.", "options")
+        if self.film_suffixes and not volume.headers:
+            what = "DICOM can be written only for a volume that is read from DICOM: it takes patient, study and grid from there"
+            raise InputError(what, "--format", "Choose --format nifti for this one.", "not_dicom")
+
     def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None, flips: bool = False) -> bool:
         """Whether the answer to this job lies here complete; its row is then taken over.
 
         InputError resume where it answers another text, stems from other bundles (hashes), means another one's left, or was averaged with
         its mirror where this run's answers are not, or the other way about.
         """
-        files = [self.file(job.id, suffix) for suffix in self.suffixes] + [
+        files = [self.file(job.id, suffix) for suffix in self.suffixes_of(job.id)] + [
             self.file(self.film(job), suffix) for suffix in self.film_suffixes
         ]
         if not all(file.is_file() for file in files):
@@ -142,9 +163,27 @@ class PredictionFolder:
             write_mask(self.file(job.id, MASK), prediction.mask_HW)
             write_probability(self.file(job.id, PROBABILITY), prediction.probability_HW)
             write_overlay(self.file(job.id, OVERLAY), image_HWC, prediction.mask_HW)
+        if NIFTI in self.suffixes:
+            grid = prediction.geometry
+            down, right = grid.spacing_mm or (1.0, 1.0)
+            affine = grid.affine or ((0.0, 0.0, right, 0.0), (0.0, down, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+            write_nifti(self.file(job.id, NIFTI), prediction.mask_HW[None], affine, placed=grid.affine is not None)
         write_json(self.file(job.id, ANSWER), answer)
         if self.film_suffixes:
-            self.segments[self.film(job)].append(self._segment(prediction))
+            probability = prediction.probability_HW if self.probabilities else np.zeros((0, 0), np.float32)
+            self.segments[self.film(job)].append(self._segment(prediction, prediction.mask_HW[None], probability[None]))
+        self.rows[job.id] = self._row(answer, job)
+
+    def write_volume(self, job: Sample, prediction: VolumePrediction, volume: Volume, ensemble: Sequence[str]) -> None:
+        """The files of one answer to a volume and its row. InputError unwritable."""
+        answer = prediction_file(prediction, ensemble)
+        for file in (self.file(job.id, ANSWER), *(self.file(self.film(job), suffix) for suffix in self.film_suffixes)):
+            _remove(file)
+        if NIFTI in self.suffixes_of(job.id):
+            write_nifti(self.file(job.id, NIFTI), prediction.mask_DHW, volume.affine)
+        write_json(self.file(job.id, ANSWER), answer)
+        if self.film_suffixes:
+            self.segments[self.film(job)].append(self._segment(prediction, prediction.mask_DHW, np.zeros((0, 0, 0), np.float32)))
         self.rows[job.id] = self._row(answer, job)
 
     def write_film(self, film: str, image: Image, bundle_sha256: str) -> None:
@@ -165,11 +204,19 @@ class PredictionFolder:
 
                 write_sc(file, image.headers[0], image.pixels_HWC, segments, bundle_sha256)
 
+    def write_stack(self, film: str, volume: Volume, bundle_sha256: str) -> None:
+        """The SEG of a volume, all of whose answers are written. InputError dicom_source, unwritable."""
+        segments = self.segments.pop(film, [])
+        if SEG in self.film_suffixes and segments:
+            from .io.dicom_seg import write_seg
+
+            write_seg(self.file(film, SEG), volume.headers, segments, bundle_sha256, frames=volume.frames or None)
+
     def fail(self, job: Sample, error: InputError) -> None:
         """One line in the table of failures; no mask of an earlier run stays beside it."""
         for file in (self.file(self.film(job), suffix) for suffix in self.film_suffixes):
             _remove(file)
-        for suffix in reversed(self.suffixes):
+        for suffix in reversed(self.suffixes_of(job.id)):
             _remove(self.file(job.id, suffix))
         self.rows.pop(job.id, None)
         self.failures[job.id] = {"id": job.id, "code": error.code, "what": csv_cell(error.what), "fix": csv_cell(error.fix)}
@@ -199,7 +246,9 @@ class PredictionFolder:
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
-    def _segment(self, prediction: Prediction) -> Segment:
+    def _segment(
+        self, prediction: Prediction | VolumePrediction, mask_FHW: NDArray[np.bool_], probability_FHW: NDArray[np.float32]
+    ) -> Segment:
         """A prediction as a segment. What is only possible is called so."""
         from .io.dicom_codes import meaning_of
         from .io.dicom_out import Segment
@@ -207,11 +256,10 @@ class PredictionFolder:
         meaning = meaning_of(prediction.text, prediction.finding.label if prediction.finding else None)
         if prediction.polarity == "uncertain":
             meaning = replace(meaning, label=f"possible {meaning.label}")
-        probability = prediction.probability_HW if self.probabilities else np.zeros((0, 0), np.float32)
-        return Segment(meaning, prediction.mask_HW[None], probability[None], prediction.text if self.keep_text else "")
+        return Segment(meaning, mask_FHW, probability_FHW, prediction.text if self.keep_text else "")
 
     def _row(self, answer: PredictionFile, job: Sample) -> Row:
-        names = [f"{job.id}{suffix}" for suffix in self.suffixes if suffix != ANSWER]
+        names = [f"{job.id}{suffix}" for suffix in self.suffixes_of(job.id) if suffix not in (ANSWER, UNCERTAINTY)]
         names += [f"{self.film(job)}{suffix}" for suffix in self.film_suffixes]
         return _row(answer, job.row, names[0])
 
@@ -228,7 +276,7 @@ class PredictionFolder:
         except OSError as error:
             raise InputError(f"the folder cannot be read ({error.strerror})", self.path, "Choose another folder.", "unwritable") from error
         films = {self.films.get(id, id) for id in self.order}
-        wanted = [PREDICTIONS, FAILURES, *self.reports, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes)]
+        wanted = [PREDICTIONS, FAILURES, *self.reports, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes_of(id))]
         wanted += [f"{film}{suffix}" for film in sorted(films) for suffix in self.film_suffixes]
         taken = next((name for name in wanted if name in there), None)
         if taken and not replace:
@@ -236,8 +284,9 @@ class PredictionFolder:
             raise InputError("the file exists already", self.path / taken, fix, "exists")
 
 
-def prediction_file(prediction: Prediction, ensemble: Sequence[str] = ()) -> PredictionFile:
+def prediction_file(prediction: Prediction | VolumePrediction, ensemble: Sequence[str] = ()) -> PredictionFile:
     """A prediction as its `<id>.json`. `ensemble` are the hashes of the further bundles."""
+    film, volume = (prediction, None) if isinstance(prediction, Prediction) else (None, prediction)
     return PredictionFile(
         id=prediction.id,
         bundle_sha256=prediction.bundle_sha256,
@@ -245,12 +294,14 @@ def prediction_file(prediction: Prediction, ensemble: Sequence[str] = ()) -> Pre
         finding=FindingFile(**_finding(prediction.finding)) if prediction.finding else FindingFile(text=prediction.text),
         polarity=prediction.polarity,
         presence="unavailable" if prediction.presence is None else prediction.presence,
-        area_px=prediction.area_px,
-        area_mm2=prediction.area_mm2,
+        area_px=film.area_px if film else None,
+        area_mm2=film.area_mm2 if film else None,
+        voxels=volume.voxels if volume else None,
+        volume_ml=volume.volume_ml if volume else None,
         side=prediction.side,
         laterality=prediction.laterality,
-        uncertainty=prediction.uncertainty,
-        disagreement=prediction.disagreement,
+        uncertainty=film.uncertainty if film else None,
+        disagreement=film.disagreement if film else None,
         decision=DecisionConfig.model_validate(dict(prediction.decision)),
         engine=prediction.engine,
         warnings=list(prediction.warnings),
@@ -286,7 +337,8 @@ def _row(answer: PredictionFile, source_row: int, mask: str) -> Row:
         "status": "negated" if answer.polarity == "absent" else "done",
         "mask": mask,
         "presence": presence if isinstance(presence, str) else f"{presence:.6g}",
-        "area_px": answer.area_px,
+        "area_px": "" if answer.area_px is None else answer.area_px,
+        "volume_ml": "" if answer.volume_ml is None else f"{answer.volume_ml:.6g}",
         "side": answer.side or "",
         **{name: "" if (value := getattr(answer, name)) is None else f"{value:.6g}" for name in ("uncertainty", "disagreement")},
         "warnings": ";".join(answer.warnings),

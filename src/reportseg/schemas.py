@@ -555,8 +555,12 @@ class PredictionFile(File):
     presence: Annotated[Fraction | Literal["unavailable"], BeforeValidator(lambda v: "unavailable" if v is None else v)] = Field(
         default="unavailable", description="Probability that the finding is there; unavailable where the bundle has no such head."
     )
-    area_px: Count = Field(description="Area of the mask in pixels of the image.")
-    area_mm2: NonNegative | None = Field(default=None, description="Area in square millimetres; null where the spacing is unknown.")
+    area_px: Count | None = Field(description="Area of the mask in pixels of the image; null for a volume.")
+    area_mm2: NonNegative | None = Field(
+        default=None, description="Area in square millimetres; null where the spacing is unknown, and for a volume."
+    )
+    voxels: Count | None = Field(default=None, description="Voxels in the mask of a volume; null for a film.")
+    volume_ml: NonNegative | None = Field(default=None, description="Volume of the mask in millilitres; null for a film.")
     side: Side | None = Field(default=None, description="Side that the mask lies on, in the convention of `laterality`.")
     laterality: Laterality = Field(description="Whose left `side` means.")
     uncertainty: Fraction | None = Field(
@@ -679,7 +683,7 @@ CSV_COLUMNS: dict[str, tuple[str, ...]] = {
         *(f"{score}_minus_reference{part}" for score in COMPARED for part in ("", "_low", "_high")),
         *_columns("p p_holm win tie loss"),
     ),
-    "predictions.csv": _columns("id row finding polarity status mask presence area_px side uncertainty disagreement warnings"),
+    "predictions.csv": _columns("id row finding polarity status mask presence area_px volume_ml side uncertainty disagreement warnings"),
     "failures.csv": _columns("id code what fix"),
 }
 

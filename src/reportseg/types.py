@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,6 +214,37 @@ class Prediction:
         """The mask's area, None where the spacing is unknown."""
         pixel = self.geometry.pixel_area_mm2
         return None if pixel is None else self.area_px * pixel
+
+
+@dataclass(frozen=True)
+class VolumePrediction:
+    """One answer on the grid (D, H, W) of a volume's file; the other fields are those of `Prediction`. `spacing_mm`: slice, row, column."""
+
+    id: str
+    mask_DHW: NDArray[np.bool_]
+    spacing_mm: tuple[float, float, float]
+    text: str
+    presence: float | None
+    side: Side | None
+    laterality: Laterality
+    decision: Mapping[str, object]
+    engine: str
+    bundle_sha256: str
+    warnings: tuple[str, ...] = ()
+    time_s: float = 0.0
+    polarity: Polarity = "present"
+    finding: Finding | None = None
+    unknown_words: tuple[str, ...] = ()
+
+    @property
+    def voxels(self) -> int:
+        """Voxels in the mask."""
+        return int(np.count_nonzero(self.mask_DHW))
+
+    @property
+    def volume_ml(self) -> float:
+        """The mask's volume in millilitres."""
+        return self.voxels * math.prod(self.spacing_mm) / 1000
 
 
 @dataclass(frozen=True)

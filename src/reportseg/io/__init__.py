@@ -20,9 +20,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits, check_file, check_pixels, unique_ids
 from ..types import Geometry, Image
+from .nifti import is_nifti, read_nifti
 from .png import PNG_SIGNATURE, check_png, cut_short
+from .slices import film_of
 
-READS = "this version reads DICOM, PNG, JPEG, TIFF, BMP and GIF"
+READS = "this version reads DICOM, NIfTI, PNG, JPEG, TIFF, BMP and GIF"
 MAGIC: dict[bytes, str] = {
     PNG_SIGNATURE: "png",
     b"\xff\xd8\xff": "jpeg",
@@ -59,7 +61,8 @@ def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
     """A file, or its bytes, as float32 (H, W, C) in [0, 1] with C 1 or 3, upright as EXIF says.
 
     16-bit gray is divided by 65535, a 32-bit integer as one of 8 bits where all fit those, else of 16. Colour that pillow can name becomes
-    RGB. Only the first frame is read (warning multi_frame) and transparency is left out (alpha_dropped). DICOM: see `dicom.read_dicom`.
+    RGB. Only the first frame is read (warning multi_frame) and transparency is left out (alpha_dropped). DICOM: see `dicom.read_dicom`;
+    NIfTI: `nifti.read_nifti` and `slices.film_of`.
     InputError: those of check_file and read_dicom, too_large, unsupported_format, unsupported_mode, truncated, corrupt, not_finite,
     bad_range.
     """
@@ -83,7 +86,12 @@ def case_ids(paths: Sequence[str | Path], limits: Limits = DEFAULT) -> list[str]
     """One id per path, in order: of DICOM `case-` and a hash of its UID, since hospitals name files after people; else as unique_ids."""
     from .dicom_header import dicom_id
 
-    return unique_ids([dicom_id(Path(path), limits) or path for path in paths])
+    return unique_ids([dicom_id(Path(path), limits) or _without_gz(Path(path)) for path in paths])
+
+
+def _without_gz(path: Path) -> Path:
+    """The stem of a.nii.gz is a."""
+    return path.with_suffix("") if path.name.lower().endswith(".nii.gz") else path
 
 
 def read_mask(source: str | Path | bytes, limits: Limits = DEFAULT) -> NDArray[np.bool_]:
@@ -129,7 +137,9 @@ def image_from_pil(image: PIL.Image.Image, where: str = "", limits: Limits = DEF
 
 
 def sniff(head: bytes, where: str = "") -> str:
-    """dicom, png, jpeg, tiff, bmp or gif, from the first bytes of a file (352 are enough). InputError unsupported_format, or truncated.
+    """dicom, nifti (or gzip), png, jpeg, tiff, bmp or gif, from the first bytes of a file (352 are enough).
+
+    InputError unsupported_format, or truncated.
 
     DICOM goes first: what its preamble looks like means nothing.
     """
@@ -140,6 +150,8 @@ def sniff(head: bytes, where: str = "") -> str:
             return name
     if any(magic.startswith(head) for magic in MAGIC):
         raise cut_short(where)
+    if is_nifti(head):
+        return "nifti"
     from .dicom_header import is_dicom
 
     if is_dicom(head):
@@ -151,10 +163,6 @@ def sniff(head: bytes, where: str = "") -> str:
 
 
 def _foreign(head: bytes) -> str:
-    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
-        return "this is a NIfTI file"
-    if head[:2] == b"\x1f\x8b":
-        return "this is a gzip file, perhaps NIfTI"
     if head[:4] == b"PK\3\4":
         return "this is a zip archive"
     return "this is a WebP file" if head[8:12] == b"WEBP" else "this is a PDF" if head[:5] == b"%PDF-" else ""
@@ -167,6 +175,8 @@ def _decode(file: IO[bytes], where: str, limits: Limits) -> Image:
         from .dicom import read_dicom
 
         return read_dicom(file, where, limits)
+    if name == "nifti":
+        return film_of(read_nifti(where or file.read(), limits), where)
 
     def decode() -> Image:
         if name == "png":  # stricter than pillow, which takes a file without its end for whole

@@ -77,10 +77,11 @@ def read_header(path: str | Path, limits: Limits = DEFAULT) -> Layout:
         return read_layout(stream, str(path), limits)
 
 
-def write_nifti(path: str | Path, array_DHW: NDArray[Any], affine: Affine) -> None:
+def write_nifti(path: str | Path, array_DHW: NDArray[Any], affine: Affine, *, placed: bool = True) -> None:
     """A gzipped NIfTI-1 file of an array on a volume's own grid: the same bytes for the same input, and no text in its header.
 
     Both forms are filled in; the sform is exact where voxels are sheared, which the qform cannot say. Booleans become 0 and 1 of 8 bits.
+    `placed=False`: the affine tells sizes only, and the file says that it has no place in the patient.
     """
     from nibabel.nifti1 import Nifti1Image
 
@@ -88,8 +89,8 @@ def write_nifti(path: str | Path, array_DHW: NDArray[Any], affine: Affine) -> No
     ras = TURN @ np.array(affine)[:, [2, 1, 0, 3]]
     image = Nifti1Image(stored.transpose(2, 1, 0), ras)
     image.header.set_xyzt_units("mm")
-    image.set_sform(ras, "scanner")
-    image.set_qform(ras, "scanner")
+    image.set_sform(ras, "scanner" if placed else "unknown")
+    image.set_qform(ras, "scanner" if placed else "unknown")
     with (
         atomic_path(path) as part,
         open(part, "wb") as file,

@@ -86,25 +86,28 @@ def unpacked(path: Path, limits: Limits = DEFAULT) -> Iterator[Path]:
 
 
 @contextmanager
-def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[list[Path], list[str]]]:
-    """The films behind folders, DICOMDIRs and zips, in the order of their series, other paths as they are; and what was found, in words.
+def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[list[Path], list[str], dict[Path, Series]]]:
+    """The films behind folders, DICOMDIRs and zips, in the order of their series, other paths as they are; what was found, in words, and
+    the stacks of slices by their first file, which stands for all of them among the films.
 
     Files that cannot be read are among them, so that each can be told. They lie there until the end. InputError: those of find_series.
     """
     with ExitStack() as stack:
         films: list[Path] = []
         found: list[str] = []
+        stacks: dict[Path, Series] = {}
         for path in paths:
             if not _holds_films(path):
                 films.append(path)
                 continue
             series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
             for part in series:
-                films += part.files
+                films += part.files[:1] if part.stacked else part.files
+                stacks |= {part.files[0]: part} if part.stacked else {}
                 kind = "slices" if part.stacked else "films"
                 found.append(", ".join([f"{part.id}: {part.modality or 'DICOM'}, {len(part.files)} {kind}", *part.warnings]))
             films += [file for file, _ in failed]
-        yield films, found
+        yield films, found, stacks
 
 
 def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], list[tuple[Path, InputError]]]:

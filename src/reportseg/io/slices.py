@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..text import normalise
-from ..types import Affine, Volume
+from ..types import Affine, Geometry, Image, Volume
 
 Window = tuple[float, float]
 """Centre and width, in Hounsfield units."""
@@ -86,6 +87,22 @@ def view_of(affine: Affine) -> View:
     flips = tuple(bool(cosines[p, axes[p]] * sign < 0) for p, sign in PLANES[across])
     spacing = tuple(float(sizes[axis]) for axis in order)
     return View(order, flips, across, spacing)  # type: ignore[arg-type]
+
+
+def film_of(volume: Volume, where: str = "") -> Image:
+    """A NIfTI file of one slice as a film: its pixels as they are stored, and which way they are shown. InputError volume."""
+    depth, height, width = volume.values_DHW.shape
+    if depth != 1:
+        what = f"the file is a volume of {depth} slices, not a film"
+        raise InputError(what, where, "Give it to `predict`; for training, import its slices.", "volume")
+    low, high = brightness(volume, WINDOWS["default"])
+    steps = np.array(volume.affine)[:3, 1:3]
+    places = np.abs(steps / np.linalg.norm(steps, axis=0))
+    down, across = max(itertools.permutations(range(3), 2), key=lambda axes: places[axes[0], 0] + places[axes[1], 1])
+    ends = ("RL"[int(steps[0, 1] > 0)], "AP"[int(steps[1, 1] > 0)], "FH"[int(steps[2, 1] > 0)])
+    rows = ("RL"[int(steps[0, 0] > 0)], "AP"[int(steps[1, 0] > 0)], "FH"[int(steps[2, 0] > 0)])
+    geometry = Geometry((height, width), volume.spacing_mm[1:], (ends[across], rows[down]), volume.affine)
+    return Image(pixels(volume.values_DHW[0], low, high)[:, :, None], geometry, volume.format, "patient", volume.warnings)
 
 
 def window_for(text: str, windows: Mapping[str, Window] = WINDOWS) -> Window:

@@ -1,0 +1,170 @@
+"""A volume is answered slice by slice, and the answer lies on its own voxels whatever way it is stored."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from reportseg.errors import InputError
+from reportseg.io import read_image
+from reportseg.io.nifti import read_nifti
+from reportseg.io.slices import WINDOWS, brightness, film_of, view_of, window_for
+from reportseg.predict import Segmenter, jobs_from, predict_files
+from reportseg.types import Volume
+from reportseg.volumes import segment_volume
+from tiny import LEFT, RIGHT, film
+
+LPS = np.diag([-0.8, -0.8, 2.5, 1.0])
+
+
+@pytest.fixture(scope="module")
+def segmenter(bundle):
+    return Segmenter.from_pretrained(bundle)
+
+
+@pytest.fixture
+def ct(tmp_path):
+    """A small CT: films as slices, x to the patient's left, y to the back, z to the head."""
+    slices = np.stack([film(20, 24, seed=n)[:, :, 0] for n in range(5)])
+    array = (slices * 400 - 160).astype(np.int16)
+    array[0, 0, 0] = -1000  # air
+    return nifti(tmp_path / "ct.nii.gz", array.transpose(2, 1, 0), LPS)
+
+
+def nifti(path, array_ijk, affine):
+    nibabel.save(nibabel.Nifti1Image(array_ijk, affine), path)
+    return path
+
+
+def reoriented(path, source, axes):
+    image = nibabel.load(source)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(axes))
+    moved = image.as_reoriented(turn)
+    return nifti(path, np.asarray(moved.dataobj), moved.affine)
+
+
+def test_slices_are_answered_as_films_would_be(segmenter, ct):
+    volume = read_nifti(ct)
+    question = segmenter.ask(RIGHT, "patient")
+    told = []
+    (answer,) = segment_volume(segmenter, volume, [question], ["a"], 2, lambda n, of: told.append((n, of)))
+    for row in range(5):
+        pixels = (volume.values_DHW[row] + 1350.0) / 1500  # the window of what is pulmonary
+        pixels = pixels.clip(0, 1).astype(np.float32)
+        assert np.array_equal(answer.mask_DHW[row], segmenter.segment(pixels, RIGHT, laterality="patient").mask_HW)
+    assert answer.mask_DHW.any()
+    assert not answer.mask_DHW.all()
+    assert answer.voxels == answer.mask_DHW.sum()
+    assert answer.volume_ml == pytest.approx(answer.voxels * 0.8 * 0.8 * 2.5 / 1000)
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPI", "PIR", "ASL", "SRA"])
+def test_the_same_volume_stored_another_way_has_the_same_answer_in_the_patient(segmenter, ct, tmp_path, axes):
+    other = reoriented(tmp_path / "other.nii.gz", ct, axes)
+    done = predict_files(segmenter, jobs_from([ct, other], LEFT), tmp_path / "out")
+    assert done.exit_code == 0
+    one, two = nibabel.load(tmp_path / "out/ct.nii.gz"), nibabel.load(tmp_path / "out/other.nii.gz")
+    assert np.allclose(two.affine, nibabel.load(other).affine)
+    assert np.array_equal(*(np.asarray(nibabel.as_closest_canonical(image).dataobj) for image in (one, two)))
+    answers = [json.loads((tmp_path / f"out/{name}.json").read_text()) for name in ("ct", "other")]
+    assert answers[0]["side"] == answers[1]["side"]
+    assert answers[0]["volume_ml"] == pytest.approx(answers[1]["volume_ml"])
+
+
+def test_films_and_volumes_go_into_one_folder(segmenter, ct, png, tmp_path):
+    told = []
+    done = predict_files(segmenter, jobs_from([ct, png], LEFT), tmp_path / "out", progress=lambda n, of: told.append((n, of)))
+    assert (done.done, done.failed) == (2, 0)
+    assert told[-1] == (2, 2)
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"ct.nii.gz", "ct.json", "film.mask.png"} <= names
+    assert not any(name.startswith("ct") and "png" in name for name in names), "a volume has no picture"
+    with open(tmp_path / "out/predictions.csv", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    answer = json.loads((tmp_path / "out/ct.json").read_text())
+    assert (answer["area_px"], answer["voxels"]) == (None, np.asarray(nibabel.load(tmp_path / "out/ct.nii.gz").dataobj).sum())
+    assert float(rows["ct"]["volume_ml"]) == pytest.approx(answer["volume_ml"], rel=1e-4)
+    assert rows["ct"]["mask"] == "ct.nii.gz"
+    assert rows["film"]["volume_ml"] == ""
+    again = predict_files(segmenter, jobs_from([ct, png], LEFT), tmp_path / "out", resume=True)
+    assert (again.done, again.skipped) == (0, 2)
+
+
+def test_a_film_can_be_answered_as_nifti_on_its_own_grid(segmenter, tmp_path, png):
+    array = (film(20, 24)[:, :, 0] * 255).astype(np.uint8)
+    source = nifti(tmp_path / "flat.nii", array.T[:, ::-1], np.diag([-0.5, 0.7, 1, 1]))
+    done = predict_files(segmenter, jobs_from([source, png], LEFT), tmp_path / "out", formats=["nifti"])
+    assert done.exit_code == 0
+    ours = nibabel.load(tmp_path / "out/flat.nii.gz")
+    assert np.allclose(ours.affine, nibabel.load(source).affine)
+    upright = segmenter.segment(array, LEFT, laterality="patient").mask_HW
+    assert np.array_equal(np.asarray(ours.dataobj)[:, :, 0], upright.T[:, ::-1])
+    plain = nibabel.load(tmp_path / "out/film.nii.gz")
+    assert (int(plain.header["sform_code"]), int(plain.header["qform_code"])) == (0, 0)
+
+
+def test_a_denied_text_has_an_empty_volume_and_a_report_an_answer_each(segmenter, ct):
+    volume = read_nifti(ct)
+    asked = [segmenter.ask(text, "patient") for text in ("No effusion.", LEFT, "femoral head", RIGHT)]
+    answers = list(segment_volume(segmenter, volume, asked, list("abcd")))
+    assert [a.id for a in answers] == list("abcd")
+    assert not answers[0].mask_DHW.any()
+    assert answers[0].side is None
+    assert [a.text for a in answers] == [q.text for q in asked]
+    alone = next(segment_volume(segmenter, volume, [asked[3]], ["d"]))
+    assert np.array_equal(alone.mask_DHW, answers[3].mask_DHW)
+
+
+@pytest.mark.parametrize(
+    ("text", "window"), [("liver", "default"), ("Head of left FEMUR", "femur"), ("both lungs", "lung"), ("", "default")]
+)
+def test_a_prompt_has_the_window_of_its_organ(text, window):
+    assert window_for(text) == WINDOWS[window]
+    assert window_for("the liver", {"liver": (60.0, 200.0)}) == (60.0, 200.0)
+    assert window_for("the deliverance", {"liver": (60.0, 200.0)}) == WINDOWS["default"]
+
+
+def test_only_ct_is_shown_in_hounsfield_units():
+    def volume(values, **more):
+        return Volume(np.asarray(values).reshape(1, 1, -1), tuple(map(tuple, np.eye(4))), "nifti", **more)
+
+    window = (40.0, 400.0)
+    assert brightness(volume([-1000, 0, 50]), window) == (-160, 240)
+    assert brightness(volume([0, 50], modality="CT"), window) == (-160, 240)
+    assert brightness(volume([0, 50], modality="MR", window=(20, 10)), window) == (15, 25)
+    assert brightness(volume(np.arange(1001.0)), window) == pytest.approx((5, 995))
+    assert brightness(volume(np.uint8([3, 7])), window) == (0, 255)
+    assert brightness(volume([np.nan, np.nan]), window) == (0, 1)
+
+
+def test_what_cannot_be_answered_is_told_case_by_case(segmenter, ct, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.nii.gz").write_bytes(ct.read_bytes()[:-200])
+    paths = [ct, tmp_path / "empty", tmp_path / "cut.nii.gz", tmp_path / "none.nii"]
+    done = predict_files(segmenter, jobs_from(paths, LEFT), tmp_path / "out")
+    assert done.exit_code == 3
+    assert [error.code for _, error in done.failures] == ["missing", "no_dicom", "truncated"]
+    for format in ("dicom-seg", "dicom-gsps"):
+        refused = predict_files(segmenter, jobs_from([ct], LEFT), tmp_path / format, formats=[format])
+        assert refused.exit_code == 2
+    with pytest.raises(InputError, match="not a film"):
+        read_image(ct)
+
+
+def test_a_flat_file_of_any_orientation_is_shown_the_same_way(tmp_path):
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    shown = []
+    for name, affine in (("a", np.diag([-1.0, -1, 1, 1])), ("b", np.diag([1.0, -1, 1, 1])), ("c", np.diag([-1.0, 1, 1, 1]))):
+        turned = array[:: -1 if affine[0, 0] > 0 else 1, :: -1 if affine[1, 1] > 0 else 1]
+        image = film_of(read_nifti(nifti(tmp_path / f"{name}.nii", turned, affine)))
+        shown.append(image.geometry.displayed(image.pixels_HWC))
+        assert image.laterality == "patient"
+        assert image.geometry.spacing_mm == (1, 1)
+        view_of(image.geometry.affine)
+    assert all(np.array_equal(one, shown[0]) for one in shown)
+    assert np.array_equal(shown[0][:, :, 0] * 255, array[:, :, 0].T)
