@@ -119,6 +119,8 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "presence": "unavailable",
         "area_px": expected.area_px,
         "area_mm2": None,
+        "voxels": None,
+        "volume_ml": None,
         "side": expected.side,
         "laterality": "patient",
         "decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1.3, "flips": False},
@@ -157,6 +159,7 @@ def test_the_table_has_one_row_a_case(tmp_path, segmenter, films):
             "mask": "a.mask.png",
             "presence": "unavailable",
             "area_px": str(area),
+            "volume_ml": "",
             "side": segmenter.segment(films[0], LEFT).side,
             "warnings": "laterality_assumed",
         }
@@ -267,7 +270,7 @@ def test_a_missing_film_and_a_text_that_cannot_be_turned_fail_alone(tmp_path, se
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"formats": ["png", "nifti"]}, "format"),
+        ({"formats": ["png", "jpeg"]}, "format"),
         ({"formats": []}, "format"),
         ({"laterality": "doctor"}, "laterality"),
         ({"overwrite": True, "resume": True}, "options"),

@@ -7,11 +7,15 @@ import json
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
+from dicom_films import write_stack
 from reportseg.errors import InputError
 from reportseg.io import read_image
+from reportseg.io.cases import read_case
 from reportseg.io.nifti import read_nifti
+from reportseg.io.series import films_in
 from reportseg.io.slices import WINDOWS, brightness, film_of, view_of, window_for
 from reportseg.predict import Segmenter, jobs_from, predict_files
 from reportseg.types import Volume
@@ -154,6 +158,32 @@ def test_what_cannot_be_answered_is_told_case_by_case(segmenter, ct, tmp_path):
         assert refused.exit_code == 2
     with pytest.raises(InputError, match="not a film"):
         read_image(ct)
+
+
+def test_a_folder_of_dicom_slices_is_one_case_and_gets_a_seg_on_its_frames(segmenter, ct, tmp_path):
+    values = read_nifti(ct).values_DHW
+    write_stack(tmp_path / "Doe^Jane", (values + 1024).astype(np.uint16), Modality="CT", RescaleSlope=1, RescaleIntercept=-1024)
+    with films_in([tmp_path / "Doe^Jane"]) as (films, _, stacks):
+        assert len(films) == 1
+        jobs = jobs_from(films, LEFT, stacks=stacks)
+        done = predict_files(segmenter, jobs, tmp_path / "out", formats=["nifti", "dicom-seg"], stacks=stacks)
+        volume = read_case(films[0], stacks)
+    assert done.exit_code == 0, done.failures
+    mask = read_nifti(tmp_path / f"out/{jobs[0].id}.nii.gz")
+    assert np.allclose(mask.affine, volume.affine)
+    assert np.array_equal(volume.values_DHW, values)
+    asked = segmenter.ask(LEFT, "patient")
+    assert np.array_equal(mask.values_DHW, next(segment_volume(segmenter, volume, [asked], ["x"])).mask_DHW)
+    seg = pydicom.dcmread(tmp_path / f"out/{jobs[0].id}.seg.dcm")
+    pixels = seg.pixel_array.reshape(-1, *values.shape[1:])
+    places = [float(f.PlanePositionSequence[0].ImagePositionPatient[2]) for f in seg.PerFrameFunctionalGroupsSequence]
+    for place, frame in zip(places, pixels, strict=True):
+        number = [float(h.ImagePositionPatient[2]) for h in volume.headers].index(place)
+        assert np.array_equal(frame, mask.values_DHW[number])
+    assert pixels.sum() == mask.values_DHW.sum()
+    assert not any("Doe" in file.name for file in (tmp_path / "out").iterdir())
+    by_folder = predict_files(segmenter, jobs_from([tmp_path / "Doe^Jane"], LEFT), tmp_path / "again")
+    assert by_folder.exit_code == 0
 
 
 def test_a_flat_file_of_any_orientation_is_shown_the_same_way(tmp_path):

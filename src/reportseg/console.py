@@ -123,6 +123,10 @@ def print_scores(metrics: Metrics) -> None:
         print(row(name, subset.n_cases, subset, subset.ci95))
     for name, control in metrics.controls.items():
         print(row(name, control.n_cases, control, {}))
+    for name, group in metrics.volumes.items():
+        told = [f"{label} {value:.4g}" for label, value in (("dice", group.dice_mean), ("hd95", group.hd95)) if value is not None]
+        error = "" if group.volume_error_ml is None else f", volume off by {group.volume_error_ml:.3g} ml"
+        print(f"volumes, {name}: {group.n_volumes}, {', '.join(told)} {metrics.volume_hd95_unit}{error}")
 
 
 def print_comparison(comparison: Comparison) -> None:

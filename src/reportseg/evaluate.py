@@ -57,6 +57,7 @@ from .stats import N_BOOT, bootstrap, bootstrap_rows, clusters, paired_bootstrap
 from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
 from .types import CaseScore, Sample
 from .uncertainty import aurc, told
+from .volume_scores import VOLUMES, Volumes, are_volumes, volume_scores, write_volumes
 
 if TYPE_CHECKING:
     from .predict import Segmenter
@@ -118,6 +119,7 @@ def evaluate(
     def keep(id: str, mask_HW: Mask) -> None:
         write_mask(folder / MASKS / f"{id}.png", mask_HW)
 
+    volumes = Volumes(samples) if are_volumes(samples) else None
     spacing = all(sample.spacing_mm for sample in samples)
     columns: list[Column] = [texts, *(column for columns in plan.values() for column in columns), elsewhere]
     result = score_films(
@@ -128,6 +130,7 @@ def evaluate(
         spacing=spacing,
         batch=batch,
         keep=keep if save_masks else None,
+        gather=volumes.add if volumes else None,
         progress=progress,
     )
     own, rest = [one for one in result.columns[0] if one is not None], iter(result.columns[1:])
@@ -158,6 +161,8 @@ def evaluate(
         ci=IntervalMethod(n_boot=n_boot, clusters=len(set(clusters(cases))), without_patient=sum(not case.patient for case in cases)),
         controls=controlled,
         subsets=_subsets(samples, own, prompts, n_boot),
+        volumes=volume_scores(volumes.scored, n_boot) if volumes else {},
+        volume_hd95_unit=None if volumes is None else "mm" if volumes.spacing else "px",
         twin=_twin(cases, spacing, twin_metrics, twin_cases, n_boot),
         ece_raw=raw.ece,
         ece_border_raw=raw.ece_border,
@@ -169,6 +174,8 @@ def evaluate(
     asked = {sample.id: text for sample, text in zip(samples, texts, strict=True)}
     (folder / METRICS).unlink(missing_ok=True)  # it is written last: where it lies the evaluation is whole
     write_cases(folder / CASES, cases)
+    if volumes:
+        write_volumes(folder / VOLUMES, volumes.scored)
     write_failures(folder / FAILURES, result.failures)
     write_report(
         folder / REPORT,

@@ -41,18 +41,21 @@ def score_case(
     truth_HW: Mask,
     *,
     text_name: str = "",
-    spacing_mm: tuple[float, float] | None = None,
+    spacing_mm: tuple[float, ...] | None = None,
     presence: float | None = None,
     warnings: Sequence[str] = (),
 ) -> CaseScore:
-    """One prediction against the truth on the same grid. `spacing_mm` is (row, column); without it distances are in pixels."""
+    """One prediction against the truth on the same grid, a film's or a volume's (S, H, W), where voxels are counted for pixels.
+
+    `spacing_mm` is that of (row, column), or of (slice, row, column); without it distances are in pixels.
+    """
     if pred_HW.shape != truth_HW.shape:
         raise ValueError(f"{id}: prediction {pred_HW.shape} and truth {truth_HW.shape} are on different grids")
     tp = int(np.count_nonzero(pred_HW & truth_HW))
     area, true_area = int(np.count_nonzero(pred_HW)), int(np.count_nonzero(truth_HW))
     fp, fn = area - tp, true_area - tp
     union = tp + fp + fn
-    hd95, nsd = _border_scores(pred_HW, truth_HW, spacing_mm or (1.0, 1.0))
+    hd95, nsd = _border_scores(pred_HW, truth_HW, spacing_mm or (1.0,) * pred_HW.ndim)
     return CaseScore(
         id=id,
         patient=patient,
@@ -71,11 +74,11 @@ def score_case(
     )
 
 
-def _border_scores(pred_HW: Mask, truth_HW: Mask, spacing: tuple[float, float]) -> tuple[float, float]:
+def _border_scores(pred_HW: Mask, truth_HW: Mask, spacing: tuple[float, ...]) -> tuple[float, float]:
     """(HD95, NSD)."""
     if not pred_HW.any() or not truth_HW.any():
         if pred_HW.any() or truth_HW.any():
-            return math.hypot(pred_HW.shape[0] * spacing[0], pred_HW.shape[1] * spacing[1]), 0.0
+            return math.hypot(*(side * step for side, step in zip(pred_HW.shape, spacing, strict=True))), 0.0
         return 0.0, 1.0
     from scipy.spatial import KDTree  # over the few border pixels: faster than a distance transform of the whole grid, and as exact
 
@@ -86,11 +89,14 @@ def _border_scores(pred_HW: Mask, truth_HW: Mask, spacing: tuple[float, float]) 
     return float(hd95), float(near / (len(pred) + len(truth)))
 
 
-def border(mask_HW: Mask) -> Mask:
-    """The pixels of the mask that have one of their four neighbours outside it."""
-    padded = np.pad(mask_HW, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask_HW & ~inner
+def border(mask: Mask) -> Mask:
+    """The pixels of the mask that have one of their four neighbours outside it; in a volume the voxels, one of six."""
+    padded = np.pad(mask, 1)
+    inner = np.ones_like(mask)
+    for axis in range(mask.ndim):
+        for first in (0, 2):
+            inner &= padded[tuple(slice(first, first + side) if a == axis else slice(1, 1 + side) for a, side in enumerate(mask.shape))]
+    return mask & ~inner
 
 
 def summarise(cases: Sequence[CaseScore]) -> dict[str, float | None]:

@@ -29,6 +29,7 @@ from .report_numbers import (
     twin_table,
     value,
     verdict,
+    volume_table,
 )
 from .report_uncertainty import uncertainty_section
 from .schemas import Metrics, TrainingFile
@@ -60,6 +61,7 @@ def write_report(
         "scores": ("Scores", score_table(metrics)),
         "text": ("What the text bought", twin_table(metrics, cases, twin_cases or ())),
         "controls": ("Controls", control_table(metrics)),
+        "volumes": ("Volumes", volume_table(metrics)),
         "subsets": ("Subsets", subset_table(metrics)),
         "pictures": ("Pictures", picture_rows(figures)),
         "distribution": ("Distribution", distribution_plots(metrics, cases, calibration)),

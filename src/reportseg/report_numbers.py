@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .charts import Row, histogram, interval_plot
 from .page import Html, cell, counted, el, figure, interval, join, minus, number, short_hash, side_by_side, table
-from .schemas import ControlScores, Metrics, Scores, SubsetScores
+from .schemas import ControlScores, Metrics, Scores, SubsetScores, VolumeScores
 from .types import CaseScore
 
 Differences = Mapping[str, tuple[float, float, float]]  # by score: value, lower, upper
@@ -232,3 +232,27 @@ def subset_table(metrics: Metrics) -> Html | None:
             plots.append(figure(title, "With the 95 % interval, where one was drawn.", interval_plot(lines, title)))
     heads = ("Subset", "Cases", *(NAMES[score] for score in FOUR), label("hd95", metrics))
     return join(table(heads, rows, "Scores by subset", text={"Subset"}), side_by_side(plots))
+
+
+def volume_table(metrics: Metrics) -> Html | None:
+    """Whole volumes, all and by organ; None where the cases are not slices of studies."""
+    if not metrics.volumes:
+        return None
+    names = ("dice_mean", "dice_pooled", "hd95", "nsd", "volume_ml", "true_volume_ml", "volume_error_ml")
+
+    def shown(score: str, group: VolumeScores) -> Html:
+        places = 1 if score == "hd95" or score.endswith("_ml") else 3
+        return cell(number(getattr(group, score), places), bounds(score, group.ci95.get(score)))
+
+    rows = [
+        el(
+            "tr",
+            el("th", el("bdi", name), scope="row"),
+            cell(f"{group.n_volumes:,}"),
+            *(shown(score, group) for score in names),
+        )
+        for name, group in metrics.volumes.items()
+    ]
+    unit = metrics.volume_hd95_unit or "px"
+    heads = ("Volumes", "n", "Dice, mean", "Dice, pooled", f"HD95, {unit}", "NSD", "predicted, ml", "true, ml", "error, ml")
+    return table(heads, rows, "Scores of volumes in three dimensions", text={"Volumes"})

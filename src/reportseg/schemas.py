@@ -241,6 +241,21 @@ class RiskCoverage(File):
     )
 
 
+class VolumeScores(File):
+    """The scores of volumes in three dimensions: a study and organ each, put together from its slices."""
+
+    n_volumes: Count = Field(description="Volumes scored.")
+    dice_pooled: Fraction | None = Field(description="Dice of all voxels of all volumes together.")
+    dice_mean: Fraction | None = Field(description="Mean over volumes of the Dice.")
+    iou_mean: Fraction | None = Field(description="Mean over volumes of the IoU.")
+    hd95: NonNegative | None = Field(description="Mean 95th percentile Hausdorff distance between surfaces, in volume_hd95_unit.")
+    nsd: Fraction | None = Field(description="Mean normalised surface Dice at nsd_tolerance, in that unit.")
+    volume_ml: NonNegative | None = Field(description="Mean volume of the predictions in millilitres; null where the spacing is unknown.")
+    true_volume_ml: NonNegative | None = Field(description="Mean volume of the truth.")
+    volume_error_ml: NonNegative | None = Field(description="Mean absolute difference of the two.")
+    ci95: dict[str, Interval] = Field(default={}, description="95 % interval of each score: lower, upper.")
+
+
 class Metrics(Scores):
     """metrics.json: one bundle on one split of one manifest under one decision rule."""
 
@@ -271,6 +286,10 @@ class Metrics(Scores):
     ci: IntervalMethod | None = Field(default=None, description="How the intervals were made.")
     controls: dict[str, ControlScores] = Field(default={}, description="Scores under changed texts, by control.")
     subsets: dict[str, SubsetScores] = Field(default={}, description="Scores of each subset that the manifest names.")
+    volumes: dict[str, VolumeScores] = Field(
+        default={}, description="Where every row is a slice of a study: the scores of whole volumes, `all`, and by label."
+    )
+    volume_hd95_unit: Literal["mm", "px"] | None = Field(default=None, description="Unit of the distances of volumes.")
     twin: Twin | None = Field(default=None, description="Comparison with the text-free twin, where one was given.")
     ece_raw: Fraction | None = Field(default=None, description="ece at temperature 1, before the fit on dev.")
     ece_border_raw: Fraction | None = Field(default=None, description="ece_border at temperature 1.")
@@ -677,6 +696,7 @@ CSV_COLUMNS: dict[str, tuple[str, ...]] = {
     "cases.csv": _columns(
         "id patient text_name tp fp fn dice iou hd95 nsd presence present_truth area_px uncertainty disagreement warnings"
     ),
+    "volumes.csv": _columns("study patient label slices tp fp fn dice iou hd95 nsd volume_ml true_volume_ml warnings"),
     "table.csv": (
         *_columns("method text seeds"),
         *(f"{score}{part}" for score in COMPARED for part in ("", "_low", "_high")),

@@ -157,11 +157,12 @@ def score_films(
     spacing: bool,
     batch: int,
     keep: Callable[[str, Mask], None] | None = None,
+    gather: Callable[[Sample, Mask, Mask], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Every sample under its sentence of each column; column 0 has one for all. Distances are in mm if `spacing`, else in pixels.
 
-    `keep` gets id and mask of every answer to column 0.
+    `keep` gets id and mask of every answer to column 0, `gather` sample, truth and mask, an empty one where it failed.
 
     InputError for a true mask that cannot be read, and if no sample at all could be answered.
     """
@@ -183,6 +184,8 @@ def score_films(
                 result.off_grid += film.pixels_HWC.shape[:2] != truth.shape
             if keep is not None and isinstance(given[0], Answer):
                 keep(samples[i].id, given[0].mask_HW)
+            if gather is not None:
+                gather(samples[i], truth, given[0].mask_HW if isinstance(given[0], Answer) else np.zeros_like(truth))
             scored = dict(zip(own, _score(samples[i], truth, given, text_name, spacing), strict=True))
             for column, texts in zip(result.columns, columns, strict=True):
                 text = texts[i]
