@@ -23,6 +23,7 @@ from reportseg.volumes import segment_volume
 from tiny import LEFT, RIGHT, film
 
 LPS = np.diag([-0.8, -0.8, 2.5, 1.0])
+PLACED = {"FrameOfReferenceUID": "1.2.3.4"}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_what_cannot_be_answered_is_told_case_by_case(segmenter, ct, tmp_path):
 
 def test_a_folder_of_dicom_slices_is_one_case_and_gets_a_seg_on_its_frames(segmenter, ct, tmp_path):
     values = read_nifti(ct).values_DHW
-    write_stack(tmp_path / "Doe^Jane", (values + 1024).astype(np.uint16), Modality="CT", RescaleSlope=1, RescaleIntercept=-1024)
+    write_stack(tmp_path / "Doe^Jane", (values + 1024).astype(np.uint16), Modality="CT", RescaleSlope=1, RescaleIntercept=-1024, **PLACED)
     with films_in([tmp_path / "Doe^Jane"]) as (films, _, stacks):
         assert len(films) == 1
         jobs = jobs_from(films, LEFT, stacks=stacks)
