@@ -23,7 +23,7 @@ from reportseg.volumes import segment_volume
 from tiny import LEFT, RIGHT, film
 
 LPS = np.diag([-0.8, -0.8, 2.5, 1.0])
-PLACED = {"FrameOfReferenceUID": "1.2.3.4"}
+PLACED = {"FrameOfReferenceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3.5"}
 
 
 @pytest.fixture(scope="module")
