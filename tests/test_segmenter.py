@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -466,6 +467,34 @@ def test_a_text_that_cannot_be_swapped_is_answered_without_the_mirror_and_says_s
     assert "not_mirrored" not in segmenter.segment(film(), text).warnings
     twin = Segmenter.from_pretrained(turning / "flips-twin").segment(film(), text)  # it reads no text, so nothing is in the way
     assert "not_mirrored" not in twin.warnings
+
+
+def test_a_view_without_sides_is_answered_without_its_mirror(turning, segmenter):
+    frontal = segmenter.read(film())
+    lateral = replace(frontal, geometry=replace(frontal.geometry, orientation=("A", "F")))
+    flipping = Segmenter.from_pretrained(turning / "flips")
+    assert not lateral.geometry.has_sides
+    answer, plain = flipping.segment(lateral, LEFT), segmenter.segment(lateral, LEFT)
+    same(answer, plain)
+    assert answer.warnings == (*plain.warnings, "not_mirrored")
+    both = flipping.segment_batch([lateral, frontal], [LEFT, LEFT])
+    assert ["not_mirrored" in one.warnings for one in both] == [True, False]
+
+
+def test_a_film_that_lies_on_its_side_is_mirrored_as_it_is_shown(turning):
+    """Stored turned, with head and feet across: what is examined lies on the stored pixels too."""
+    segmenter = Segmenter.from_pretrained(turning / "flips")
+    upright = segmenter.read(film())
+    lying = replace(
+        upright,
+        pixels_HWC=np.ascontiguousarray(upright.pixels_HWC.swapaxes(0, 1)),
+        geometry=replace(upright.geometry, shape=upright.geometry.shape[::-1], orientation=("F", "L")),
+    )
+    question = segmenter.ask(LEFT, "image")
+    one, two = (segmenter.answer(segmenter.encode_image(x), [question], ["a"], examine=True)[0] for x in (upright, lying))
+    for name in ("probability_HW", "spread_HW", "raw_HW"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name).T)
+    assert one.disagreement == two.disagreement
 
 
 def test_a_denied_text_stays_empty_with_flips(turning):

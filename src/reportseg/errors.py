@@ -11,7 +11,8 @@ WARNINGS: dict[str, str] = {
     "out_of_vocabulary": "many words of the text were never seen in training; the answer may ignore them",
     "text_truncated": "the text is longer than the model reads; the words past the limit had no effect",
     "empty_text": "the text is empty; the model answered from the image alone",
-    "not_mirrored": "the text has a side word that cannot be exchanged; the answer was not averaged with that to the mirrored film",
+    "not_mirrored": "the text has a side word that cannot be exchanged, or the film is a view without left and right; "
+    "the answer was not averaged with that to the mirrored film",
     "no_knowledge": "no statement of the knowledge bank fits the text",
     "spacing_unknown": "the file states no pixel spacing; areas and distances are in pixels",
     "multi_frame": "the file holds several frames; only the first was read",

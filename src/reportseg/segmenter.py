@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -304,6 +304,7 @@ class Segmenter:
         have `raw_HW`.
         """
         started = time.perf_counter() if started is None else started
+        questions = [_of_film(question, image) for question, image in zip(questions, encoded.images, strict=True)]
         maps, decision = self._maps(encoded, questions, examine), self.decision
         masks = [decide(one.prob_HW, decision) & (not question.denied) for one, question in zip(maps, questions, strict=True)]
         seconds = (time.perf_counter() - started) / len(questions)
@@ -373,6 +374,13 @@ def side_of(mask_HW: NDArray[np.bool_], laterality: Laterality) -> Side | None:
     if left + middle >= touched and right + middle >= touched:
         return "bilateral"
     return "left" if (left > right) == (laterality != "patient") else "right"
+
+
+def _of_film(question: Question, image: Image) -> Question:
+    """The question as this film allows it: the mirror of a view without left and right is another anatomy."""
+    if not question.mirrored or image.geometry.has_sides:
+        return question
+    return replace(question, mirrored=(), warnings=(*question.warnings, "not_mirrored"))
 
 
 def _name(source: Source | Encoded, image: Image) -> str:
