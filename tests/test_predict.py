@@ -161,6 +161,8 @@ def test_the_table_has_one_row_a_case(tmp_path, segmenter, films):
             "area_px": str(area),
             "volume_ml": "",
             "side": segmenter.segment(films[0], LEFT).side,
+            "uncertainty": f"{segmenter.segment(films[0], LEFT).uncertainty:.6g}",
+            "disagreement": "",
             "warnings": "laterality_assumed",
         }
     ]
