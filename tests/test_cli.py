@@ -511,7 +511,7 @@ def test_facts_are_one_a_line(capsys):
 
 def test_scores_show_controls_and_subsets(capsys):
     scores = SimpleNamespace(dice_pooled=0.5, iou_pooled=0.4, dice_mean=None, iou_mean=0.3, n_cases=2, ci95={"dice_pooled": (0.4, 0.6)})
-    metrics = SimpleNamespace(**vars(scores), split="val", subsets={"sub": scores}, controls={"empty": scores})
+    metrics = SimpleNamespace(**vars(scores), split="val", subsets={"sub": scores}, controls={"empty": scores}, volumes={})
     console.print_scores(metrics)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["cases", "val", "sub", "empty"]

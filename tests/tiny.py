@@ -52,7 +52,7 @@ def write_bundle(
         "text": {"laterality": laterality},
         "presence": section.get("presence", False),
         "decision": {"rule": rule, "threshold": threshold, "temperature": temperature, "flips": flips},
-        "trained_on": [{"name": "phantoms", "licence": "CC0-1.0", "split_sha256": "a" * 64, "flip_safe": flip_safe}],
+        "trained_on": [{"name": "made-up", "licence": "CC0-1.0", "split_sha256": "a" * 64, "flip_safe": flip_safe}],
         "licence": "Apache-2.0",
     }
     training = TrainingFile(images=0, steps=0, seconds=0.0, config={"data": {"text": text}})

@@ -264,10 +264,6 @@ def test_damaged_exif_is_no_reason_to_refuse_a_film(tmp_path):
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (b"\0" * 128 + b"DICM" + b"\0" * 300, "DICOM"),
-        (struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0", "NIfTI"),
-        (struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + b"\0" * 528, "NIfTI"),
-        (b"\x1f\x8b\x08" + b"\0" * 30, "gzip"),
         (b"PK\3\4" + b"\0" * 30, "zip"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
         (b"%PDF-1.7", "PDF"),

@@ -124,14 +124,14 @@ def hostile(folder: Path) -> dict[str, Path]:
     put("too_large", announced(12_000, 12_000))
     put("truncated", announced(500, 500))
     put("unsupported_format", b"%PDF-1.4 " + bytes(400))
-    put("unsupported_format", bytes(128) + b"DICM" + bytes(400))
+    put("no_pixels", bytes(128) + b"DICM" + bytes(400))
     put("corrupt", whole.replace(b"IHDR", b"IHDX"))
     nan = io.BytesIO()
     PIL.Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(nan, "TIFF")
     put("not_finite", nan.getvalue())
-    for code in ("directory", "symlink_loop", "missing"):
+    for code in ("no_dicom", "symlink_loop", "missing"):  # a folder is asked for its series
         path = folder / f"{PATIENT}-{code}.png"
-        if code == "directory":
+        if code == "no_dicom":
             path.mkdir()
         if code == "symlink_loop":
             path.symlink_to(path)
