@@ -102,6 +102,23 @@ def test_voi_table_goes_before_a_window():
     np.testing.assert_allclose(gray(data), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("pad", [b"", b"\0"])
+def test_a_table_of_eight_bits_may_be_packed_into_bytes(pad):
+    table = lut(0, 8, [0])
+    table[0].LUTDescriptor = [4095 if pad else 4096, 0, 8]
+    table[0].add_new("LUTData", "OW", bytes(n // 16 for n in range(4095 if pad else 4096)) + pad)
+    data = film(DEEP, BitsStored=12, VOILUTSequence=table)
+    np.testing.assert_allclose(gray(data), np.minimum(DEEP, 4094 if pad else 4095) // 16 / 255, atol=1e-6)
+
+
+def test_bits_that_do_not_lie_at_the_lower_end_are_refused():
+    data = dataset(DEEP << 4, BitsStored=12, WindowCenter=2048, WindowWidth=4096)
+    data.HighBit = 15
+    with pytest.raises(InputError, match="below bit 16") as caught:
+        read_image(encoded(data))
+    assert caught.value.code == "corrupt"
+
+
 def test_modality_table_of_twelve_bits_with_a_negative_first_value():
     entries = [int(v) for v in RNG.permutation(3500) % 4096]
     data = film(SIGNED, ModalityLUTSequence=lut(-1200, 12, entries), WindowCenter=1500, WindowWidth=2000)
@@ -269,6 +286,14 @@ def test_a_case_is_named_by_its_uid_and_not_by_its_file(tmp_path):
 def test_a_damaged_file_is_not_named_by_its_name_either(tmp_path):
     (tmp_path / "Mustermann.dcm").write_bytes(film(DEEP)[:200])
     assert case_ids([tmp_path / "Mustermann.dcm"])[0].startswith("case-")
+
+
+def test_what_cannot_be_known_by_its_bytes_is_not_named_by_its_name_either(tmp_path):
+    (tmp_path / "DOE_JOHN").mkdir()
+    (tmp_path / "DOE^JOHN_19500101.dcm").touch()
+    (tmp_path / "DOE^JIM").write_bytes(bytes(128))
+    ids = case_ids(sorted(tmp_path.iterdir()))
+    assert len(set(ids)) == 3 and all(name.startswith("case-") for name in ids)
 
 
 def test_headers_come_without_pixels_and_out_of_sight():

@@ -48,7 +48,7 @@ class Painter:
             SimpleNamespace(
                 path=folder,
                 model=SimpleNamespace(reads_text=reads_text),
-                config=SimpleNamespace(trained_on=trained_on),
+                config=SimpleNamespace(trained_on=trained_on, parent=None),
             )
         ]
         self.encoded, self.asked = [], []

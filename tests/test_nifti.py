@@ -188,6 +188,15 @@ def test_metres_and_microns_become_millimetres(tmp_path):
         assert read_nifti(tmp_path / "a.nii").spacing_mm == pytest.approx((4 * factor, 3 * factor, 2 * factor))
 
 
+@pytest.mark.parametrize("units", [130, 58, 66, 2, 0, 7])
+def test_a_unit_of_time_that_nobody_knows_does_no_harm(tmp_path, units):
+    nibabel.save(nibabel.Nifti1Image(random_array((3, 4, 5), np.uint8), np.diag([2.0, 3.0, 4.0, 1.0])), tmp_path / "a.nii")
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[123] = units
+    (tmp_path / "a.nii").write_bytes(raw)
+    assert read_nifti(tmp_path / "a.nii").spacing_mm == pytest.approx((4, 3, 2))
+
+
 # ---------------------------------------------------------------- hostile files
 
 

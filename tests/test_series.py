@@ -14,6 +14,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from dicom_films import film, write_stack
+from dicom_sources import enhanced
 from reportseg.errors import InputError
 from reportseg.io.series import films_in, find_series, read_volume, unpacked
 from reportseg.limits import Limits
@@ -132,6 +133,24 @@ def test_an_enhanced_file_is_a_stack_of_its_own(tmp_path):
     order = np.argsort(heights)
     assert series.stacked and volume.frames == tuple(order + 1) and volume.spacing_mm == pytest.approx((2, 0.5, 0.7))
     np.testing.assert_array_equal(volume.values_DHW, SLICES[order].astype(np.float32) - 1024)
+
+
+def test_frames_by_the_hundred_keep_their_places_in_a_sequence_of_defined_length(tmp_path):
+    count = 3000
+    source = enhanced(count, 2)
+    for name, undefined in (("defined", False), ("undefined", True)):
+        source["PerFrameFunctionalGroupsSequence"].is_undefined_length = undefined
+        (tmp_path / name).mkdir()
+        source.save_as(tmp_path / name / "mr", enforce_file_format=True)
+        series = only(tmp_path / name)
+        assert series.stacked and read_volume(series).spacing_mm == pytest.approx((2, 0.7, 0.8))
+    assert len((tmp_path / "defined" / "mr").read_bytes()) > 2**18 + 1000
+
+
+def test_a_segmentation_beside_its_films_is_no_film(tmp_path):
+    write_stack(tmp_path, SLICES, Modality="MR")
+    (tmp_path / "seg").write_bytes(film(SLICES[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", Modality="SEG"))
+    assert only(tmp_path).modality == "MR"
 
 
 def test_a_folder_without_films_says_so(tmp_path):

@@ -125,6 +125,23 @@ def test_a_denied_text_has_an_empty_volume_and_a_report_an_answer_each(segmenter
     assert np.array_equal(alone.mask_DHW, answers[3].mask_DHW)
 
 
+def test_answers_to_volumes_say_whether_they_were_averaged_with_mirrors(bundle, ct, tmp_path):
+    mirrored = Segmenter.from_pretrained(bundle, flips=True)
+    predict_files(mirrored, jobs_from([ct], RIGHT), tmp_path / "o")
+    assert json.loads((tmp_path / "o" / "ct.json").read_text())["decision"]["flips"] is True
+    assert predict_files(mirrored, jobs_from([ct], RIGHT), tmp_path / "o", resume=True).skipped == 1
+
+
+def test_slices_without_left_and_right_are_not_mirrored(bundle, tmp_path):
+    array = np.random.default_rng(0).integers(-200, 200, (2, 24, 20)).astype(np.int16)  # two slices from the right to the left
+    volume = read_nifti(nifti(tmp_path / "s.nii", array, np.diag([-5.0, -1.0, 1.0, 1.0])))
+    masks = [
+        next(iter(segment_volume(one, volume, [one.ask(RIGHT, "patient")], ["a"], 2, lambda n, of: None))).mask_DHW
+        for one in (Segmenter.from_pretrained(bundle, flips=flips) for flips in (True, False))
+    ]
+    assert np.array_equal(*masks)
+
+
 @pytest.mark.parametrize(
     ("text", "window"), [("liver", "default"), ("Head of left FEMUR", "femur"), ("both lungs", "lung"), ("", "default")]
 )

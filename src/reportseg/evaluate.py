@@ -144,7 +144,7 @@ def evaluate(
         name=_name(subject.training),
         bundle_sha256=subject.sha256,
         ensemble=list(subject.ensemble),
-        config_sha256=_config_sha256(subject.training),
+        config_sha256=_config_sha256(subject.training, subject.parent),
         seed=subject.training.seed if subject.training else 0,
         cases_sha256=digest,
         split=split,
@@ -215,6 +215,7 @@ class _Subject:
     decision: DecisionConfig | None = None
     training: TrainingFile | None = None
     trained_on: tuple[tuple[TrainedOn, TrainingFile], ...] = ()  # of all bundles
+    parent: str | None = None  # hash of the bundle that training began with
 
     @property
     def reads_text(self) -> bool:
@@ -247,6 +248,7 @@ def _subject(
         segmenter.rule,
         trainings[0],
         tuple((source, own) for one, own in zip(segmenter.bundles, trainings, strict=True) for source in one.config.trained_on),
+        segmenter.bundles[0].config.parent,
     )
 
 
@@ -261,13 +263,23 @@ def _name(training: TrainingFile | None) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def _config_sha256(training: TrainingFile | None) -> str | None:
-    """Equal for the runs of one configuration that differ in the seed only."""
+# Keys that configurations did not have from the start: at their defaults they are no part of the hash, so older seeds still group.
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "eval": {"flips": False},
+    "data": {"teacher": None, "teacher_weight": 0.5},
+    "train": {"lovasz": 0},
+}
+
+
+def _config_sha256(training: TrainingFile | None, parent: str | None = None) -> str | None:
+    """Equal for the runs of one configuration, one teacher and one parent that differ in the seed only."""
     if training is None or not training.config:
         return None
     values = {key: value for key, value in training.config.items() if key != "seed"}
-    if isinstance(values.get("eval"), dict) and not values["eval"].get("flips"):  # as configurations before it, which have no such key
-        values["eval"] = {key: value for key, value in values["eval"].items() if key != "flips"}
+    for section, defaults in LATER.items():
+        if isinstance(values.get(section), dict):
+            values[section] = {key: value for key, value in values[section].items() if key not in defaults or value != defaults[key]}
+    values |= ({"teacher": training.teacher} if training.teacher else {}) | ({"parent": parent} if parent else {})
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -180,7 +180,7 @@ class PredictionFolder:
         for file in (self.file(job.id, ANSWER), *(self.file(self.film(job), suffix) for suffix in self.film_suffixes)):
             _remove(file)
         if NIFTI in self.suffixes_of(job.id):
-            write_nifti(self.file(job.id, NIFTI), prediction.mask_DHW, volume.affine)
+            write_nifti(self.file(job.id, NIFTI), prediction.mask_DHW, volume.affine, placed="orientation_assumed" not in volume.warnings)
         write_json(self.file(job.id, ANSWER), answer)
         if self.film_suffixes:
             self.segments[self.film(job)].append(self._segment(prediction, prediction.mask_DHW, np.zeros((0, 0, 0), np.float32)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def read_teacher(
     targets = np.empty(masks_NHW.shape, np.uint8)
 
     def blend(i: int) -> None:
-        probability = prepare_image(read_image(folder / f"{samples[i].id}{PROBABILITY}"), side)[0].numpy()
+        film, answer = read_image(samples[i].image), read_image(folder / f"{samples[i].id}{PROBABILITY}")
+        probability = prepare_image(replace(answer, geometry=film.geometry), side)[0].numpy()  # turned as the film is for display
         targets[i] = np.rint(255 * ((1 - weight) * masks_NHW[i] + weight * probability))
 
     with ThreadPoolExecutor(READERS) as pool:

@@ -249,7 +249,7 @@ class Run:
         stream = self._micro_batches(config, state.step * accumulate)
         clock = saved = time.monotonic()
         before, since, seen_since = state.seconds, clock, 0
-        sums: dict[str, float] = {}
+        sums: dict[str, list[float]] = {}  # since the last line of the log, or since a resume
         self.figures = {}
         while state.step < steps and not state.truncated:
             group = list(islice(stream, accumulate))
@@ -259,7 +259,7 @@ class Run:
             self.average.update(self.model, state.step - began)
             seen_since += sum(len(batch.ids) for batch in group)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value / log_every
+                sums.setdefault(name, []).append(value)
             now = time.monotonic()
             state.seconds = before + now - clock
             images = min(state.step * accumulate * config.train.batch, config.train.images)
@@ -269,7 +269,7 @@ class Run:
             if state.step % log_every == 0:
                 figures = {name: fmean(values) for name, values in self.figures.items()}
                 rates = {"lr": optim.learning_rate(state.step - 1, steps, config.train), "norm": norm, "images_per_s": rate}
-                self._log(images=images, **rates, **sums, **figures)
+                self._log(images=images, **rates, **{name: fmean(values) for name, values in sums.items()}, **figures)
                 for alarm in self.model.alarms(figures):
                     if all(row.get("alarm") != alarm for row in state.log):
                         self.progress({"remark": alarm})

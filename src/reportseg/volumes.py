@@ -68,7 +68,8 @@ def _answers(
     presence: list[list[float]] = [[] for _ in asked]
     films = view.shown(volume.values_DHW)
     low, high = brightness(volume, window)
-    geometry = Geometry((films.shape[1], films.shape[2]), view.spacing_mm[1:])
+    sagittal = None if view.has_sides else ("P", "F")  # shown as it is, and never averaged with its mirror
+    geometry = Geometry((films.shape[1], films.shape[2]), view.spacing_mm[1:], sagittal)
     open_ = [place for place, (question, _) in enumerate(asked) if not question.denied]
     for first in range(0, len(films), batch) if open_ else ():
         rows = films[first : first + batch]
@@ -89,7 +90,7 @@ def _answers(
             presence=max(sure) if sure else None,
             side=_side(view, mask, question),
             laterality=question.laterality,
-            decision=segmenter.bundles[0].config.decision.model_dump(),
+            decision=segmenter.rule.model_dump(),
             engine=segmenter.engine,
             bundle_sha256=segmenter.sha256,
             warnings=tuple(dict.fromkeys((*volume.warnings, *question.warnings))),

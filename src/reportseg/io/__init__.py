@@ -86,7 +86,15 @@ def case_ids(paths: Sequence[str | Path], limits: Limits = DEFAULT) -> list[str]
     """One id per path, in order: of DICOM `case-` and a hash of its UID, since hospitals name files after people; else as unique_ids."""
     from .dicom_header import dicom_id
 
-    return unique_ids([dicom_id(Path(path), limits) or _without_gz(Path(path)) for path in paths])
+    return unique_ids([dicom_id(Path(path), limits) or _told(Path(path)) for path in paths])
+
+
+def _told(path: Path) -> str | Path:
+    """The stem; a hash of the name where it may be a hospital's: of folders, and of what is called DICOM and cannot be read as such."""
+    from .dicom_header import hashed_id
+
+    unread = path.suffix.lower() in ("", ".dcm", ".dicom", ".ima")
+    return hashed_id(path.name.encode("utf-8", "surrogateescape")) if unread else _without_gz(path)
 
 
 def _without_gz(path: Path) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pydicom import config as pydicom_config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_partial
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -77,18 +78,26 @@ def is_dicom(head: bytes) -> bool:
 def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags: list[Any] | None = None) -> tuple[FileDataset, IO[bytes]]:
     """The data set before its pixels, and the file they are in, at the element that holds them, or at the end.
 
-    Elements above 256 KiB are left out. `tags` names the only ones to read. InputError: too_large, truncated, corrupt.
+    Elements above 256 KiB are left out, but for sequences. `tags` names the only ones to read. InputError: too_large, truncated, corrupt.
     """
     file.seek(0)
     head = file.read(4096)
     if DEFLATED in head[:2048]:
         file = _inflated(file, head, where, limits)
     file.seek(0)
+    metered = _Metered(file, HEADER_BYTES)
     try:
-        found = read_partial(_Metered(file, HEADER_BYTES), _at_pixels, defer_size=LONG, force=True, specific_tags=tags)  # type: ignore[arg-type]
-        for tag, element in list(found.items()):  # not get_item: it would go and read what was skipped
+        found = read_partial(metered, _at_pixels, defer_size=LONG, force=True, specific_tags=tags)  # type: ignore[arg-type]
+        end = metered.tell()
+        raw: list[tuple[Any, Any]] = list(found.items())  # not get_item: it would go and read what was skipped
+        for tag, element in raw:
             if element.value is None and getattr(element, "length", 0) > LONG:
-                del found[tag]
+                if _is_sequence(element):  # of defined length: what frames are, and where, may fill it
+                    metered.seek(element.value_tell)
+                    found[tag] = element._replace(value=metered.read(element.length))
+                else:
+                    del found[tag]
+        metered.seek(end)
     except InputError as error:
         raise InputError(error.what, where, error.fix, error.code) from None
     except (EOFError, OSError) as error:
@@ -103,6 +112,11 @@ def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags
             ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         )
     return found, file
+
+
+def _is_sequence(element: Any) -> bool:
+    """Whether a raw element is a sequence; in implicit files the dictionary tells."""
+    return bool((element.VR or (dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else "")) == "SQ")
 
 
 def read_tags(path: Path, tags: list[Any], limits: Limits = DEFAULT) -> FileDataset | None:

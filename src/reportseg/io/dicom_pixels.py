@@ -43,6 +43,9 @@ def check_grid(header: Dataset, where: str, limits: Limits = DEFAULT) -> tuple[i
         raise damaged(f"has {samples} values a pixel, and {photometric} means {SAMPLES[photometric]}", where)
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated:
         raise damaged(f"has {stored} bits in {allocated}", where)
+    high = _whole(header, "HighBit")
+    if high is not None and high != stored - 1:
+        raise damaged(f"has its {stored} bits below bit {high + 1}, where nothing reads them any more", where)
     frames = _whole(header, "NumberOfFrames")
     frames = 1 if frames is None else frames
     if frames < 1:

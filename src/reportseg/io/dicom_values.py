@@ -117,8 +117,11 @@ def _table(item: Dataset, header: Dataset, where: str) -> tuple[NDArray[Any], in
         count, first, depth = (int(value) for value in item.LUTDescriptor)
         data = item.LUTData
         order = "<" if header.original_encoding[1] is not False else ">"
-        entries = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, dtype=np.int64))
-        entries = entries[: count or 2**16]
+        count = count or 2**16
+        packed = isinstance(data, bytes) and depth <= 8 and len(data) < 2 * count  # a byte an entry
+        kind = "u1" if packed else f"{order}u2"
+        entries = np.frombuffer(data, kind) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, dtype=np.int64))
+        entries = entries[:count]
     except Exception as error:  # what the elements hold decides what is raised
         raise damaged("has a look-up table that cannot be read", where) from error
     if not 1 <= depth <= 16 or not entries.size:

@@ -31,7 +31,7 @@ GZIP = b"\x1f\x8b"
 RATIO = 1032  # deflate cannot pack tighter
 SIZES = (348, 540)  # of a header, version 1 and 2
 PAIRS = (b"ni1\0", b"ni2\0")
-TO_MM = {"meter": 1000.0, "micron": 0.001}  # any other unit, stated or not, is taken for mm
+TO_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; any other unit, stated or not, is taken for mm
 TURN = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS, and back
 _STEP = 1 << 22
 
@@ -221,8 +221,7 @@ def _affine(header: Nifti1Header, where: str) -> tuple[Affine, bool]:
         ras = np.array(header.get_best_affine(), np.float64)
     except Exception as e:  # nibabel raises several kinds
         raise bad from e
-    units = str(header.get_xyzt_units()[0]) if int(header["xyzt_units"]) & 7 in (0, 1, 2, 3) else ""
-    ras[:3] *= TO_MM.get(units, 1.0)
+    ras[:3] *= TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)  # the bits themselves: nibabel fails on a time unit that it does not know
     sizes = np.linalg.norm(ras[:3, :3], axis=0)
     if not np.isfinite(ras).all() or not (sizes > 0).all() or abs(np.linalg.det(ras[:3, :3] / sizes)) < 1e-3:
         raise bad

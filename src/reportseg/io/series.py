@@ -21,7 +21,7 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits
 from ..types import Volume
-from .dicom import modality_of
+from .dicom import NO_FILM, modality_of
 from .dicom_header import case_id, damaged, flat, guarded, hashed_id, is_dicom, read_header, read_tags
 from .dicom_pixels import check_grid, decode
 from .dicom_place import affine, directions, position
@@ -127,7 +127,7 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
                 for tag in TAGS:
                     header.get(tag)  # converted now, or the file has failed
                 kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-                if "Rows" not in header and kind and "Image Storage" not in UID(kind).name:
+                if str(kind or "") in NO_FILM or ("Rows" not in header and kind and "Image Storage" not in UID(kind).name):
                     continue
             check_grid(header, str(file), limits)
         except InputError as error:

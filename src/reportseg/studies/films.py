@@ -50,7 +50,10 @@ def read_films(config: RunConfig, manifest: str | Path | None, split: str) -> Fi
     if split != DEV or any(sample.split == DEV for sample in dataset.samples):
         return Films(dataset, train, dataset.split(split), {})
     held = set(draw_dev(train, dataset.name))
-    return Films(dataset, [s for s in train if s.id not in held], [s for s in train if s.id in held], dict.fromkeys(held, DEV))
+    kept = {sample.id for sample in train} - held
+    # What `limit` leaves out stays out: among the first films of what is left there would be others of the patients held.
+    split_of = {sample.id: DEV if sample.id in held else LEFT_OUT for sample in dataset.split(config.data.train) if sample.id not in kept}
+    return Films(dataset, [s for s in train if s.id in kept], [s for s in train if s.id in held], split_of)
 
 
 def own_manifest(films: Films, folder: Path, split_of: Mapping[str, str]) -> Path:

@@ -50,7 +50,8 @@ def answer(study: TextStudy) -> str:
     if twin is not None and (gain := twin.loss.get(study.metric)):
         own = f"{twin.own[study.metric]:.3f} with it, {twin.scores[study.metric]:.3f} for the twin that was trained without"
         if gain[1] > 0 or gain[2] < 0:
-            parts.append(f"The text {'bought' if gain[1] > 0 else 'cost'} {points(gain).removeprefix('−')} of {metric}: {own}.")
+            told = points(gain) if gain[1] > 0 else points((-gain[0], -gain[2], -gain[1]))
+            parts.append(f"The text {'bought' if gain[1] > 0 else 'cost'} {told} of {metric}: {own}.")
         else:
             parts.append(f"Whether the text bought anything is undecided: {points(gain)} of {metric}, {own}.")
     if other is not None and (loss := other.loss.get(study.metric)):
