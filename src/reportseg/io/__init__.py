@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -93,7 +94,7 @@ def _told(path: Path) -> str | Path:
     """The stem; a hash of the name where it may be a hospital's: of folders, and of what is called DICOM and cannot be read as such."""
     from .dicom_header import hashed_id
 
-    unread = path.suffix.lower() in (".dcm", ".dicom", ".ima") or (not path.suffix and path.exists())
+    unread = path.suffix.lower() in (".dcm", ".dicom", ".ima") or (not path.suffix and os.path.exists(path))
     return hashed_id(path.name.encode("utf-8", "surrogateescape")) if unread else _without_gz(path)
 
 
