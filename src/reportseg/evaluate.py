@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cases import CASES, FAILURES, read_cases, write_cases, write_failures
+from .config import DataConfig, EvalSection, TrainSection
 from .data.manifest import Dataset, read_manifest
 from .data.negatives import opposites
 from .data.splits import draw_dev, split_sha256
@@ -265,9 +266,9 @@ def _name(training: TrainingFile | None) -> str | None:
 
 # Keys that configurations did not have from the start: at their defaults they are no part of the hash, so older seeds still group.
 LATER: Mapping[str, Mapping[str, Any]] = {
-    "eval": {"flips": False},
-    "data": {"teacher": None, "teacher_weight": 0.5},
-    "train": {"lovasz": 0},
+    "eval": EvalSection().model_dump(include={"flips"}),
+    "data": DataConfig().model_dump(include={"teacher", "teacher_weight"}),
+    "train": TrainSection().model_dump(include={"lovasz"}),
 }
 
 

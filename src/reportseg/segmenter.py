@@ -34,7 +34,7 @@ from .text import (
     is_negated,
     read_report,
 )
-from .types import Finding, Image, Laterality, Prediction, Side
+from .types import Finding, Image, Laterality, Polarity, Prediction, Side
 from .uncertainty import disagreement, expected_dice, spread
 
 ENGINES = ("auto", "torch")
@@ -58,6 +58,11 @@ class Question:
     unknown_words: tuple[str, ...] = ()  # those behind out_of_vocabulary
     finding: Finding | None = None
     mirrored: tuple[str, ...] = ()
+
+    @property
+    def polarity(self) -> Polarity:
+        """Absent where the text itself denies; else as the report's finding says, and present for a prompt."""
+        return "absent" if self.denied else self.finding.polarity if self.finding else "present"
 
 
 @dataclass(frozen=True)
@@ -323,7 +328,7 @@ class Segmenter:
                 bundle_sha256=self.sha256,
                 warnings=tuple(dict.fromkeys((*image.warnings, *question.warnings))),
                 time_s=seconds,
-                polarity="absent" if question.denied else question.finding.polarity if question.finding else "present",
+                polarity=question.polarity,
                 finding=question.finding,
                 unknown_words=question.unknown_words,
                 uncertainty=None if question.denied else 1.0 - expected_dice(one.prob_HW, mask),

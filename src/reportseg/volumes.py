@@ -95,7 +95,7 @@ def _answers(
             bundle_sha256=segmenter.sha256,
             warnings=tuple(dict.fromkeys((*volume.warnings, *question.warnings))),
             time_s=seconds,
-            polarity="absent" if question.denied else question.finding.polarity if question.finding else "present",
+            polarity=question.polarity,
             finding=question.finding,
             unknown_words=question.unknown_words,
         )
