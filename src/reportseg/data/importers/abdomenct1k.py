@@ -11,7 +11,7 @@ from ...io.slices import WINDOWS, Window
 from ...limits import DEFAULT, Limits
 from ...types import Laterality
 from .found import Found, Progress
-from .organs import Case, add_volumes
+from .organs import add_volumes, paired
 
 ORGANS = {1: "liver", 2: "kidney", 3: "spleen", 4: "pancreas"}
 _NAME = re.compile(r"(Case_[0-9]+)(_0000)?\.nii(\.gz)?")
@@ -35,9 +35,7 @@ def read_abdomenct1k(
         if name:
             (images if name[2] else labels).setdefault(name[1], file)
     found = Found([], src, src, name="abdomenct1k", windows=dict(windows))
-    found.report("volumes without labels, left out", [file.name for case, file in images.items() if case not in labels])
-    found.report("labels without a volume, left out", [file.name for case, file in labels.items() if case not in images])
-    cases = [Case(case, file, labels[case]) for case, file in images.items() if case in labels]
+    cases = paired(found, images, labels)
     if not cases:
         fix = "Give the folder that holds the unpacked archives: Case_*_0000.nii.gz, and Case_*.nii.gz in Mask."
         raise InputError("this is not the layout of AbdomenCT-1K", src, fix, "layout")

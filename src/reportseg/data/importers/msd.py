@@ -12,7 +12,7 @@ from ...limits import DEFAULT, Limits, safe_id
 from ...schemas import load_json
 from ...types import Laterality
 from .found import Found, Progress
-from .organs import Case, add_volumes, nifti_files
+from .organs import add_volumes, nifti_files, paired
 
 CITATION = "Medical Segmentation Decathlon: Antonelli et al., Nature Communications 2022"
 
@@ -37,10 +37,7 @@ def read_msd(
     found = Found([], src, src, name=safe_id(f"msd_{name or src.name}".lower()), licence=licence, citation=CITATION, windows=dict(windows))
     images = {stem.removesuffix("_0000"): file for stem, file in nifti_files(src / "imagesTr").items()}
     labels = nifti_files(src / "labelsTr")
-    found.report("volumes without labels, left out", [file.name for stem, file in images.items() if stem not in labels])
-    found.report("labels without a volume, left out", [file.name for stem, file in labels.items() if stem not in images])
-    cases = [Case(safe_id(stem), file, labels[stem]) for stem, file in images.items() if stem in labels]
-    add_volumes(found, cases, organs, windows, limits, progress)
+    add_volumes(found, paired(found, images, labels), organs, windows, limits, progress)
     return found
 
 

@@ -59,6 +59,14 @@ class Case:
     split: str = ""
 
 
+def paired(found: Found, images: Mapping[str, Path], labels: Mapping[str, Path], split: str = "") -> list[Case]:
+    """Volumes with the labels of the same name; what stands alone is left out, and reported."""
+    of = f"{split}: " if split else ""
+    found.report(f"{of}volumes without labels, left out", [file.name for name, file in images.items() if name not in labels])
+    found.report(f"{of}labels without a volume, left out", [file.name for name, file in labels.items() if name not in images])
+    return [Case(safe_id(name), file, labels[name], split) for name, file in images.items() if name in labels]
+
+
 def wordings(organ: str) -> list[str]:
     """Every prompt that an organ may get, its plain name first."""
     return [prompt.format(name) for name in ORGANS.get(organ, (organ,)) for prompt in PROMPTS]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...io.slices import WINDOWS, Window
-from ...limits import DEFAULT, Limits, safe_id
+from ...limits import DEFAULT, Limits
 from ...types import Laterality
 from .found import Found, Progress
-from .organs import Case, add_volumes, nifti_files
+from .organs import add_volumes, nifti_files, paired
 
 SPLITS = {"Tr": "train", "Val": "val", "Ts": "test"}
 ORGANS = {
@@ -48,9 +48,7 @@ def read_word(
     cases = []
     for part, split in SPLITS.items():
         images, labels = nifti_files(src / f"images{part}"), nifti_files(src / f"labels{part}")
-        found.report(f"{split}: volumes without labels, left out", [file.name for stem, file in images.items() if stem not in labels])
-        found.report(f"{split}: labels without a volume, left out", [file.name for stem, file in labels.items() if stem not in images])
-        cases += [Case(safe_id(stem), file, labels[stem], split) for stem, file in images.items() if stem in labels]
+        cases += paired(found, images, labels, split)
     if not cases:
         fix = "Give the folder with imagesTr, labelsTr, imagesVal, labelsVal, imagesTs and labelsTs, or some of them."
         raise InputError("this is not the layout of WORD", src, fix, "layout")
