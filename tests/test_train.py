@@ -409,9 +409,18 @@ def test_init_takes_a_bundle_from_before_a_key_of_the_model_was_there(tmp_path, 
     del card["model"]["date"]["statements"], card["model"]["presence"]
     (parent / "config.json").write_text(json.dumps(card))
     child = training.train(config(tgcnet, images=8, init=str(parent)), manifest=films, out=tmp_path / "child") / "bundle"
-    with pytest.raises(InputError, match="another model.*presence.*data.negatives"):
-        training.train(config(tgcnet, {"negatives": 0.2}, images=8, init=str(parent)), manifest=films, out=tmp_path / "no")
     assert load_bundle(child).bank.sha256 == load_bundle(parent).bank.sha256
+
+
+def test_a_bundle_learns_presence_later_and_does_not_lose_it_unsaid(tmp_path, films):
+    tgcnet, absent = {"name": "tgcnet", "preset": "tiny"}, {"negatives": 0.2}
+    parent = training.train(config(tgcnet, images=8), manifest=films, out=tmp_path / "parent") / "bundle"
+    child = training.train(config(tgcnet, absent, images=8, lr=1e-9, init=str(parent)), manifest=films, out=tmp_path / "child") / "bundle"
+    a, b = load_bundle(parent).model.state_dict(), load_bundle(child).model.state_dict()
+    assert {key.split(".")[0] for key in b.keys() - a.keys()} == {"presence"} and not a.keys() - b.keys()
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-3
+    with pytest.raises(InputError, match="another model.*presence.*data.negatives"):
+        training.train(config(tgcnet, images=8, init=str(child)), manifest=films, out=tmp_path / "no")
 
 
 def test_init_refuses_another_model_and_another_left(tmp_path, films):

@@ -139,7 +139,9 @@ class Run:
         self.model = build(config.model, self.tokenizer, self.bank, base)
         self.base = self.model.base
         if self.parent is not None:
-            self.model.load_state_dict(self.parent.model.state_dict(), strict=True)
+            state = self.parent.model.state_dict()
+            grown = {key: value for key, value in self.model.state_dict().items() if key.startswith("presence.") and key not in state}
+            self.model.load_state_dict(state | grown, strict=True)
         self.model.begin_training([prepared.text_of(sample) for sample in prepared.train])
         self.model.to(self.device)
         if config.train.precision == "auto":
@@ -412,8 +414,10 @@ class Run:
 
 
 def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
-    """A bundle to start from has the same model, and its sentences mean the same side."""
+    """A bundle to start from has the same model, but perhaps no presence head yet, and its sentences mean the same side."""
     theirs = model_config(parent.config.model).model_dump()  # an older bundle does not name the keys that came later
+    if theirs.get("presence") is False:
+        theirs["presence"] = config.model["presence"]
     if theirs != dict(config.model):
         keys = [k for k in config.model if config.model[k] != theirs.get(k)]
         fix = f"Set the model section to that of the bundle; it differs in {', '.join(keys) or 'its keys'}."
