@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from reportseg import predictions
 from reportseg.data.manifest import read_manifest
 from reportseg.errors import InputError
 from reportseg.io import read_image, read_mask
+from reportseg.io.nifti import write_nifti
 from reportseg.predict import Segmenter, jobs_from, jobs_from_report, predict_files
-from reportseg.schemas import CSV_COLUMNS, PredictionFile, read_json
+from reportseg.schemas import CSV_COLUMNS, PredictionFile, read_json, write_json
 from reportseg.types import INTENDED_USE
 from tiny import LEFT, RIGHT, TGCNET, film, write_bundle
 
@@ -115,6 +117,15 @@ def test_the_json_says_what_was_asked_and_how_it_was_answered(tmp_path, segmente
         "bundle_sha256": segmenter.sha256,
         "ensemble": [],
         "finding": {"text": LEFT, "span": None, "side": None, "zone": None, "label": None},
+        "asked": {
+            "source_sha256": hashlib.sha256(films[0].read_bytes()).hexdigest(),
+            "laterality": "patient",
+            "spacing_mm": None,
+            "formats": ["png"],
+            "keep_text": False,
+            "probabilities": False,
+            "uncertainty": False,
+        },
         "polarity": "present",
         "presence": "unavailable",
         "area_px": expected.area_px,
@@ -161,6 +172,7 @@ def test_the_table_has_one_row_a_case(tmp_path, segmenter, films):
             "area_px": str(area),
             "volume_ml": "",
             "side": segmenter.segment(films[0], LEFT).side,
+            "laterality": "image",
             "uncertainty": f"{segmenter.segment(films[0], LEFT).uncertainty:.6g}",
             "disagreement": "",
             "warnings": "laterality_assumed",
@@ -375,6 +387,7 @@ def test_uncertainty_is_written_where_several_answers_were_averaged(tmp_path, se
     assert [answer.disagreement is None for answer in stored] == [False, True, True]
     assert [answer.uncertainty is None for answer in stored] == [False, False, True]
     assert (table[1]["disagreement"], table[2]["uncertainty"]) == ("", "")
+    assert predict_files(flipping, jobs, out, uncertainty=True, resume=True).skipped == 3, "a single answer has no map to miss"
     predict_files(flipping, jobs, out, overwrite=True)
     assert not list(out.glob("*.uncertainty.png")), "no map of an earlier run stays beside a new answer"
 
@@ -384,14 +397,89 @@ def test_uncertainty_needs_a_second_answer(tmp_path, segmenter, films):
     assert not (tmp_path / "out").exists()
 
 
+def test_resume_never_keeps_the_answer_to_another_film_of_the_same_name(tmp_path, segmenter, films):
+    """Another patient's film where the first one's was: nothing is kept, and nothing of what was done is lost."""
+    out = tmp_path / "out"
+    predict_files(segmenter, jobs_from(films[:3], LEFT), out)
+    before, first = snapshot(out), films[1].read_bytes()
+    films[1].write_bytes(films[4].read_bytes())
+    message = refused("resume", segmenter, jobs_from(films, LEFT), out, resume=True)
+    assert "another film" in message and "b.json" in message
+    films[1].unlink()
+    assert "cannot be read" in refused("resume", segmenter, jobs_from(films, LEFT), out, resume=True)
+    assert snapshot(out) == before
+    films[1].write_bytes(films[4].read_bytes())
+    (out / "b.json").unlink()  # the way out that the message names
+    report = predict_files(segmenter, jobs_from(films[:3], LEFT), out, resume=True)
+    assert (report.done, report.skipped) == (1, 2)
+    assert (read_mask(out / "b.mask.png") == segmenter.segment(films[4], LEFT).mask_HW).all()
+    assert films[1].read_bytes() != first
+
+
+def test_resume_refuses_an_answer_that_names_no_film(tmp_path, segmenter, films):
+    out = tmp_path / "out"
+    predict_files(segmenter, jobs_from(films[:1], LEFT), out)
+    write_json(out / "a.json", read_json(out / "a.json", PredictionFile).model_copy(update={"asked": None}))
+    assert "does not say which film" in refused("resume", segmenter, jobs_from(films, LEFT), out, resume=True)
+
+
+ASKED = {"formats": ["png"], "laterality": "patient"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"laterality": "image"}, "for sides of the patient, not for sides of the image"),
+        ({"laterality": None}, "for sides of the patient, not without a --laterality"),
+        ({"formats": ["png", "nifti"]}, "was written as png"),
+        ({"formats": ["nifti"]}, "was written as png"),
+        ({"keep_text": True}, "without --keep-text"),
+        ({"probabilities": True}, "without --probabilities"),
+    ],
+    ids=str,
+)
+def test_resume_refuses_other_options(tmp_path, segmenter, films, changed, says):
+    out = tmp_path / "out"
+    predict_files(segmenter, jobs_from(films[:1], "opacity"), out, **ASKED)
+    before = snapshot(out)
+    assert says in refused("resume", segmenter, jobs_from(films, "opacity"), out, resume=True, **ASKED | changed)
+    assert snapshot(out) == before
+    assert predict_files(segmenter, jobs_from(films, "opacity"), out, resume=True, **ASKED).skipped == 1
+
+
+def test_resume_refuses_another_spacing_of_the_jobs_file(tmp_path, segmenter, films):
+    (job,) = jobs_from(films[:1], LEFT)
+    predict_files(segmenter, [replace(job, spacing_mm=(0.5, 0.5))], tmp_path / "out")
+    assert "another spacing" in refused("resume", segmenter, [replace(job, spacing_mm=(0.5, 1.0))], tmp_path / "out", resume=True)
+    assert predict_files(segmenter, [replace(job, spacing_mm=(0.5, 0.5))], tmp_path / "out", resume=True).skipped == 1
+
+
+def test_a_new_answer_leaves_no_other_format_of_the_old_one(tmp_path, segmenter, films):
+    out = tmp_path / "out"
+    predict_files(segmenter, jobs_from(films[:1], LEFT), out, formats=["png", "nifti"])
+    (out / "a.seg.dcm").write_bytes(b"of an earlier run")
+    predict_files(segmenter, jobs_from(films[:1], RIGHT), out, overwrite=True)
+    assert sorted(path.name for path in out.glob("a.*")) == sorted(f"a.{kind}" for kind in KINDS)
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}], ids=str)
+def test_no_answer_is_written_over_a_film(tmp_path, segmenter, options):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, np.zeros((1, 8, 8), np.uint8), tuple(map(tuple, np.eye(4))))
+    before = path.read_bytes()
+    assert "over its film" in refused("exists", segmenter, jobs_from([path], LEFT), tmp_path, formats=["nifti"], **options)
+    predict_files(segmenter, jobs_from([path], LEFT), tmp_path, **options)
+    assert predict_files(segmenter, jobs_from([path], LEFT), tmp_path, overwrite=True).done == 1
+    assert path.read_bytes() == before
+
+
 def test_resume_never_mixes_bundles_texts_or_sides(tmp_path, segmenter, films):
     out, other = tmp_path / "out", Segmenter.from_pretrained(write_bundle(tmp_path / "b", threshold=0.4))
     predict_files(segmenter, jobs_from(films[:2], LEFT), out, laterality="image")
-    assert "another bundle" in refused("resume", other, jobs_from(films, LEFT), out, resume=True)
-    assert "another text" in refused("resume", segmenter, jobs_from(films, RIGHT), out, resume=True)
-    assert "sides of the image" in refused("resume", segmenter, jobs_from(films, LEFT), out, resume=True, laterality="patient")
+    assert "another bundle" in refused("resume", other, jobs_from(films, LEFT), out, resume=True, laterality="image")
+    assert "another text" in refused("resume", segmenter, jobs_from(films, RIGHT), out, resume=True, laterality="image")
     flipping = Segmenter(segmenter.bundles, flips=True, device="cpu")
-    assert "without --flips" in refused("resume", flipping, jobs_from(films, LEFT), out, resume=True)
+    assert "without --flips" in refused("resume", flipping, jobs_from(films, LEFT), out, resume=True, laterality="image")
     assert predict_files(segmenter, jobs_from(films, LEFT), out, resume=True, laterality="image").skipped == 2
 
 

@@ -204,6 +204,29 @@ def test_a_folder_of_dicom_slices_is_one_case_and_gets_a_seg_on_its_frames(segme
     assert by_folder.exit_code == 0
 
 
+@pytest.mark.parametrize("change", ["replaced", "missing", "moved"])
+def test_a_resume_knows_a_series_by_all_of_its_slices(segmenter, tmp_path, change):
+    paths = write_stack(tmp_path / "study", (np.stack([film(16, 16, seed=n)[:, :, 0] for n in range(4)]) * 900).astype(np.uint16), **PLACED)
+
+    def again(**options):
+        with films_in([tmp_path / "study"]) as (films, _, stacks):
+            return predict_files(segmenter, jobs_from(films, LEFT, stacks=stacks), tmp_path / "out", stacks=stacks, **options)
+
+    assert again().done == 1
+    if change == "moved":
+        paths[1].rename(tmp_path / "study" / "9.dcm")
+        assert again(resume=True).skipped == 1, "a slice may have another name"
+        return
+    if change == "replaced":
+        body = bytearray(paths[2].read_bytes())
+        body[-1] ^= 1
+        paths[2].write_bytes(body)
+    else:
+        paths[3].unlink()
+    with pytest.raises(InputError, match="another film"):
+        again(resume=True)
+
+
 def test_a_flat_file_of_any_orientation_is_shown_the_same_way(tmp_path):
     array = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
     shown = []

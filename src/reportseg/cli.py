@@ -407,7 +407,7 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Write ID.uncertainty.png: where the answers that are averaged differ.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip the cases that are done.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is done, if this run would answer it alike.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
+from .answers import report_file
 from .errors import InputError
 from .io import case_ids
-from .io.cases import Stacks, is_volume, read_case
+from .io.cases import Stacks, is_volume, read_case, source_sha256
 from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id
-from .predictions import PredictionFolder, report_file
-from .schemas import ReportFile
+from .predictions import PredictionFolder
+from .schemas import AskedFile, ReportFile
 from .segmenter import BATCH, Encoded, Question, ReportAnswer, Segmenter
 from .types import Image, Laterality, Sample
 from .volumes import segment_volume
@@ -124,8 +126,8 @@ def predict_files(
     A volume (a file of NIfTI, a folder of one series, or one of `stacks`) is one case, answered slice by slice after the films.
 
     `laterality` goes before that of a job ("none" there means: not stated). `progress(finished, all)`. Raises InputError before the first
-    case for what concerns all of them (see PredictionFolder), and where the output cannot be written before any case is done; later that
-    ends the run with all further cases failed, and the tables as whole as the disk allows.
+    case for what concerns all of them (see PredictionFolder and, with `resume`, its `keep`), and where the output cannot be written before
+    any case is done; later that ends the run with all further cases failed, and the tables as whole as the disk allows.
     """
     segmenter.ask("", laterality)  # a convention that does not exist concerns all of them
     if uncertainty and not (segmenter.flips or segmenter.ensemble):
@@ -135,34 +137,35 @@ def predict_files(
     folder = PredictionFolder(out, jobs, formats, overwrite, resume, reports, keep_text, probabilities, uncertainty, volumes)
     hashes = (segmenter.sha256, *segmenter.ensemble)
     whose: dict[str, Laterality | None] = {job.id: laterality or (job.laterality if job.laterality != "none" else None) for job in jobs}
-    todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id], segmenter.flips))]
+    hash_of = cache(lambda path: source_sha256(path, stacks, segmenter.limits))  # a film may be asked many questions
+    todo = [job for job in jobs if not (resume and folder.keep(job, hashes, whose[job.id], segmenter.flips, hash_of))]
     if folder.film_suffixes:  # a DICOM object is of all answers to its film
         begun = {folder.film(job) for job in todo}
         todo = [job for job in jobs if folder.film(job) in begun]
     folder.save()  # an output that cannot be written shows now, not after an hour
     folder.write_reports()
     failures: list[tuple[str, InputError]] = []
-    group: list[tuple[Image, list[tuple[Sample, Question]]]] = []  # films, each with what it is asked
+    group: list[tuple[_Film, list[tuple[Sample, Question]]]] = []  # films, each with what it is asked
     done = 0
 
     def answer() -> None:
         """One question each for the films of a group; a film with several stands alone in its group."""
         nonlocal done
         started = time.perf_counter()
-        encoded = segmenter.encode_images([image for image, _ in group])
+        encoded = segmenter.encode_images([film.image for film, _ in group])
         rounds = [[asked[0] for _, asked in group]] if len(group) > 1 else [[asked] for asked in group[0][1]]
         for turn in rounds:
             questions, ids = [question for _, question in turn], [job.id for job, _ in turn]
             predictions = segmenter.answer(encoded, questions, ids, started, examine=uncertainty)
-            for (job, _), prediction, (image, _) in zip(turn, predictions, group, strict=True):
-                folder.write(job, prediction, image.pixels_HWC, segmenter.ensemble)
+            for (job, _), prediction, (film, _) in zip(turn, predictions, group, strict=True):
+                folder.write(job, prediction, film.image.pixels_HWC, segmenter.ensemble, asked_of(job, film.sha256))
                 done += 1
             folder.save_often()
             started = time.perf_counter()
-        for image, asked in group:
-            for film, same in groupby((job for job, _ in asked), key=folder.film):
+        for film, asked in group:
+            for name, same in groupby((job for job, _ in asked), key=folder.film):
                 try:
-                    folder.write_film(film, image, segmenter.sha256)
+                    folder.write_film(name, film.image, segmenter.sha256)
                 except InputError as error:
                     if error.code != "dicom_source":
                         raise
@@ -177,6 +180,7 @@ def predict_files(
         ready = done + len(failures) + len(jobs) - len(todo)
         try:
             volume = read_case(jobs_of_it[0].image, stacks, segmenter.limits)
+            sha256 = source_sha256(jobs_of_it[0].image, stacks, segmenter.limits)
             folder.check_volume(volume)
         except InputError as error:
             for job in jobs_of_it:
@@ -198,7 +202,7 @@ def predict_files(
         for film, same in groupby(asked, key=lambda one: folder.film(one[0])):
             rows = [job for job, _ in same]
             for job in rows:
-                folder.write_volume(job, next(answers), volume, segmenter.ensemble)
+                folder.write_volume(job, next(answers), volume, segmenter.ensemble, asked_of(job, sha256))
                 done += 1
             try:
                 folder.write_stack(film, volume, segmenter.sha256)
@@ -210,6 +214,9 @@ def predict_files(
                     fail(job, error)
             folder.save_often()
 
+    def asked_of(job: Sample, sha256: str) -> AskedFile:
+        return folder.asked(job, whose[job.id], sha256)
+
     def fail(job: Sample, error: InputError) -> None:
         folder.fail(job, error)
         failures.append((job.id, error))
@@ -219,15 +226,15 @@ def predict_files(
             asked: list[tuple[Sample, Question]] = []
             for job in same:
                 try:
-                    folder.check_film(film.result())
-                    asked.append((job, segmenter.ask(job.text, whose[job.id], film.result().laterality, job.finding)))
+                    folder.check_film(film.result().image)
+                    asked.append((job, segmenter.ask(job.text, whose[job.id], film.result().image.laterality, job.finding)))
                 except InputError as error:
                     fail(job, error)
             if len(asked) > 1 and group:
                 answer()
             if asked:
                 group.append((film.result(), asked))
-            if group and (len(group) >= batch or len(asked) > 1 or sum(image.pixels_HWC.size for image, _ in group) >= HELD_VALUES):
+            if group and (len(group) >= batch or len(asked) > 1 or sum(one.image.pixels_HWC.size for one, _ in group) >= HELD_VALUES):
                 answer()
             if progress is not None:
                 progress(len(jobs) - len(todo) + done + len(failures), len(jobs))
@@ -254,16 +261,25 @@ def predict_files(
     return PredictReport(done, len(failures), len(jobs) - len(todo), tuple(failures))
 
 
-def _read_ahead(segmenter: Segmenter, jobs: Sequence[Sample], batch: int) -> Iterator[tuple[list[Sample], Future[Image]]]:
+@dataclass(frozen=True)
+class _Film:
+    """A film, and the hash of its file."""
+
+    image: Image
+    sha256: str
+
+
+def _read_ahead(segmenter: Segmenter, jobs: Sequence[Sample], batch: int) -> Iterator[tuple[list[Sample], Future[_Film]]]:
     """Films in order, each finished, with their jobs, while the next ones are read: as many as a batch, fewer where films are large."""
 
-    def read(job: Sample) -> Image:
+    def read(job: Sample) -> _Film:
         image = segmenter.read(job.image)
         spacing = image.geometry.spacing_mm or job.spacing_mm
-        return replace(image, geometry=replace(image.geometry, spacing_mm=spacing))
+        placed = replace(image, geometry=replace(image.geometry, spacing_mm=spacing))
+        return _Film(placed, source_sha256(job.image, NO_STACKS))  # after it was read: the system still holds its bytes
 
     pool = ThreadPoolExecutor(READERS)
-    waiting: deque[tuple[list[Sample], Future[Image]]] = deque()
+    waiting: deque[tuple[list[Sample], Future[_Film]]] = deque()
     films = [list(same) for _, same in groupby(jobs, key=lambda job: (job.image, job.spacing_mm))]
     size = HELD_VALUES  # of the last film; the first one may be large
     try:
@@ -273,7 +289,7 @@ def _read_ahead(segmenter: Segmenter, jobs: Sequence[Sample], batch: int) -> Ite
             while waiting and (same is None or len(waiting) > max(READERS, min(batch, HELD_VALUES // size))):
                 ready, film = waiting.popleft()
                 if film.exception() is None:
-                    size = max(1, film.result().pixels_HWC.size)
+                    size = max(1, film.result().image.pixels_HWC.size)
                 yield ready, film
                 del film
     finally:

@@ -11,22 +11,22 @@ import io
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .answers import difference, prediction_file, table_row
 from .errors import InputError
 from .io.nifti import write_nifti
 from .io.png import write_mask, write_overlay, write_probability
-from .limits import atomic_write, csv_cell, finding_id, safe_id
-from .schemas import CSV_COLUMNS, DecisionConfig, FindingFile, PredictionFile, ReportFile, ReportFinding, SkippedFile, read_json, write_json
-from .text import Reading
-from .types import Finding, Image, Laterality, Prediction, Sample, Volume, VolumePrediction
+from .limits import atomic_write, csv_cell, safe_id
+from .schemas import CSV_COLUMNS, AskedFile, PredictionFile, ReportFile, read_json, write_json
+from .types import Image, Laterality, Prediction, Sample, Volume, VolumePrediction
 
 if TYPE_CHECKING:
     from .io.dicom_out import Segment
@@ -36,6 +36,7 @@ UNCERTAINTY = ".uncertainty.png"
 SEG, GSPS, SC, NIFTI = ".seg.dcm", ".gsps.dcm", ".sc.dcm", ".nii.gz"
 CASE_FORMATS: dict[str, tuple[str, ...]] = {"png": (MASK, PROBABILITY, OVERLAY), "nifti": (NIFTI,)}
 FILM_FORMATS = {"dicom-seg": SEG, "dicom-gsps": GSPS, "dicom-sc": SC}
+OURS = (MASK, PROBABILITY, OVERLAY, UNCERTAINTY, ANSWER)  # ends of names that no film bears
 PREDICTIONS, FAILURES = "predictions.csv", "failures.csv"
 SAVE_SECONDS = 5.0  # between two writings of the tables; a kill in between loses nothing, since --resume reads the answers themselves
 
@@ -47,11 +48,12 @@ class PredictionFolder:
 
     Of a case there are the files of `suffixes`, of a film (what one report is about, else the case itself) those of `film_suffixes`.
     `keep_text` puts what was asked into DICOM objects too, `probabilities` makes a SEG of fractions. `overwrite` replaces what is there;
-    `resume` keeps answers that are complete, whatever run they came from, and adds to the tables.
+    `resume` keeps answers that are complete and the ones that this run would give, whatever run they came from, and adds to the tables.
     `volumes` are the ids of jobs on volumes, whose mask is a NIfTI file where a film has PNG or NIfTI.
     `reports` are how the reports behind the jobs were understood; with them there may be nothing to answer. `uncertainty` adds the map
     of each case where several answers were averaged.
-    InputError: no_jobs, bad_id, duplicate_id, format, options, exists, resume (tables that predict did not write), unwritable.
+    InputError: no_jobs, bad_id, duplicate_id, format, options, exists (also a film that would be written over, whatever the options),
+    resume (tables that predict did not write), unwritable.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class PredictionFolder:
         self.path = Path(path)
         suffixes, self.film_suffixes = _suffixes(formats)
         self.suffixes = (*suffixes[:-1], *((UNCERTAINTY,) if uncertainty else ()), suffixes[-1])
+        self.formats, self.uncertainty = sorted(set(formats)), uncertainty
         self.volumes = frozenset(volumes)
         self.keep_text, self.probabilities = keep_text, probabilities
         self.films = {finding.id: report.id for report in reports for finding in report.findings if finding.id}
@@ -80,7 +83,7 @@ class PredictionFolder:
         self.reports = {f"{report.id}{REPORT}": report for report in reports}
         if jobs or not reports:
             _check_ids(jobs)
-        self._check_free(replace=overwrite or resume)
+        self._check_free({job.image for job in jobs}, replace=overwrite or resume)
         self.rows: dict[str, Row] = {}
         self.failures: dict[str, Row] = {}
         if resume:
@@ -120,43 +123,51 @@ class PredictionFolder:
             what = "DICOM can be written only for a volume that is read from DICOM: it takes patient, study and grid from there"
             raise InputError(what, "--format", "Choose --format nifti for this one.", "not_dicom")
 
-    def keep(self, job: Sample, bundles: Sequence[str], laterality: Laterality | None, flips: bool = False) -> bool:
+    def asked(self, job: Sample, laterality: Laterality | None, source_sha256: str) -> AskedFile:
+        """What the answer to a job depends on beside bundle, text and decision."""
+        return AskedFile(
+            source_sha256=source_sha256,
+            laterality=laterality,
+            spacing_mm=job.spacing_mm,
+            formats=self.formats,
+            keep_text=self.keep_text,
+            probabilities=self.probabilities,
+            uncertainty=self.uncertainty,
+        )
+
+    def keep(
+        self, job: Sample, bundles: Sequence[str], laterality: Laterality | None, flips: bool, source_sha256: Callable[[Path], str]
+    ) -> bool:
         """Whether the answer to this job lies here complete; its row is then taken over.
 
-        InputError resume where it answers another text, stems from other bundles (hashes), means another one's left, or was averaged with
-        its mirror where this run's answers are not, or the other way about.
+        InputError resume where this run would answer otherwise: another film under the same name (`source_sha256` computes its hash),
+        another text, bundle, side or option. Nothing is done again then and nothing removed, since what lies here may be all there is.
         """
-        files = [self.file(job.id, suffix) for suffix in self.suffixes_of(job.id)] + [
-            self.file(self.film(job), suffix) for suffix in self.film_suffixes
-        ]
-        if not all(file.is_file() for file in files):
-            return False
         try:
             stored = read_json(self.file(job.id, ANSWER), PredictionFile)
         except InputError:
             return False
-        asked = stored.finding.text if stored.finding else ""
-        other = ""
-        if (stored.bundle_sha256, *stored.ensemble) != tuple(bundles):
-            other = "comes from another bundle"
-        elif asked != job.text:
-            other = "answers another text"
-        elif laterality not in (None, "none", stored.laterality):
-            other = f"was made for sides of the {stored.laterality}"
-        elif stored.decision.flips != flips:
-            other = "was made with --flips" if stored.decision.flips else "was made without --flips"
+        try:
+            asked = self.asked(job, laterality, source_sha256(job.image))
+        except (InputError, OSError):
+            other = "is of a film that cannot be read, so whether it is the same cannot be told"
+        else:
+            other = difference(stored, job, asked, bundles, flips)
         if other:
-            fix = "Choose another folder, or --overwrite."
+            fix = "Choose another folder, remove this file to have it answered anew, or --overwrite all."
             raise InputError(f"the answer that lies here {other}", self.file(job.id, ANSWER), fix, "resume")
+        files = [self.file(job.id, suffix) for suffix in self.suffixes_of(job.id)]
+        files += [self.file(self.film(job), suffix) for suffix in self.film_suffixes]
+        mapless = stored.disagreement is None  # one answer alone was given
+        if not all(file.is_file() for file in files if not (mapless and file.name.endswith(UNCERTAINTY))):
+            return False
         self.rows[job.id] = self._row(stored, job)
         return True
 
-    def write(self, job: Sample, prediction: Prediction, image_HWC: NDArray[np.float32], ensemble: Sequence[str]) -> None:
+    def write(self, job: Sample, prediction: Prediction, image_HWC: NDArray[np.float32], ensemble: Sequence[str], asked: AskedFile) -> None:
         """The files of one answer and its row. InputError unwritable."""
-        answer = prediction_file(prediction, ensemble)
-        for file in (self.file(job.id, ANSWER), *(self.file(self.film(job), suffix) for suffix in self.film_suffixes)):
-            _remove(file)
-        _remove(self.file(job.id, UNCERTAINTY))  # of an earlier run; where one answer alone was given there is none
+        answer = prediction_file(prediction, ensemble, asked)
+        self._clear(job)
         if UNCERTAINTY in self.suffixes and prediction.spread_HW is not None:
             write_probability(self.file(job.id, UNCERTAINTY), prediction.spread_HW)
         if MASK in self.suffixes:
@@ -174,11 +185,10 @@ class PredictionFolder:
             self.segments[self.film(job)].append(self._segment(prediction, prediction.mask_HW[None], probability[None]))
         self.rows[job.id] = self._row(answer, job)
 
-    def write_volume(self, job: Sample, prediction: VolumePrediction, volume: Volume, ensemble: Sequence[str]) -> None:
+    def write_volume(self, job: Sample, prediction: VolumePrediction, volume: Volume, ensemble: Sequence[str], asked: AskedFile) -> None:
         """The files of one answer to a volume and its row. InputError unwritable."""
-        answer = prediction_file(prediction, ensemble)
-        for file in (self.file(job.id, ANSWER), *(self.file(self.film(job), suffix) for suffix in self.film_suffixes)):
-            _remove(file)
+        answer = prediction_file(prediction, ensemble, asked)
+        self._clear(job)
         if NIFTI in self.suffixes_of(job.id):
             write_nifti(self.file(job.id, NIFTI), prediction.mask_DHW, volume.affine, placed="orientation_assumed" not in volume.warnings)
         write_json(self.file(job.id, ANSWER), answer)
@@ -214,10 +224,7 @@ class PredictionFolder:
 
     def fail(self, job: Sample, error: InputError) -> None:
         """One line in the table of failures; no mask of an earlier run stays beside it."""
-        for file in (self.file(self.film(job), suffix) for suffix in self.film_suffixes):
-            _remove(file)
-        for suffix in reversed(self.suffixes_of(job.id)):
-            _remove(self.file(job.id, suffix))
+        self._clear(job)
         self.rows.pop(job.id, None)
         self.failures[job.id] = {"id": job.id, "code": error.code, "what": csv_cell(error.what), "fix": csv_cell(error.fix)}
 
@@ -258,17 +265,32 @@ class PredictionFolder:
             meaning = replace(meaning, label=f"possible {meaning.label}")
         return Segment(meaning, mask_FHW, probability_FHW, prediction.text if self.keep_text else "")
 
+    def _clear(self, job: Sample) -> None:
+        """Removes what an earlier run left of this case in any format, its answer first: that stands for all of them.
+
+        A NIfTI file only where the run writes one or the answer says that it did: the name may be that of somebody's film.
+        """
+        suffixes = {*OURS, *self.suffixes_of(job.id)} - {ANSWER}
+        with suppress(InputError):
+            left = read_json(self.file(job.id, ANSWER), PredictionFile)
+            suffixes |= {NIFTI} if left.voxels is not None or (left.asked and "nifti" in left.asked.formats) else set()
+        _remove(self.file(job.id, ANSWER))
+        for suffix in FILM_FORMATS.values():
+            _remove(self.file(self.film(job), suffix))
+        for suffix in suffixes:
+            _remove(self.file(job.id, suffix))
+
     def _row(self, answer: PredictionFile, job: Sample) -> Row:
         names = [f"{job.id}{suffix}" for suffix in self.suffixes_of(job.id) if suffix not in (ANSWER, UNCERTAINTY)]
         names += [f"{self.film(job)}{suffix}" for suffix in self.film_suffixes]
-        return _row(answer, job.row, names[0])
+        return table_row(answer, job.row, names[0])
 
     def _check_reports(self) -> None:
         for name, report in self.reports.items():
             if (self.path / name).exists() and read_json(self.path / name, ReportFile) != report:
                 raise InputError("another report was answered here", self.path / name, "Choose another folder, or --overwrite.", "resume")
 
-    def _check_free(self, replace: bool) -> None:
+    def _check_free(self, sources: Collection[Path], replace: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError("the output is a folder, and this is a file", self.path, "Choose another folder.", "exists")
         try:
@@ -276,74 +298,23 @@ class PredictionFolder:
         except OSError as error:
             raise InputError(f"the folder cannot be read ({error.strerror})", self.path, "Choose another folder.", "unwritable") from error
         films = {self.films.get(id, id) for id in self.order}
-        wanted = [PREDICTIONS, FAILURES, *self.reports, *(f"{id}{suffix}" for id in self.order for suffix in self.suffixes_of(id))]
-        wanted += [f"{film}{suffix}" for film in sorted(films) for suffix in self.film_suffixes]
+        wanted = [PREDICTIONS, FAILURES, *self.reports]
+        wanted += [f"{id}{suffix}" for id in self.order for suffix in dict.fromkeys((*self.suffixes_of(id), *OURS))]
+        wanted += [f"{film}{suffix}" for film in sorted(films) for suffix in FILM_FORMATS.values()]
         taken = next((name for name in wanted if name in there), None)
+        lost = there.intersection(wanted)
+        if any(source.name in lost and _lies_in(source, self.path) for source in sources):
+            raise InputError("an answer would be written over its film", self.path, "Choose another folder.", "exists")
         if taken and not replace:
             fix = "Choose another folder, --resume to go on with this one, or --overwrite to replace it."
             raise InputError("the file exists already", self.path / taken, fix, "exists")
 
 
-def prediction_file(prediction: Prediction | VolumePrediction, ensemble: Sequence[str] = ()) -> PredictionFile:
-    """A prediction as its `<id>.json`. `ensemble` are the hashes of the further bundles."""
-    film, volume = (prediction, None) if isinstance(prediction, Prediction) else (None, prediction)
-    return PredictionFile(
-        id=prediction.id,
-        bundle_sha256=prediction.bundle_sha256,
-        ensemble=list(ensemble),
-        finding=FindingFile(**_finding(prediction.finding)) if prediction.finding else FindingFile(text=prediction.text),
-        polarity=prediction.polarity,
-        presence="unavailable" if prediction.presence is None else prediction.presence,
-        area_px=film.area_px if film else None,
-        area_mm2=film.area_mm2 if film else None,
-        voxels=volume.voxels if volume else None,
-        volume_ml=volume.volume_ml if volume else None,
-        side=prediction.side,
-        laterality=prediction.laterality,
-        uncertainty=film.uncertainty if film else None,
-        disagreement=film.disagreement if film else None,
-        decision=DecisionConfig.model_validate(dict(prediction.decision)),
-        engine=prediction.engine,
-        warnings=list(prediction.warnings),
-        unknown_words=list(prediction.unknown_words),
-        time_s=prediction.time_s,
-    )
-
-
-def report_file(id: str, reading: Reading, warnings: Sequence[str] = (), unknown_words: Sequence[str] = ()) -> ReportFile:
-    """How a report was understood for the film `id`, as its `<id>.report.json`."""
-    asked = {finding: finding_id(id, number) for number, finding in enumerate(reading.asked, 1)}
-    return ReportFile(
-        id=id,
-        findings=[ReportFinding(id=asked.get(finding), polarity=finding.polarity, **_finding(finding)) for finding in reading.findings],
-        skipped=[SkippedFile(text=part.text, span=part.span, reason=part.reason) for part in reading.skipped],
-        warnings=list(warnings),
-        unknown_words=list(unknown_words),
-    )
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {name: getattr(finding, name) for name in FindingFile.model_fields}
-
-
-def _row(answer: PredictionFile, source_row: int, mask: str) -> Row:
-    """A line of predictions.csv. `status`: done, or negated where the text denies and the mask is empty for that reason."""
-    presence = answer.presence
-    cells: dict[str, Any] = {
-        "id": answer.id,
-        "row": source_row,
-        "finding": csv_cell(answer.finding.text) if answer.finding else "",
-        "polarity": answer.polarity,
-        "status": "negated" if answer.polarity == "absent" else "done",
-        "mask": mask,
-        "presence": presence if isinstance(presence, str) else f"{presence:.6g}",
-        "area_px": "" if answer.area_px is None else answer.area_px,
-        "volume_ml": "" if answer.volume_ml is None else f"{answer.volume_ml:.6g}",
-        "side": answer.side or "",
-        **{name: "" if (value := getattr(answer, name)) is None else f"{value:.6g}" for name in ("uncertainty", "disagreement")},
-        "warnings": ";".join(answer.warnings),
-    }
-    return {name: str(cells[name]) for name in CSV_COLUMNS[PREDICTIONS]}
+def _lies_in(file: Path, folder: Path) -> bool:
+    try:
+        return file.parent.samefile(folder)
+    except (OSError, ValueError):
+        return False
 
 
 def _suffixes(formats: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -562,6 +562,18 @@ class FindingFile(File):
     label: str | None = Field(default=None, description="Concept that it names.")
 
 
+class AskedFile(File):
+    """What an answer depends on beside bundle, text and decision: `predict --resume` keeps one only where all of it is the same again."""
+
+    source_sha256: Sha256 = Field(description="Hash of the film's file; of a series that of the sorted hashes of its files.")
+    laterality: Laterality | None = Field(description="Whose left the text was said to mean; null where nobody said.")
+    spacing_mm: tuple[Positive, Positive] | None = Field(description="Distances of rows and columns that the jobs file gives.")
+    formats: list[str] = Field(description="Formats that were written, sorted.")
+    keep_text: bool = Field(description="Whether DICOM objects hold the text.")
+    probabilities: bool = Field(description="Whether a SEG holds probabilities.")
+    uncertainty: bool = Field(description="Whether the map of averaged answers was asked for.")
+
+
 class PredictionFile(File):
     """<id>.json beside a predicted mask. Holds the text that was asked: personal data, like the report it came from."""
 
@@ -570,6 +582,7 @@ class PredictionFile(File):
     bundle_sha256: Sha256 = Field(description="Hash of the bundle.")
     ensemble: list[Sha256] = Field(default=[], description="Hashes of the further bundles whose probabilities were averaged.")
     finding: FindingFile | None = Field(default=None, description="What was asked.")
+    asked: AskedFile | None = Field(default=None, description="Of which film, and how, it was asked; null in answers of other programs.")
     polarity: Polarity = Field(default="present", description="Whether the text affirms, denies or doubts the finding.")
     presence: Annotated[Fraction | Literal["unavailable"], BeforeValidator(lambda v: "unavailable" if v is None else v)] = Field(
         default="unavailable", description="Probability that the finding is there; unavailable where the bundle has no such head."
@@ -703,7 +716,9 @@ CSV_COLUMNS: dict[str, tuple[str, ...]] = {
         *(f"{score}_minus_reference{part}" for score in COMPARED for part in ("", "_low", "_high")),
         *_columns("p p_holm win tie loss"),
     ),
-    "predictions.csv": _columns("id row finding polarity status mask presence area_px volume_ml side uncertainty disagreement warnings"),
+    "predictions.csv": _columns(
+        "id row finding polarity status mask presence area_px volume_ml side laterality uncertainty disagreement warnings"
+    ),
     "failures.csv": _columns("id code what fix"),
 }
 
