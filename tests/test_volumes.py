@@ -180,8 +180,8 @@ def test_what_cannot_be_answered_is_told_case_by_case(segmenter, ct, tmp_path):
 
 def test_a_folder_of_dicom_slices_is_one_case_and_gets_a_seg_on_its_frames(segmenter, ct, tmp_path):
     values = read_nifti(ct).values_DHW
-    write_stack(tmp_path / "Doe^Jane", (values + 1024).astype(np.uint16), Modality="CT", RescaleSlope=1, RescaleIntercept=-1024, **PLACED)
-    with films_in([tmp_path / "Doe^Jane"]) as (films, _, stacks):
+    write_stack(tmp_path / "Doe.Jane", (values + 1024).astype(np.uint16), Modality="CT", RescaleSlope=1, RescaleIntercept=-1024, **PLACED)
+    with films_in([tmp_path / "Doe.Jane"]) as (films, _, stacks):
         assert len(films) == 1
         jobs = jobs_from(films, LEFT, stacks=stacks)
         done = predict_files(segmenter, jobs, tmp_path / "out", formats=["nifti", "dicom-seg"], stacks=stacks)
@@ -200,8 +200,9 @@ def test_a_folder_of_dicom_slices_is_one_case_and_gets_a_seg_on_its_frames(segme
         assert np.array_equal(frame, mask.values_DHW[number])
     assert pixels.sum() == mask.values_DHW.sum()
     assert not any("Doe" in file.name for file in (tmp_path / "out").iterdir())
-    by_folder = predict_files(segmenter, jobs_from([tmp_path / "Doe^Jane"], LEFT), tmp_path / "again")
+    by_folder = predict_files(segmenter, jobs_from([tmp_path / "Doe.Jane"], LEFT), tmp_path / "again")
     assert by_folder.exit_code == 0
+    assert not any("Doe" in file.name for file in (tmp_path / "again").iterdir())
 
 
 @pytest.mark.parametrize("change", ["replaced", "missing", "moved"])

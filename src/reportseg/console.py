@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores, StudyFile
 
 PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
+WRITING = ("exists", "resume", "unwritable")  # errors about files of ours, whose names tell nothing
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
 
 
@@ -32,17 +33,21 @@ def print_json(data: Any) -> None:
 def explain(error: Exception) -> tuple[int, dict[str, str]]:
     """Exit code, and {code, what, where, fix} for people and programs."""
     if isinstance(error, InputError):
-        return 2, {"code": error.code, "what": error.what, "where": error.where, "fix": error.fix}
+        return 2, {
+            "code": error.code,
+            "what": error.what,
+            "where": error.where if error.code in WRITING else _told(error.where),
+            "fix": error.fix,
+        }
     if hasattr(error, "format_message"):  # the command line itself cannot be read
         path = getattr(getattr(error, "ctx", None), "command_path", "reportseg")
         return 2, {"code": "usage", "what": error.format_message(), "where": "", "fix": f"See `{path} --help`."}
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
-        where = str(error.filename or "")
         return 2, {
             "code": "os",
             "what": f"the system refused ({reason})",
-            "where": where,
+            "where": _told(str(error.filename or "")),
             "fix": "Check the path, its permissions and the disk.",
         }
     frame = error.__traceback__
@@ -52,6 +57,15 @@ def explain(error: Exception) -> tuple[int, dict[str, str]]:
     # Not the message: it may quote a report, and people paste what they see into bug trackers.
     fix = "Set REPORTSEG_DEBUG=1 for all of it, and please report it."
     return 1, {"code": "internal", "what": f"a fault of the program: {type(error).__name__}{place}", "where": "", "fix": fix}
+
+
+def _told(where: str) -> str:
+    """A path as the user wrote it; of a DICOM file the case id, since hospitals name files after people."""
+    if not Path(where).suffix and not Path(where).is_file():
+        return where
+    from .io import dicom_name
+
+    return dicom_name(Path(where)) or where
 
 
 def print_error(error: Exception, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .answers import report_file
 from .errors import InputError
-from .io import case_ids
+from .io import case_ids, hashed_name
 from .io.cases import Stacks, is_volume, read_case, source_sha256
 from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id
 from .predictions import PredictionFolder
@@ -42,7 +42,10 @@ HELD_VALUES = 2**25  # numbers of films kept waiting, 128 MiB as float32; a larg
 
 @dataclass(frozen=True)
 class PredictReport:
-    """How a run ended. `failures` holds the errors as raised: `str(error)` names the user's path, `error.public()` does not."""
+    """How a run ended. `failures` holds the errors as raised: `str(error)` names the user's path, `error.public()` does not.
+
+    Where the path may be named after a person (DICOM, folders) `str(error)` names row and id in its place.
+    """
 
     done: int
     failed: int
@@ -218,6 +221,8 @@ def predict_files(
         return folder.asked(job, whose[job.id], sha256)
 
     def fail(job: Sample, error: InputError) -> None:
+        if error.code != "unwritable" and hashed_name(job.image, segmenter.limits):
+            error = InputError(error.what, f"row {job.row} ({job.id})", error.fix, error.code)
         folder.fail(job, error)
         failures.append((job.id, error))
 

@@ -191,16 +191,18 @@ def near(name: str, names: Sequence[str]) -> str:
 
 
 def _check_header(path: str | Path, header: list[str], required: Sequence[str]) -> None:
-    twice = [name for name, n in Counter(header).items() if n > 1]
-    if twice:
-        raise InputError(f"the column {twice[0]!r} stands there twice", path, "Rename or delete one.", "duplicate_column")
     missing = [name for name in required if name not in header]
+    twice = [name for name, n in Counter(header).items() if n > 1]
+    if twice and not missing:
+        raise InputError(f"the column {twice[0]!r} stands there twice", path, "Rename or delete one.", "duplicate_column")
     if not missing:
         return
     if len(header) == 1 and re.search(r"[;\t]", header[0]):
         raise InputError("the columns are not separated by commas", path, "Save it as CSV with commas.", "missing_column")
     wanted = ", ".join(f"{name}{near(name, header)}" for name in missing)
-    fix = f"It has: {', '.join(header) or 'no header'}. A manifest needs {', '.join(required)}."
+    known = {*required, *COLUMNS}.intersection(header)  # else the first line may be no header, but somebody's data
+    has = f"It has: {', '.join(header)}." if known else "Its first line names none that is known."
+    fix = f"{has} A manifest needs {', '.join(required)}."
     raise InputError(f"missing column {wanted}", path, fix, "missing_column")
 
 
@@ -221,11 +223,11 @@ def _sample(file: Path, number: int, row: Mapping[str, str], one: str, root: Pat
         try:
             return parse_flag(row.get(column, ""), default)
         except ValueError as e:
-            raise _cell(file, number, column, f"is {row[column]!r}", "Write 0 or 1.") from e
+            raise _cell(file, number, column, "is neither 0 nor 1", "Write one of them, or nothing.") from e
 
     whose = row.get("laterality", "").strip().lower() or info.laterality
     if whose not in LATERALITIES:
-        raise _cell(file, number, "laterality", f"is {whose!r}", f"Write {', '.join(LATERALITIES)}, or nothing.")
+        raise _cell(file, number, "laterality", "is none of ours", f"Write {', '.join(LATERALITIES)}, or nothing.")
     try:
         spacing, between = parse_spacing(row.get("spacing_mm", ""))
     except ValueError as e:
@@ -233,12 +235,12 @@ def _sample(file: Path, number: int, row: Mapping[str, str], one: str, root: Pat
             file,
             number,
             "spacing_mm",
-            f"is {row['spacing_mm']!r}",
+            "is no spacing",
             "Write row and column distance in mm, as in 0.5 0.5; of volumes also that of slices: 0.5 0.5 3.",
         ) from e
     layer = row.get("slice", "").strip()
     if not re.fullmatch(r"([+-]?[0-9]{1,9})?", layer):
-        raise _cell(file, number, "slice", f"is {layer!r}", "Write a whole number.")
+        raise _cell(file, number, "slice", "is no number", "Write a whole number.")
     return Sample(
         id=one,
         image=root / row["image"],

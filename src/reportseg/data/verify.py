@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..io import read_image, read_mask
+from ..io import dicom_name, read_image, read_mask
 from ..limits import DEFAULT, Limits, check_file
 from ..text import has_side, unknown_sides, words, zones
 from ..types import Laterality, Sample
@@ -151,12 +151,12 @@ def _several_labels(pixels_HWC: NDArray[np.float32]) -> bool:
 def _files(s: Sample, film: dict[Path, _Film], mask: dict[Path, _Mask]) -> Iterator[Issue]:
     image = film[s.image]
     if image.error:
-        yield _issue(s, "error", image.error.code, f"image: {image.error.what}", f"{s.image}: {image.error.fix}")
+        yield _issue(s, "error", image.error.code, f"image: {image.error.what}", f"{_path(s.image)}{image.error.fix}")
     drawn = mask.get(s.mask) if s.mask else None
     if drawn is None:
         return
     if drawn.error:
-        yield _issue(s, "error", drawn.error.code, f"mask: {drawn.error.what}", f"{s.mask}: {drawn.error.fix}")
+        yield _issue(s, "error", drawn.error.code, f"mask: {drawn.error.what}", f"{_path(s.mask)}{drawn.error.fix}")
         return
     if not image.error and drawn.shape != image.shape:
         what = f"the mask has {_size(drawn.shape)} pixels, the image {_size(image.shape)}"
@@ -169,6 +169,11 @@ def _files(s: Sample, film: dict[Path, _Film], mask: dict[Path, _Mask]) -> Itera
     if drawn.several:
         what = "the mask seems to hold several labels; all above half of the largest value are taken together"
         yield _issue(s, "warning", "several_labels", what, "Write one mask file (0 and 255) per target.")
+
+
+def _path(path: Path | None) -> str:
+    """A path in front of what to do; not that of a DICOM file, which hospitals name after people: row and id tell which it is."""
+    return "" if path is None or dicom_name(path) else f"{path}: "
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -25,6 +25,7 @@ from .nifti import is_nifti, read_nifti
 from .png import PNG_SIGNATURE, check_png, cut_short
 from .slices import film_of
 
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 READS = "this version reads DICOM, NIfTI, PNG, JPEG, TIFF, BMP and GIF"
 MAGIC: dict[bytes, str] = {
     PNG_SIGNATURE: "png",
@@ -85,17 +86,26 @@ def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
 
 def case_ids(paths: Sequence[str | Path], limits: Limits = DEFAULT) -> list[str]:
     """One id per path, in order: of DICOM `case-` and a hash of its UID, since hospitals name files after people; else as unique_ids."""
+    return unique_ids([hashed_name(Path(path), limits) or _without_gz(Path(path)) for path in paths])
+
+
+def hashed_name(path: Path, limits: Limits = DEFAULT) -> str | None:
+    """`case-` and a hash for a name that a hospital may have given: of DICOM, of folders, of files without a suffix. None for others."""
+    unnamed = os.path.isdir(path) or (not path.suffix and os.path.exists(path))
+    return dicom_name(path, limits) or (_hash_of(path) if unnamed else None)
+
+
+def dicom_name(path: Path, limits: Limits = DEFAULT) -> str | None:
+    """The same for DICOM alone, which is told by its first bytes, or where it cannot be read by its name."""
     from .dicom_header import dicom_id
 
-    return unique_ids([dicom_id(Path(path), limits) or _told(Path(path)) for path in paths])
+    return dicom_id(path, limits) or (_hash_of(path) if path.name.lower().endswith(DICOM_SUFFIXES) else None)
 
 
-def _told(path: Path) -> str | Path:
-    """The stem; a hash of the name where it may be a hospital's: of folders, and of what is called DICOM and cannot be read as such."""
+def _hash_of(path: Path) -> str:
     from .dicom_header import hashed_id
 
-    unread = path.suffix.lower() in (".dcm", ".dicom", ".ima") or (not path.suffix and os.path.exists(path))
-    return hashed_id(path.name.encode("utf-8", "surrogateescape")) if unread else _without_gz(path)
+    return hashed_id(path.name.encode("utf-8", "surrogateescape"))
 
 
 def _without_gz(path: Path) -> Path:

@@ -20,6 +20,10 @@ from .dicom_pixels import GRAY, decode
 from .dicom_place import affine, orientation, spacing
 from .dicom_values import coloured, shown
 
+MODALITIES = frozenset(
+    "BDUS BI BMD CR CT DD DF DG DM DS DX EC ES FA FS GM HC IO IVOCT IVUS LP LS MG MR MS NM OAM OCT OP OPM OPT OPV OT PT PX RF RG RTIMAGE "
+    "SC SM ST TG US VF XA XC".split()
+)
 NO_FILM = {SegmentationStorage: "a segmentation", RTDoseStorage: "a dose grid"}
 
 
@@ -68,6 +72,6 @@ def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
 
 
 def modality_of(header: Dataset) -> str:
-    """Two to six capitals, "" for anything else: the value goes into our files."""
+    """A term of the standard for what makes pictures, "" for anything else: the value is shown, and a stranger's may be a name."""
     value = str(header.get("Modality") or "").strip().upper()
-    return value if value.isascii() and value.isalnum() and len(value) <= 16 else ""
+    return value if value in MODALITIES else ""

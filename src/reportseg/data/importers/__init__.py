@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...io import case_ids, dicom_name
 from ...io.slices import WINDOWS, Window
-from ...limits import DEFAULT, Limits, safe_id, unique_ids
+from ...limits import DEFAULT, Limits, safe_id
 from ...schemas import DatasetFile
 from ...text import has_side
 from ...types import Laterality
@@ -159,19 +160,22 @@ def _join(found: Found, path: Path, limits: Limits) -> bool:
     InputError ambiguous_join where the table says two things of one stem.
     """
     table: dict[str, dict[str, str]] = {}
+    shown: dict[str, str] = {}  # names for messages: hospitals name DICOM files after people
     for row in read_table(path, ("image",), limits):
-        stem = _stem(row.pop("image"))
+        image = row.pop("image")
+        stem = _stem(image)
+        shown[stem] = dicom_name(path.parent / image) or stem
         if "subject" in row and "patient" not in row:
             row["patient"] = row.pop("subject")
         if table.setdefault(stem, row) != row:
-            raise InputError(f"two different rows stand for {stem}", path, "Leave one row for each film.", "ambiguous_join")
+            raise InputError(f"two different rows stand for {shown[stem]}", path, "Leave one row for each film.", "ambiguous_join")
     columns = list(next(iter(table.values()), {}))
     unknown, differs = [], Counter[str]()
     patients = False
     for row in found.rows:
         stem = _stem(row["image"])
         if stem not in table:
-            unknown.append(stem)
+            unknown.append(dicom_name(found.root / row["image"]) or stem)
         for column in columns:
             new, old = table.get(stem, {}).get(column, ""), row.get(column, "")
             row[column] = old or new
@@ -181,7 +185,7 @@ def _join(found: Found, path: Path, limits: Limits) -> bool:
         found.messages.append(f"{path.name}: films without a row in it: {some(unknown)}")
     strangers = set(table) - {_stem(row["image"]) for row in found.rows}
     if strangers:
-        found.messages.append(f"{path.name}: rows without a film, left out: {some(sorted(strangers))}")
+        found.messages.append(f"{path.name}: rows without a film, left out: {some(sorted(shown[stem] for stem in strangers))}")
     for column, n in differs.items():
         if n:
             found.messages.append(f"{path.name}: {column} stays as it was in {n} rows where the joined value differs")
@@ -208,7 +212,7 @@ def _need_no_laterality(found: Found) -> None:
 
 def _give_ids(rows: list[dict[str, str]], root: Path) -> None:
     """Fills the column id where it is empty; an id of the source becomes a name for files."""
-    for row, made in zip(rows, unique_ids([root / row["image"] for row in rows]), strict=True):
+    for row, made in zip(rows, case_ids([root / row["image"] for row in rows]), strict=True):
         row["id"] = safe_id(row["id"]) if row.get("id") else made
 
 

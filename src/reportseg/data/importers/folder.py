@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputError
+from ...io import dicom_name
 from ...limits import DEFAULT, VARIABLE, Limits, check_file, check_text
 from ...schemas import DatasetFile, read_json
 from ...types import Laterality
@@ -45,7 +46,7 @@ def _from_table(table: Path, laterality: Laterality | None, limits: Limits) -> F
         found.name, found.licence, found.citation, found.windows = info.name, info.licence, info.citation, info.windows
         found.laterality = laterality or (info.laterality if info.laterality != "none" else None)
         found.split_source = info.split_source or found.split_source if split else ""
-    found.report("rows whose film or mask is not there, left out", [row["image"] for row in lost])
+    found.report("rows whose film or mask is not there, left out", [dicom_name(root / row["image"]) or row["image"] for row in lost])
     if not kept:
         raise InputError("no row has a film and a mask that are there", table, f"Paths start from {root}.", "no_rows")
     return found
