@@ -396,6 +396,9 @@ class StudyPlan(File):
     config: dict[str, Any] | None = Field(default=None, description="The configuration that all arms share, without paths.")
     bundles: list[Sha256] = Field(default=[], description="Hashes of the bundles, the twin's last.")
     films: dict[str, Sha256] = Field(default={}, description="Hash of each set of films: of its sorted ids, or of ids and true masks.")
+    sources: dict[str, Sha256] = Field(
+        default={}, description="Hash of what the configuration names beside films: `teacher`, its answers; `init`, the bundle to start from."
+    )
     settings: dict[str, int | str] = Field(default={}, description="What else the figures depend on, as the size of the films.")
 
 

@@ -6,6 +6,7 @@ doubt at a border says more than the border that one reader drew. Shapes: N film
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -50,6 +51,17 @@ def read_teacher(
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(blend, range(len(samples))))
     return targets, asked[0]
+
+
+def teacher_sha256(folder: str | Path, samples: Sequence[Sample], constant: bool = False) -> str:
+    """Hash of the answers to these films: of each the bundles that gave it and its probabilities. InputError teacher."""
+    folder = Path(folder)
+    whole = hashlib.sha256()
+    for sample in sorted(samples, key=lambda sample: sample.id):
+        bundles = _bundles(folder, sample, constant)
+        answer = hashlib.sha256((folder / f"{sample.id}{PROBABILITY}").read_bytes()).hexdigest()
+        whole.update("\t".join([sample.id, *bundles, answer, "\n"]).encode())
+    return whole.hexdigest()
 
 
 def _bundles(folder: Path, sample: Sample, constant: bool) -> list[str]:

@@ -22,7 +22,7 @@ from ..stats import MIN_SEEDS, N_BOOT, holm, paired_bootstrap, paired_bootstrap_
 from .ablate_page import write_page
 from .films import own_manifest, read_films
 from .plan import Progress, begin, check_metric, no_repeats, now, stored
-from .training import Arm, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings
+from .training import Arm, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
 
 FILE, PAGE = "ablate.json", "ablate.html"
 SMALLEST = 0.003
@@ -67,7 +67,7 @@ def ablate(
     films = read_films(configs[0], manifest, split)
     plan = StudyPlan(
         kind="ablate", command=command, written=now(), metric=metric, smallest=smallest, seeds=list(seeds), arms=changes, split=split,
-        config=planned(configs[0]), films=films.hashes,
+        config=planned(configs[0]), films=films.hashes, sources=sources(configs[0], films, [{sample.id for sample in films.train}]),
     )  # fmt: skip
     begin(folder, plan, resume)
     with alone(folder):

@@ -20,7 +20,7 @@ from ..stats import N_BOOT, paired_bootstrap_runs
 from .curve_page import write_page
 from .films import LEFT_OUT, Films, own_manifest, read_films
 from .plan import Progress, begin, check_metric, no_repeats, now, stored
-from .training import Arm, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings
+from .training import Arm, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
 
 FILE, PAGE = "data.json", "data.html"
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -65,7 +65,7 @@ def data(
     kept = nested_shares(films.train, films.dataset.name, shares)
     plan = StudyPlan(
         kind="data", command=command, written=now(), metric=metric, seeds=list(seeds), arms=[f"{share:g}" for share in shares], split=split,
-        config=planned(config), films=films.hashes,
+        config=planned(config), films=films.hashes, sources=sources(config, films, [set(ids) for ids in kept]),
     )  # fmt: skip
     begin(folder, plan, resume)
     with alone(folder):

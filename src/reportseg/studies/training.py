@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..bundle import read_config
+from ..bundle import resolve as find_bundle
 from ..compare import Run, read_runs
 from ..config import RunConfig
+from ..data.splits import draw_dev
 from ..engines import pick_device
 from ..errors import InputError
 from ..evaluate import METRICS, evaluate
@@ -19,7 +22,9 @@ from ..optim import bf16_gains
 from ..runs import without_paths
 from ..schemas import COMPARED, ComparedRun, IntervalMethod, StudyPlan
 from ..stats import MIN_SEEDS, bootstrap_runs, clusters
+from ..teacher import teacher_sha256
 from ..train import train
+from .films import Films
 from .plan import Progress, remark, told
 
 
@@ -54,6 +59,25 @@ def planned(config: RunConfig) -> dict[str, object]:
     for key in ("checkpoint_minutes", "workers"):
         del values["train"][key]
     return values
+
+
+def sources(config: RunConfig, films: Films, parts: Sequence[Collection[str]]) -> dict[str, str]:
+    """For the plan: a hash of what lies behind the paths of `data.teacher` and `train.init`, which a resume must find as it was.
+
+    `parts` are the ids of each arm's films; each run sets its own dev aside, and what is dev in all of them needs no teacher.
+    InputError: teacher, those of a bundle.
+    """
+    found = {}
+    if config.data.teacher is not None:
+        learnt: set[str] = set()
+        for ids in parts:
+            part = [sample for sample in films.train if sample.id in ids]
+            learnt |= {sample.id for sample in part} - set(draw_dev(part, films.dataset.name))
+        asked = [sample for sample in films.train if sample.id in learnt]
+        found["teacher"] = teacher_sha256(config.data.teacher, asked, config.data.text == "constant")
+    if config.train.init is not None:
+        found["init"] = read_config(find_bundle(config.train.init))[1]
+    return found
 
 
 def run_arms(
