@@ -517,10 +517,13 @@ def test_a_true_mask_that_cannot_be_read_stops_the_evaluation_before_it_begins(p
 # ---------------------------------------------------------------- the twin
 
 
+MODEL = {"name": "p", "model": {"name": "tgcnet", "preset": "tiny"}}
+
+
 def twins(tmp_path, manifest, **options):
-    twin = painter_in(tmp_path / "twin-bundle", config={"data": {"text": "constant"}})
+    twin = painter_in(tmp_path / "twin-bundle", config=MODEL | {"data": {"text": "constant"}})
     run(twin, manifest, tmp_path / "twin")
-    return run(painter_in(tmp_path / "bundle"), manifest, tmp_path / "eval", twin=tmp_path / "twin", **options)
+    return run(painter_in(tmp_path / "bundle", config=MODEL), manifest, tmp_path / "eval", twin=tmp_path / "twin", **options)
 
 
 def test_what_the_text_bought(data, tmp_path):
@@ -535,13 +538,15 @@ def test_what_the_text_bought(data, tmp_path):
     assert not any("twin" in warning.lower() for warning in metrics.warnings)
 
 
-def test_a_twin_of_other_cases_is_refused_before_the_work(painter, data, tmp_path):
-    run(painter, data, tmp_path / "twin", limit=4)
+def test_a_twin_of_other_cases_is_refused_before_the_work(data, tmp_path):
+    painter = painter_in(tmp_path / "bundle", config=MODEL)
+    twin = painter_in(tmp_path / "twin-bundle", config=MODEL | {"data": {"text": "constant"}})
+    run(twin, data, tmp_path / "twin", limit=4)
     painter.encoded.clear()
     with pytest.raises(InputError) as caught:
         run(painter, data, tmp_path / "eval", twin=tmp_path / "twin")
     assert caught.value.code == "cases_differ"
-    run(painter, data, tmp_path / "whole")
+    run(twin, data, tmp_path / "whole")
     table = tmp_path / "whole" / "cases.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
     painter.encoded.clear()
@@ -551,11 +556,28 @@ def test_a_twin_of_other_cases_is_refused_before_the_work(painter, data, tmp_pat
     assert painter.encoded == []
 
 
-def test_a_twin_that_read_the_text_is_no_twin(painter, data, tmp_path):
-    run(painter, data, tmp_path / "twin")
-    metrics = run(painter, data, tmp_path / "eval", twin=tmp_path / "twin")
-    assert metrics.twin.difference["dice_mean"] == (0, 0, 0)
-    assert any("not trained with a constant sentence" in warning for warning in metrics.warnings)
+def test_another_model_is_no_twin_and_is_refused_before_the_work(data, tmp_path):
+    painter = painter_in(tmp_path / "bundle", config=MODEL)
+    unet = {"name": "u", "model": {"name": "unet", "width": 4}}
+    others = {"itself": MODEL, "unet": unet, "other rate": MODEL | {"data": {"text": "constant"}, "train": {"lr": 3e-4}}}
+    for name, config in others.items():
+        run(painter_in(tmp_path / name, config=config, reads_text=name != "unet"), data, tmp_path / f"eval-{name}")
+        painter.encoded.clear()
+        with pytest.raises(InputError) as caught:
+            run(painter, data, tmp_path / "eval", twin=tmp_path / f"eval-{name}")
+        assert caught.value.code == "twin" and "data.text=constant" in caught.value.fix and painter.encoded == []
+    assert not (tmp_path / "eval").exists()
+
+
+def test_what_has_no_twin_is_refused_one(data, tmp_path):
+    twins(tmp_path, data)
+    textless = painter_in(tmp_path / "textless", config=MODEL | {"data": {"text": "constant"}})
+    several = painter_in(tmp_path / "several", config=MODEL)
+    several.ensemble, several.bundles = ("b" * 64,), several.bundles * 2
+    for bundle, masks, says in ((textless, None, "reads no text"), (several, None, "ensemble"), (None, tmp_path, "masks")):
+        with pytest.raises(InputError, match=says) as caught:
+            run(bundle, data, tmp_path / "other", masks=masks, twin=tmp_path / "twin")
+        assert caught.value.code == "twin" and not (tmp_path / "other").exists()
 
 
 # ---------------------------------------------------------------- masks made by other code

@@ -123,6 +123,10 @@ def test_a_twin_is_text_free_and_of_the_same_cases(done, bundle, phantoms, twin,
     with pytest.raises(InputError) as caught:
         text(bundle, phantoms, out=tmp_path / "t", twin=out / "eval" / "0-text")
     assert caught.value.code == "twin"
+    evaluate(write_bundle(tmp_path / "other", UNET), phantoms, split="val", out=tmp_path / "unet-val", images=False, n_boot=20)
+    with pytest.raises(InputError) as caught:
+        text(bundle, phantoms, out=tmp_path / "t", twin=tmp_path / "unet-val")
+    assert caught.value.code == "twin" and "data.text=constant" in caught.value.fix
     with pytest.raises(InputError) as caught:
         text(bundle, phantoms, out=tmp_path / "t", twin=twin, split="test")
     assert caught.value.code == "cases_differ"

@@ -55,7 +55,7 @@ def write_bundle(
         "trained_on": [{"name": "made-up", "licence": "CC0-1.0", "split_sha256": "a" * 64, "flip_safe": flip_safe}],
         "licence": "Apache-2.0",
     }
-    training = TrainingFile(images=0, steps=0, seconds=0.0, config={"data": {"text": text}})
+    training = TrainingFile(images=0, steps=0, seconds=0.0, config={"model": dict(section), "data": {"text": text}})
     return save_bundle(path, model, section, tokenizer, bank, config, training, [w for s in SENTENCES for w in words(s)])
 
 

@@ -7,8 +7,6 @@ by the twin, trained with one constant sentence; both comparisons are paired on 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cases import CASES, FAILURES, read_cases, write_cases, write_failures
-from .config import DataConfig, EvalSection, TrainSection
+from .cases import CASES, FAILURES, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
 from .data.negatives import opposites
 from .data.splits import draw_dev, split_sha256
@@ -29,6 +26,7 @@ from .metrics import EMPTY_POLICY, TOLERANCE, Calibration, count_policy, summari
 from .pictures import draw_cases
 from .report import write_report
 from .schemas import (
+    BundleConfig,
     ControlScores,
     DecisionConfig,
     IntervalMethod,
@@ -56,6 +54,8 @@ from .scoring import (
 )
 from .stats import N_BOOT, bootstrap, bootstrap_rows, clusters, paired_bootstrap, paired_bootstrap_mean
 from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
+from .twins import METRICS as METRICS
+from .twins import config_sha256, read_twin, twin_sha256
 from .types import CaseScore, Sample
 from .uncertainty import aurc, told
 from .volume_scores import VOLUMES, Volumes, are_volumes, volume_scores, write_volumes
@@ -63,7 +63,7 @@ from .volume_scores import VOLUMES, Volumes, are_volumes, volume_scores, write_v
 if TYPE_CHECKING:
     from .predict import Segmenter
 
-METRICS, REPORT = "metrics.json", "report.html"
+REPORT = "report.html"
 MASKS = "masks"  # folder of <id>.png, where they are saved
 CONTROLS = ("original", "empty", "shuffled", "swapped-side")
 PRESENCE = ("presence_auroc", "absent_correct")
@@ -97,8 +97,8 @@ def evaluate(
     `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and
     masks, have none. `twin` is the folder of the twin's evaluation on the same cases. `images=False` keeps films and sentences out of the
     report. `save_masks` writes each answer to out/masks/<id>.png, for `compare` to show and for `masks` to read. InputError before anything
-    is computed: exists, options, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ); later only if
-    no case at all can be scored. A case that fails is counted, and listed in failures.csv.
+    is computed: exists, options, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ, twin); later
+    only if no case at all can be scored. A case that fails is counted, and listed in failures.csv.
     """
     folder = Path(out)
     if (folder / METRICS).exists() and not overwrite:
@@ -110,8 +110,7 @@ def evaluate(
     plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
     elsewhere = opposites(dataset.split(split), read_truth)[: len(samples)] if subject.reads_text else [None] * len(samples)
     digest = hash_cases(samples)
-    twin_metrics, twin_cases = (None, None) if twin is None else _read_twin(Path(twin), digest, {sample.id for sample in samples})
-
+    twin_metrics, twin_cases = (None, None) if twin is None else _twin_of(subject, Path(twin), digest, {sample.id for sample in samples})
     if save_masks and masks is not None and (folder / MASKS).resolve() == Path(masks).resolve():
         raise InputError("the masks are in the place of their copies already", masks, "Leave out --save-masks.", "options")
 
@@ -145,7 +144,8 @@ def evaluate(
         name=_name(subject.training),
         bundle_sha256=subject.sha256,
         ensemble=list(subject.ensemble),
-        config_sha256=_config_sha256(subject.training, subject.parent),
+        config_sha256=config_sha256(subject.training, subject.config.parent if subject.config else None),
+        twin_sha256=None if subject.training is None or subject.config is None else twin_sha256(subject.training, subject.config),
         seed=subject.training.seed if subject.training else 0,
         cases_sha256=digest,
         split=split,
@@ -168,7 +168,7 @@ def evaluate(
         ece_raw=raw.ece,
         ece_border_raw=raw.ece_border,
         risk_coverage=_risk_coverage(cases, n_boot),
-        warnings=_warnings(dataset, samples, subject, result, plan, twin_metrics),
+        warnings=_warnings(dataset, samples, subject, result, plan),
         images_per_s=(len(samples) - len(result.failures)) / subject.source.seconds if subject.source.seconds else None,
         **_scores(own, prompts),
     )
@@ -216,7 +216,7 @@ class _Subject:
     decision: DecisionConfig | None = None
     training: TrainingFile | None = None
     trained_on: tuple[tuple[TrainedOn, TrainingFile], ...] = ()  # of all bundles
-    parent: str | None = None  # hash of the bundle that training began with
+    config: BundleConfig | None = None
 
     @property
     def reads_text(self) -> bool:
@@ -249,7 +249,7 @@ def _subject(
         segmenter.rule,
         trainings[0],
         tuple((source, own) for one, own in zip(segmenter.bundles, trainings, strict=True) for source in one.config.trained_on),
-        segmenter.bundles[0].config.parent,
+        segmenter.bundles[0].config,
     )
 
 
@@ -262,26 +262,6 @@ def _setting(training: TrainingFile | None, section: str, key: str) -> Any:
 def _name(training: TrainingFile | None) -> str | None:
     name = training.config.get("name") if training else None
     return name if isinstance(name, str) and name else None
-
-
-# Keys that configurations did not have from the start: at their defaults they are no part of the hash, so older seeds still group.
-LATER: Mapping[str, Mapping[str, Any]] = {
-    "eval": EvalSection().model_dump(include={"flips"}),
-    "data": DataConfig().model_dump(include={"teacher", "teacher_weight"}),
-    "train": TrainSection().model_dump(include={"lovasz"}),
-}
-
-
-def _config_sha256(training: TrainingFile | None, parent: str | None = None) -> str | None:
-    """Equal for the runs of one configuration, one teacher and one parent that differ in the seed only."""
-    if training is None or not training.config:
-        return None
-    values = {key: value for key, value in training.config.items() if key != "seed"}
-    for section, defaults in LATER.items():
-        if isinstance(values.get(section), dict):
-            values[section] = {key: value for key, value in values[section].items() if key not in defaults or value != defaults[key]}
-    values |= ({"teacher": training.teacher} if training.teacher else {}) | ({"parent": parent} if parent else {})
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- the controls
@@ -389,16 +369,12 @@ def _risk_coverage(cases: Sequence[CaseScore], n_boot: int) -> RiskCoverage | No
     )
 
 
-def _read_twin(folder: Path, digest: str, ids: set[str]) -> tuple[Metrics, list[CaseScore]]:
-    metrics = read_json(folder / METRICS, Metrics)
-    if metrics.cases_sha256 != digest:
-        what = f"the twin was evaluated on other cases ({metrics.n_cases} of the split {metrics.split!r})"
-        raise InputError(what, folder / METRICS, "Evaluate it on the same split of the same manifest.", "cases_differ")
-    cases = read_cases(folder / CASES)
-    if {case.id for case in cases} != ids:
-        what = f"the twin's {CASES} is not that of its {METRICS}"
-        raise InputError(what, folder / CASES, "Evaluate the twin again.", "cases_differ")
-    return metrics, cases
+def _twin_of(subject: _Subject, folder: Path, digest: str, ids: set[str]) -> tuple[Metrics, list[CaseScore]]:
+    """The twin's evaluation. InputError twin also where what is scored has none."""
+    if subject.training is None or subject.config is None or not subject.reads_text or subject.ensemble:
+        what = "an ensemble" if subject.ensemble else "a model that reads no text" if subject.training else "a folder of masks"
+        raise InputError(f"{what} has no text-free twin", folder, "Leave out --twin, or score one bundle that reads.", "twin")
+    return read_twin(folder, digest, ids, subject.training, subject.config, subject.decision)
 
 
 def _twin(
@@ -435,7 +411,6 @@ def _warnings(
     subject: _Subject,
     result: Result,
     plan: Mapping[str, Sequence[Column]],
-    twin: Metrics | None,
 ) -> list[str]:
     """What a reader of the scores must know."""
     n, split = len(samples), samples[0].split
@@ -465,6 +440,4 @@ def _warnings(
         names = [f"{id} ({error.code})" for id, error in result.failures.items()]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         found.append(f"Scored as empty predictions, since they failed: {', '.join(names[:NAMED])}{more}. See {FAILURES}.")
-    if twin is not None and twin.text != "constant":
-        found.append("The twin was not trained with a constant sentence: the difference to it is not what the text bought.")
     return found

@@ -265,6 +265,9 @@ class Metrics(Scores):
     bundle_sha256: Sha256 | None = Field(description="Hash of the bundle; null for masks made by other code.")
     ensemble: list[Sha256] = Field(default=[], description="Hashes of the further bundles whose probabilities were averaged.")
     config_sha256: Sha256 | None = Field(default=None, description="Hash of the run's configuration without its seed.")
+    twin_sha256: Sha256 | None = Field(
+        default=None, description="Hash of what a model and its text-free twin share: architecture, films, schedule, teacher and parent."
+    )
     seed: int = Field(description="Seed of the training; 0 for masks made by other code.")
     cases_sha256: Sha256 = Field(description="Hash over ids and true masks; equal for results that may be paired.")
     split: str = Field(description="Split that was scored.")
@@ -397,7 +400,7 @@ class StudyPlan(File):
     bundles: list[Sha256] = Field(default=[], description="Hashes of the bundles, the twin's last.")
     films: dict[str, Sha256] = Field(default={}, description="Hash of each set of films: of its sorted ids, or of ids and true masks.")
     sources: dict[str, Sha256] = Field(
-        default={}, description="Hash of what the configuration names beside films: `teacher`, its answers; `init`, the bundle to start from."
+        default={}, description="Hash of what the configuration names beside films: the answers of its `teacher`, the bundle of its `init`."
     )
     settings: dict[str, int | str] = Field(default={}, description="What else the figures depend on, as the size of the films.")
 

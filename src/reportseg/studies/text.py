@@ -22,6 +22,7 @@ from ..schemas import COMPARED, ControlScores, Metrics, StudyPlan, TextRow, Text
 from ..scoring import hash_cases
 from ..stats import N_BOOT, paired_bootstrap
 from ..text import normalise
+from ..twins import read_twin
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told
 from .text_page import write_page
 from .training import scored_fields
@@ -62,17 +63,11 @@ def text(
         raise InputError(f"the column {column!r} is the original", "--text-columns", "Leave it out.", "twice")
     datasets = {name: read_manifest(manifest, text_column=name) for name in (column, *columns)}
     films = datasets[column].split(split)
-    other = None if twin is None else read_json(Path(twin) / METRICS, Metrics)
-    if other is not None and other.text != "constant":
-        fix = "Train it with -s data.text=constant, and evaluate it on this split."
-        raise InputError("this is not the evaluation of a text-free twin", str(twin), fix, "twin")
-    digest = hash_cases(films)
-    if other is not None and other.cases_sha256 != digest:
-        fix = "Evaluate it on the same split of the same manifest."
-        raise InputError(
-            f"the twin was evaluated on other cases ({other.n_cases} of the split {other.split!r})", str(twin), fix, "cases_differ"
-        )
-    bundles = [loaded.sha256, *([other.bundle_sha256] if other is not None and other.bundle_sha256 else [])]
+    digest, bundles = hash_cases(films), [loaded.sha256]
+    if twin is not None:
+        ids = {sample.id for sample in films}
+        other, _ = read_twin(Path(twin), digest, ids, training, loaded.config, loaded.config.decision)
+        bundles += [other.bundle_sha256] if other.bundle_sha256 else []
     plan = StudyPlan(
         kind="text", command=command, written=now(), metric=metric, arms=[column, *columns], split=split, bundles=bundles,
         films={"scored": digest},
