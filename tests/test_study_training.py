@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from reportseg.cli import app
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import draw_dev
 from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
 from reportseg.io.png import write_probability
-from reportseg.schemas import StudyPlan, read_json
+from reportseg.schemas import Ablation, StudyPlan, read_json
 from reportseg.studies.ablate import ablate
 from reportseg.studies.data import data
+from reportseg.studies.shown import ablation_lines, data_lines
 from tiny import UNET, write_bundle
 
 SMALL = ["data.size_px=16", "train.images=32", "train.batch=8", "train.precision=fp32", "eval.controls=[]"]
@@ -113,3 +117,82 @@ def test_a_bundle_to_start_from_that_changed_since_the_plan_is_noticed(source, p
     assert caught.value.code == "plan" and "sources.init" in caught.value.what
     with pytest.raises(Begun):  # it may lie elsewhere by now
         go(source, phantoms, tmp_path / "a", f"train.init={tmp_path / 'before'}", resume=True)
+
+
+# ---------------------------------------------------------------- arms that fail
+
+training = import_module("reportseg.studies.training")
+
+
+def diverge(monkeypatch, which) -> None:
+    """Runs of whose configuration and manifest `which` says so end as a training that diverges."""
+    real = training.train
+
+    def train(config, *, manifest, **options):
+        if which(config, manifest):
+            raise InputError("training diverged at step 3: loss or gradient is not finite", options["out"], "Lower train.lr.", "diverged")
+        return real(config, manifest=manifest, **options)
+
+    monkeypatch.setattr(training, "train", train)
+
+
+def study(source, phantoms, out, **options):
+    return ablate(source, [*SMALL, "model.width=8", "model.width=6"], manifest=phantoms, out=out, n_boot=20, **options)
+
+
+def test_an_arm_that_diverges_is_told_and_the_others_go_on_and_a_resume_tries_it_again(source, phantoms, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        diverge(patch, lambda config, _: config.model["width"] == 8 and config.seed == 0)
+        done = study(source, phantoms, tmp_path / "a")
+    assert read_json(tmp_path / "a" / "ablate.json", Ablation) == done
+    full, eight, six = done.arms
+    assert eight.failed.keys() == {0} and "step 3" in eight.failed[0] and [run.seed for run in eight.runs] == [1]
+    assert eight.verdict is None and not eight.effect and eight.by_seed.keys() == {1} and eight.scores["dice_mean"] > 0
+    assert not full.failed and not six.failed and six.verdict is not None and six.by_seed.keys() == {0, 1}
+    page = (tmp_path / "a" / "ablate.html").read_text()
+    assert "model.width=8, seed 0: training diverged at step 3" in page and "seed 0 failed" in page and "--resume tries these again" in page
+    assert "1 failed" in page
+    assert "failed" in ablation_lines(done)[1] and "failed" not in ablation_lines(done)[2]
+
+    again = study(source, phantoms, tmp_path / "a", resume=True)
+    assert not again.arms[1].failed and again.arms[1].verdict is not None and again.arms[2] == six
+
+
+def test_without_the_full_configuration_there_is_no_verdict(source, phantoms, tmp_path, monkeypatch):
+    diverge(monkeypatch, lambda config, _: config.model["width"] == 4)
+    done = study(source, phantoms, tmp_path / "a", seeds=[0])
+    assert done.arms[0].failed and not done.arms[0].runs and not done.arms[0].scores
+    assert all(arm.runs and not arm.failed and arm.verdict is None for arm in done.arms[1:]) and done.n_cases > 0
+    assert ablation_lines(done)[0].startswith("dice_mean of the full configuration –")
+
+
+def test_a_share_that_diverges_leaves_the_rest_of_the_curve(source, phantoms, tmp_path, monkeypatch):
+    diverge(monkeypatch, lambda _, manifest: "0.2" in str(manifest))
+    done = data(source, SMALL, manifest=phantoms, out=tmp_path / "d", shares=[0.2, 0.5, 1.0], n_boot=20)
+    assert [bool(share.failed) for share in done.shares] == [True, False, False] and done.shares[1].gap and not done.shares[0].gap
+    assert "failed" in data_lines(done)[0] and "seed 0 failed" in (tmp_path / "d" / "data.html").read_text()
+
+
+def test_if_all_diverge_there_is_nothing_to_tell(source, phantoms, tmp_path):
+    with pytest.raises(InputError, match=r"all 2 trainings diverged, the first so: training diverged at step") as caught:
+        go(source, phantoms, tmp_path / "a", "train.lr=1e30", "train.warmup=0", progress=None)
+    assert caught.value.code == "diverged" and not (tmp_path / "a" / "ablate.json").exists()
+
+
+def test_other_errors_are_the_users_to_mend_and_stop_the_study(source, phantoms, tmp_path, monkeypatch):
+    def train(*_, **__):
+        raise InputError("the disk is full", "", "Make room.", "unwritable")
+
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(InputError, match="full"):
+        study(source, phantoms, tmp_path / "a")
+
+
+def test_the_command_ends_with_3_where_an_arm_failed(source, phantoms, tmp_path, monkeypatch):
+    diverge(monkeypatch, lambda config, manifest: config.model["width"] == 8 or "0.5" in str(manifest))
+    shared = [part for key in SMALL for part in ("-s", key)] + ["--data", str(phantoms), "--seeds", "0", "--json", "--quiet"]
+    arms = ["-s", "model.width=8", "-s", "model.width=6"]
+    done = CliRunner().invoke(app, ["study", "ablate", str(source), *shared, *arms, "-o", str(tmp_path / "a")])
+    assert done.exit_code == 3 and json.loads(done.stdout)["arms"][1]["failed"].keys() == {"0"}
+    done = CliRunner().invoke(app, ["study", "data", str(source), *shared, "--shares", "0.5,1", "-o", str(tmp_path / "d")])
+    assert done.exit_code == 3 and json.loads(done.stdout)["shares"][0]["failed"]

@@ -46,7 +46,8 @@ def study_ablate(
 ) -> None:
     """Train a configuration with and without its parts, and say of each whether it helps.
 
-    The plan is written before the first training, and a resume with another one is refused.
+    The plan is written before the first training, and a resume with another one is refused. A training that diverges fails its arm and
+    stops no other: exit 3, and --resume tries it again.
     """
     from .console import print_study, progress
     from .studies.ablate import PAGE, ablate
@@ -68,6 +69,8 @@ def study_ablate(
             progress=report,
         )
     print_study(done, ablation_lines(done), out / PAGE, as_json, quiet)
+    if any(arm.failed for arm in done.arms):
+        raise typer.Exit(3)
 
 
 @study_app.command(
@@ -128,7 +131,10 @@ def study_data(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train on growing shares of the films, whole patients, each within the next: what more films buy."""
+    """Train on growing shares of the films, whole patients, each within the next: what more films buy.
+
+    A training that diverges fails its share and stops no other: exit 3, and --resume tries it again.
+    """
     from .console import print_study, progress
     from .studies.data import PAGE, data
     from .studies.shown import data_lines
@@ -149,6 +155,8 @@ def study_data(
             progress=report,
         )
     print_study(done, data_lines(done), out / PAGE, as_json, quiet)
+    if any(share.failed for share in done.shares):
+        raise typer.Exit(3)
 
 
 @study_app.command("transfer", epilog="Example: reportseg study transfer runs/first/bundle qata mosmed --split val,test -o runs/transfer")

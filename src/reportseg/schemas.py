@@ -429,8 +429,9 @@ class ScoredStudy(StudyFile):
 class StudyArm(File):
     """One method of a study that trains: runs that differ in the seed."""
 
-    runs: list[ComparedRun] = Field(min_length=1, description="Its evaluations, by seed.")
-    scores: dict[str, float] = Field(description="Mean over the seeds.")
+    runs: list[ComparedRun] = Field(description="Its evaluations, by seed.")
+    failed: dict[int, str] = Field(default={}, description="Seed to why its training stopped with an error; such an arm has no verdict.")
+    scores: dict[str, float] = Field(description="Mean over the seeds that were trained.")
     ci95: dict[str, Interval] = Field(description="95 % interval of each score: lower, upper; empty where all cases are of one patient.")
 
 
@@ -445,7 +446,7 @@ class AblationArm(StudyArm):
     verdict: Verdict | None = Field(
         default=None,
         description="helps: the interval of the effect lies above 0; does not help: its upper bound is below the smallest effect of "
-        "interest; else undecided. Null for the full configuration, and where all cases are of one patient.",
+        "interest; else undecided. Null for the full configuration, where all cases are of one patient, and where a training failed.",
     )
     p: Fraction | None = Field(default=None, description="Wilcoxon's p on patient means; null for two seeds, and for pooled scores.")
     p_holm: Fraction | None = Field(default=None, description="The same, adjusted for the arms of this study.")

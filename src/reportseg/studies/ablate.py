@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from ..compare import Run
 from ..config import RunConfig, load_config
 from ..errors import InputError
 from ..models import check, count_parameters, resolve
@@ -22,7 +21,7 @@ from ..stats import MIN_SEEDS, N_BOOT, holm, paired_bootstrap, paired_bootstrap_
 from .ablate_page import write_page
 from .films import own_manifest, read_films
 from .plan import Progress, begin, check_metric, no_repeats, now, stored
-from .training import Arm, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
+from .training import Arm, Trained, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
 
 FILE, PAGE = "ablate.json", "ablate.html"
 SMALLEST = 0.003
@@ -79,10 +78,10 @@ def ablate(
         tested = [i for i, one in enumerate(told) if one.p is not None]
         for i, p in zip(tested, holm([told[i].p or 0.0 for i in tested]), strict=True):
             told[i] = told[i].model_copy(update={"p_holm": p})
-        warnings = [*seed_warnings(seeds), *run_warnings(list(zip(names, runs, strict=True)))]
+        warnings = [*seed_warnings(seeds), *run_warnings(names, runs)]
         study = Ablation(
             command=command, name=configs[0].name, metric=metric, smallest=smallest, seeds=list(seeds), arms=told, warnings=warnings,
-            **scored_fields(runs[0][0], n_boot),
+            **scored_fields(runs, n_boot),
         )  # fmt: skip
         write_page(folder / PAGE, study)
         write_json(folder / FILE, study)
@@ -133,24 +132,28 @@ def _short(change: str) -> str:
 # ---------------------------------------------------------------- numbers
 
 
-def _describe(arm: Arm, runs: Sequence[Run], full: Sequence[Run], folder: Path, metric: str, smallest: float, n_boot: int) -> AblationArm:
-    """Everything but Holm's adjustment, which needs all of them."""
+def _describe(arm: Arm, own: Trained, full: Trained, folder: Path, metric: str, smallest: float, n_boot: int) -> AblationArm:
+    """Everything but Holm's adjustment, which needs all of them. Without all seeds of both there are differences, and no verdict."""
     base = AblationArm(
-        change=None if runs is full else arm.says,
+        change=None if own is full else arm.says,
         params=count_parameters(arm.config.model),
-        figures=_figures([folder / "runs" / run.folder.name for run in runs]),
-        **described(runs, n_boot),  # type: ignore[arg-type]
+        figures=_figures([folder / "runs" / run.folder.name for run in own.runs]),
+        **described(own, n_boot),  # type: ignore[arg-type]
     )
-    if runs is full:
+    if own is full:
         return base
-    ours, theirs = [run.cases for run in full], [run.cases for run in runs]
+    of_full, of_own = ({run.metrics.seed: run.cases for run in one.runs} for one in (full, own))
+    pairs = {seed: (cases, of_own[seed]) for seed, cases in of_full.items() if seed in of_own}
+    alone_ = {seed: paired_bootstrap(a, b, n_boot).get(metric) for seed, (a, b) in pairs.items()}
+    base = base.model_copy(update={"by_seed": {seed: one for seed, one in alone_.items() if one is not None}})
+    if own.failed or full.failed:
+        return base
+    ours, theirs = [a for a, _ in pairs.values()], [b for _, b in pairs.values()]
     effect = paired_bootstrap_runs(ours, theirs, same_seeds=True, n_boot=n_boot)
-    alone_ = {run.metrics.seed: paired_bootstrap(a, b, n_boot).get(metric) for run, a, b in zip(runs, ours, theirs, strict=True)}
-    can_test = metric in _TESTED and bool(effect) and (len(runs) == 1 or len(runs) >= MIN_SEEDS)
+    can_test = metric in _TESTED and bool(effect) and (len(pairs) == 1 or len(pairs) >= MIN_SEEDS)
     return base.model_copy(
         update={
             "effect": {score: effect[score] for score in COMPARED if score in effect},
-            "by_seed": {seed: one for seed, one in alone_.items() if one is not None},
             "verdict": verdict(effect.get(metric), smallest),
             "p": wilcoxon_runs(ours, theirs, _TESTED[metric]) if can_test else None,
         }

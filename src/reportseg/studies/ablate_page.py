@@ -11,7 +11,7 @@ from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, minus, number, sectioned, side_by_side, table
 from ..report_numbers import NAMES
 from ..schemas import Ablation, AblationArm
-from .pages import SHOWN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, seed_rows, warnings
+from .pages import SHOWN, arm_head, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, seed_rows, warnings
 
 FULL = "full"
 
@@ -46,7 +46,8 @@ def answer(study: Ablation) -> str | None:
     counts: Counter[str] = Counter(arm.verdict for arm in study.arms[1:] if arm.verdict)
     says = {"helps": ("helps", "help"), "does not help": ("does not help", "do not help"), "undecided": ("is undecided", "are undecided")}
     parts = [f"{n} {one if n == 1 else many}" for key, (one, many) in says.items() if (n := counts.get(key, 0))]
-    n = len(study.arms) - 1
+    n, failed = len(study.arms) - 1, sum(bool(arm.failed) for arm in study.arms[1:])
+    parts += [f"{failed} failed"] if failed else []
     return f"Of {counted(n, 'part')}, each taken away alone: {', '.join(parts)}." if parts else None
 
 
@@ -54,11 +55,11 @@ def _verdicts(study: Ablation) -> Html:
     items = []
     for arm in study.arms[1:]:
         effect = arm.effect.get(study.metric)
-        says = "not told" if arm.verdict is None else arm.verdict
+        says = "failed" if arm.failed else "not told" if arm.verdict is None else arm.verdict
         mark = el("span", says, class_=f"verdict v-{says.split()[0]}")
         small = effect is not None and arm.verdict == "helps" and effect[2] < study.smallest
         note = ", which is less than the smallest effect of interest" if small else ""
-        link = " takes away what is " if says in ("undecided", "not told") else " takes away what "
+        link = " takes away what is " if says in ("undecided", "not told") else " " if arm.failed else " takes away what "
         items.append(el("li", el("code", name(arm), dir="auto"), link, mark, f" {points(effect, 2)}{note}" if effect else None))
     rows = [(name(arm), *arm.effect[study.metric]) for arm in study.arms[1:] if study.metric in arm.effect]
     plots = []
@@ -78,7 +79,7 @@ def _scores(study: Ablation) -> Html:
         effect = arm.effect.get(study.metric)
         p = cell() if arm.change is None else cell("–" if arm.p_holm is None else p_value(arm.p_holm))
         scores = (score_cell(arm.scores.get(score), arm.ci95.get(score)) for score in SHOWN)
-        rows.append(el("tr", row_head(name(arm)), cell(f"{arm.params['total'] / 1e6:.2f}"), difference_cell(effect), p, *scores))
+        rows.append(el("tr", arm_head(name(arm), arm), cell(f"{arm.params['total'] / 1e6:.2f}"), difference_cell(effect), p, *scores))
     heads = ("Configuration", "Parameters, M", f"Full minus it, {NAMES[study.metric]}", "p, Holm", *score_heads())
     return table(heads, rows, "Scores of each configuration", text={"Configuration"})
 

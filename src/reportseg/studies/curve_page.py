@@ -13,12 +13,12 @@ from .pages import (
     DICE,
     SHOWN,
     SPOKEN,
+    arm_head,
     bullets,
     difference_cell,
     hashes,
     header,
     points,
-    row_head,
     score_cell,
     score_heads,
     seed_rows,
@@ -63,7 +63,7 @@ def answer(study: DataStudy) -> str | None:
 def _curves(study: DataStudy) -> Html | None:
     plots = []
     for score in dict.fromkeys((study.metric, *DICE)):
-        dots = [Point(f"share {s.share:g}", s.n_films, s.scores[score], *s.ci95.get(score, (None, None))) for s in study.shares]
+        dots = [Point(f"share {s.share:g}", s.n_films, s.scores[score], *s.ci95.get(score, (None, None))) for s in study.shares if s.runs]
         title = f"{NAMES[score]} over training films"
         says = "With the 95 % interval of each. Neighbours share films to score, so look at the differences below, not at overlaps."
         plots.append(figure(title, says, point_plot(dots, title, "training films", joined=True)))
@@ -75,7 +75,7 @@ def _scores(study: DataStudy) -> Html:
     for one in study.shares:
         counts = (cell(f"{one.n_films:,}"), cell(f"{one.n_patients:,}"), cell(f"{study.images / one.n_films:.1f}"))
         values = (score_cell(one.scores.get(score), one.ci95.get(score)) for score in SHOWN)
-        rows.append(el("tr", row_head(f"{100 * one.share:g} %"), *counts, difference_cell(one.gap.get(study.metric)), *values))
+        rows.append(el("tr", arm_head(f"{100 * one.share:g} %", one), *counts, difference_cell(one.gap.get(study.metric)), *values))
     heads = ("Share", "Films", "Patients", "Passes", f"Minus the largest, {NAMES[study.metric]}", *score_heads())
     return table(heads, rows, "Scores of each share", text={"Share"})
 

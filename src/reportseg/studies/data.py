@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..compare import Run
 from ..config import load_config
 from ..data.splits import nested_shares
 from ..errors import InputError
@@ -20,7 +19,7 @@ from ..stats import N_BOOT, paired_bootstrap_runs
 from .curve_page import write_page
 from .films import LEFT_OUT, Films, own_manifest, read_films
 from .plan import Progress, begin, check_metric, no_repeats, now, stored
-from .training import Arm, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
+from .training import Arm, Trained, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
 
 FILE, PAGE = "data.json", "data.html"
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -75,10 +74,10 @@ def data(
             arms.append(Arm(f"{share:g}", f"share {share:g}, {len(ids)} films", config, read))
         runs = run_arms(arms, seeds, split, folder, device=device, n_boot=n_boot, command=command, progress=progress)
         told = [_describe(share, films, ids, own, runs[-1], n_boot) for share, ids, own in zip(shares, kept, runs, strict=True)]
-        warnings = [*seed_warnings(seeds), *run_warnings([(f"share {share:g}", own) for share, own in zip(shares, runs, strict=True)])]
+        warnings = [*seed_warnings(seeds), *run_warnings([f"share {share:g}" for share in shares], runs)]
         study = DataStudy(
             command=command, name=config.name, metric=metric, seeds=list(seeds), images=config.train.images, shares=told, warnings=warnings,
-            **scored_fields(runs[0][0], n_boot),
+            **scored_fields(runs, n_boot),
         )  # fmt: skip
         write_page(folder / PAGE, study)
         write_json(folder / FILE, study)
@@ -91,17 +90,17 @@ def _splits(films: Films, ids: Sequence[str]) -> dict[str, str]:
     return {**films.split_of, **{sample.id: LEFT_OUT for sample in films.train if sample.id not in there}}
 
 
-def _describe(share: float, films: Films, ids: Sequence[str], runs: Sequence[Run], largest: Sequence[Run], n_boot: int) -> DataShare:
+def _describe(share: float, films: Films, ids: Sequence[str], own: Trained, largest: Trained, n_boot: int) -> DataShare:
     there = set(ids)
     gap = (
         {}
-        if runs is largest
-        else paired_bootstrap_runs([run.cases for run in runs], [run.cases for run in largest], same_seeds=True, n_boot=n_boot)
+        if own is largest or own.failed or largest.failed
+        else paired_bootstrap_runs([run.cases for run in own.runs], [run.cases for run in largest.runs], same_seeds=True, n_boot=n_boot)
     )
     return DataShare(
         share=share,
         n_films=len(ids),
         n_patients=len({sample.patient for sample in films.train if sample.id in there} - {""}),
         gap={score: gap[score] for score in COMPARED if score in gap},
-        **described(runs, n_boot),  # type: ignore[arg-type]
+        **described(own, n_boot),  # type: ignore[arg-type]
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..page import Child, Html, cell, el, facts, interval, minus, number
 from ..report_numbers import NAMES
-from ..schemas import ComparedRun, Difference, Interval
+from ..schemas import ComparedRun, Difference, Interval, StudyArm
 from ..types import INTENDED_USE
 
 DICE = ("dice_pooled", "dice_mean")
@@ -34,6 +34,12 @@ def warnings(items: Sequence[str]) -> Html | None:
 def row_head(name: str, under: str = "") -> Html:
     """The first cell of a row."""
     return el("th", el("bdi", name), el("span", under, class_="under") if under else None, scope="row", class_="named")
+
+
+def arm_head(name: str, arm: StudyArm) -> Html:
+    """The first cell of an arm's row, with the seeds that have no score."""
+    failed = ", ".join(map(str, arm.failed))
+    return row_head(name, f"{'seeds' if len(arm.failed) > 1 else 'seed'} {failed} failed" if failed else "")
 
 
 def score_cell(value: float | None, pair: Interval | None = None) -> Html:

@@ -9,12 +9,12 @@ from .pages import points
 
 def ablation_lines(study: Ablation) -> list[str]:
     """The verdict on each change."""
-    full = study.arms[0].scores[study.metric]
-    lines = [f"{study.metric} of the full configuration {full:.4f}; what each change takes away:"]
+    full = study.arms[0].scores.get(study.metric)
+    lines = [f"{study.metric} of the full configuration {'–' if full is None else f'{full:.4f}'}; what each change takes away:"]
     width = max(len(ablate_page.name(arm)) for arm in study.arms)
     for arm in study.arms[1:]:
-        effect = arm.effect.get(study.metric)
-        lines.append(f"{ablate_page.name(arm):<{width}}  {arm.verdict or 'not told':<14} {points(effect, 2) if effect else ''}".rstrip())
+        effect, says = arm.effect.get(study.metric), "failed" if arm.failed else arm.verdict or "not told"
+        lines.append(f"{ablate_page.name(arm):<{width}}  {says:<14} {points(effect, 2) if effect else ''}".rstrip())
     return lines
 
 
@@ -32,7 +32,8 @@ def data_lines(study: DataStudy) -> list[str]:
     lines = []
     for one in study.shares:
         between = " [{:.3f}, {:.3f}]".format(*one.ci95[study.metric]) if study.metric in one.ci95 else ""
-        lines.append(f"{100 * one.share:>5g} %  {one.n_films:>7,} films  {study.metric} {one.scores[study.metric]:.4f}{between}")
+        reached = f"{one.scores[study.metric]:.4f}{between}" if one.runs else "failed"
+        lines.append(f"{100 * one.share:>5g} %  {one.n_films:>7,} films  {study.metric} {reached}")
     return lines
 
 

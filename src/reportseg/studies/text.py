@@ -25,7 +25,7 @@ from ..text import normalise
 from ..twins import read_twin
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told
 from .text_page import write_page
-from .training import scored_fields
+from .training import scored_by
 
 FILE, PAGE = "text.json", "text.html"
 ORIGINAL = "original"
@@ -90,7 +90,7 @@ def text(
             rows.append(_row(name, "column", own, run, n_boot, *_changed(datasets[name], split, sentences)))
         if twin is not None:
             rows.append(_row("twin", "twin", own, others[-1], n_boot, len(sentences), 0))
-        fields = scored_fields(own, n_boot)
+        fields = scored_by(own, n_boot)
         study = TextStudy(
             command=command, name=own.metrics.name or "bundle", metric=metric, bundle_sha256=loaded.sha256, seed=own.metrics.seed,
             column=column, rows=rows, warnings=own.metrics.warnings, **fields,

@@ -38,6 +38,14 @@ class Arm:
     manifest: Path
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What became of an arm: its evaluations by seed, and why a seed has none."""
+
+    runs: list[Run]
+    failed: dict[int, str]
+
+
 def alike(config: RunConfig, before: StudyPlan | None, device: str) -> RunConfig:
     """The configuration with its precision fixed, for all arms: that of the plan where it was begun. InputError minutes."""
     if config.train.minutes is not None:
@@ -90,33 +98,58 @@ def run_arms(
     n_boot: int,
     command: str,
     progress: Progress | None,
-) -> list[list[Run]]:
+) -> list[Trained]:
     """The evaluations of each arm, by seed. Seed by seed, so that after the first one there is an answer to look at for every arm.
 
-    InputError: those of train, of evaluate and of read_runs.
+    A training that diverges fails its arm and stops no other; the next call tries it again. InputError: diverged (all of them), those of
+    train, of evaluate and of read_runs.
     """
+    failed: dict[str, InputError] = {}
     done, of = 0, len(arms) * len(seeds)
     for seed in seeds:
         for arm in arms:
             done += 1
-            name = safe_id(f"{arm.folder}-{seed}")
+            name = _name(arm, seed)
             scored = folder / "eval" / name
             if (scored / METRICS).exists():
                 continue
             remark(progress, f"{arm.says}, seed {seed}: {done} of {of}")
             config = arm.config.model_copy(update={"seed": seed})
-            run = train(config, manifest=arm.manifest, out=folder / "runs" / name, resume=True, device=device, progress=progress)
+            try:
+                run = train(config, manifest=arm.manifest, out=folder / "runs" / name, resume=True, device=device, progress=progress)
+            except InputError as error:
+                if error.code != "diverged":
+                    raise
+                failed[name] = error
+                remark(progress, f"{arm.says}, seed {seed}: {error.what}")
+                continue
             tell = told(progress, "scoring")
             evaluate(
                 run / "bundle", arm.manifest, split=split, text_column=config.data.text_column, out=scored, images=False, n_boot=n_boot,
                 command=command, progress=tell,
             )  # fmt: skip
-    runs = read_runs([folder / "eval" / safe_id(f"{arm.folder}-{seed}") for arm in arms for seed in seeds])
-    return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+    names = [name for arm in arms for seed in seeds if (name := _name(arm, seed)) not in failed]
+    if not names:
+        first = next(iter(failed.values()))
+        raise InputError(f"all {of} trainings diverged, the first so: {first.what}", folder, first.fix, "diverged")
+    runs = dict(zip(names, read_runs([folder / "eval" / name for name in names]), strict=True))
+    return [
+        Trained(
+            [runs[name] for seed in seeds if (name := _name(arm, seed)) in runs],
+            {seed: failed[name].what for seed in seeds if (name := _name(arm, seed)) in failed},
+        )
+        for arm in arms
+    ]
 
 
-def described(runs: Sequence[Run], n_boot: int) -> dict[str, object]:
+def _name(arm: Arm, seed: int) -> str:
+    """Of the folders of a run and of its evaluation."""
+    return safe_id(f"{arm.folder}-{seed}")
+
+
+def described(arm: Trained, n_boot: int) -> dict[str, object]:
     """The fields of `schemas.StudyArm`."""
+    runs = arm.runs
     told = [
         ComparedRun(
             seed=run.metrics.seed,
@@ -126,16 +159,22 @@ def described(runs: Sequence[Run], n_boot: int) -> dict[str, object]:
         )
         for run in runs
     ]
-    intervals = bootstrap_runs([run.cases for run in runs], n_boot)
+    intervals = bootstrap_runs([run.cases for run in runs], n_boot) if runs else {}
     return {
         "runs": told,
-        "scores": {score: float(np.mean([run.scores[score] for run in told])) for score in COMPARED},
+        "failed": arm.failed,
+        "scores": {score: float(np.mean([run.scores[score] for run in told])) for score in COMPARED} if told else {},
         "ci95": {score: intervals[score] for score in COMPARED if score in intervals},
     }
 
 
-def scored_fields(run: Run, n_boot: int) -> dict[str, Any]:
-    """The fields of `schemas.ScoredStudy` that an evaluation tells."""
+def scored_fields(arms: Sequence[Trained], n_boot: int) -> dict[str, Any]:
+    """The fields of `schemas.ScoredStudy` that the evaluations tell, which are all of the same films."""
+    return scored_by(next(run for arm in arms for run in arm.runs), n_boot)
+
+
+def scored_by(run: Run, n_boot: int) -> dict[str, Any]:
+    """The same, of one evaluation."""
     m, cases = run.metrics, run.cases
     return {
         "split": m.split,
@@ -157,9 +196,12 @@ def seed_warnings(seeds: Sequence[int]) -> list[str]:
     return []
 
 
-def run_warnings(arms: Sequence[tuple[str, Sequence[Run]]]) -> list[str]:
-    """What the evaluations warn of, each said once, and cases that failed."""
-    found = []
+def run_warnings(names: Sequence[str], trained: Sequence[Trained]) -> list[str]:
+    """Trainings and cases that failed, and what the evaluations warn of, each said once."""
+    found = [f"{name}, seed {seed}: {why}." for name, arm in zip(names, trained, strict=True) for seed, why in arm.failed.items()]
+    if found:
+        found.append("--resume tries these again from their last checkpoint. Another rate is another study: -s train.lr and -o.")
+    arms = [(name, arm.runs) for name, arm in zip(names, trained, strict=True) if arm.runs]
     if len(set(clusters(arms[0][1][0].cases))) < 2:
         found.append("All cases are of one patient: no interval can be drawn, and no verdict is given.")
     for name, runs in arms:
