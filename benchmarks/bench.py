@@ -27,7 +27,7 @@ import bench_page
 from reportseg import Segmenter
 from reportseg.cases import CASES
 from reportseg.compare import read_runs
-from reportseg.config import RunConfig, load_config
+from reportseg.config import RunConfig, load_config, parse_config
 from reportseg.console import print_error, print_line, progress
 from reportseg.data.manifest import MANIFEST, read_manifest, read_table, write_manifest
 from reportseg.data.splits import draw_dev, nested_shares, split_sha256
@@ -46,6 +46,7 @@ from reportseg.types import CaseScore
 ROOT = Path(__file__).parents[1]
 CELL, PROTOCOL, SEARCH, TABLE = "cell.json", "protocol.json", "search.json", "table.json"
 SCORES = ("dice_pooled", "dice_mean")
+CHECKPOINT_MINUTES = 2.0  # a cell takes about ten: a kill costs no more than this
 LAST = 0.2  # a curve is watched over this last share of its images
 EVALUATE_S, IMAGES_PER_S = 90.0, 45.0  # guesses until a search or a cell tells: 112 px, stride 2, two cores with AVX512-BF16
 
@@ -89,12 +90,12 @@ class Arm:
 #: The most telling first.
 METHODS = (
     Arm("tgcnet", "tgcnet"),
-    Arm("tgcnet_twin", "tgcnet", ("data.text=constant",)),
-    Arm("unet", "unet"),
     Arm("tmca", "tmca"),
+    Arm("tgcnet_twin", "tgcnet", ("data.text=constant",)),
     Arm("tmca_twin", "tmca", ("data.text=constant",)),
-    Arm("lvit", "lvit"),
+    Arm("unet", "unet"),
     Arm("languidemedseg", "languidemedseg"),
+    Arm("lvit", "lvit"),
     Arm("mmiunet", "mmiunet"),
     Arm("resenc_unet", "resenc_unet"),
 )
@@ -106,10 +107,10 @@ MODULES = (
     Arm("tmca_half", "tmca", (), "tmca_half"),
     Arm("tmca_half_no_soft_targets", "tmca", ("model.tsdm.soft_labels=false",), "tmca_half"),
     Arm("tmca_half_no_alignment", "tmca", ("model.alignment.levels=[]",), "tmca_half"),
-    Arm("tmca_half_no_enhancement", "tmca", ("model.ltem.enabled=false",), "tmca_half"),
     Arm("tmca_half_no_pixel_term", "tmca", ("model.ltem.pixel_loss=false",), "tmca_half"),
+    # Without the enhancement there is nothing that its pixel term could train, so what it is worth is told where neither has that term.
+    Arm("tmca_half_no_enhancement", "tmca", ("model.ltem.enabled=false", "model.ltem.pixel_loss=false"), "tmca_half_no_pixel_term"),
 )
-REFERENCES = ("tgcnet", "tmca")  # each is compared with every other method
 ARMS = {arm.name: arm for arm in (*METHODS, *MODULES)}
 
 
@@ -133,9 +134,17 @@ def configure(protocol: Protocol, arm: Arm, seed: int, rate: float, images: int,
         "train.batch": protocol.batch,
         "train.lr": rate,
         "train.precision": precision,
+        "train.checkpoint_minutes": CHECKPOINT_MINUTES,
     }
     recipe = protocol.recipe.format(arm.method)
     return resolve(load_config(recipe, [*(f"{key}={value!r}" for key, value in settings.items()), *arm.changes]))
+
+
+def _keys(config: RunConfig) -> dict[str, Any]:
+    """section.key to value, but for paths and for what no result depends on."""
+    values = without_paths(config)
+    found = {f"{section}.{key}": value for section in ("data", "model", "train", "eval") for key, value in values[section].items()}
+    return {key: value for key, value in found.items() if key not in ("train.checkpoint_minutes", "train.workers")}
 
 
 def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
@@ -268,7 +277,21 @@ class Bench:
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
             stored = {**asked, "precision": "bf16" if bf16_gains(device) else "fp32", "on": name, "threads": torch.get_num_threads()}
             self._store(PROTOCOL, stored)
+        self._check_recipes(str(stored["precision"]))
         return str(stored["precision"])
+
+    def _check_recipes(self, precision: str) -> None:
+        """InputError protocol where a finished cell was trained by a recipe that has changed since: its row would stand beside others'."""
+        for cell, (arm, seed) in cells(self.protocol).items():
+            if not self.done(cell):
+                continue
+            facts = load_json(self.results / cell / CELL)
+            before = resolve(parse_config(facts["config"], cell))  # keys that came later have their defaults
+            one, two = (_keys(c) for c in (before, configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)))
+            differs = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+            if differs:
+                fix = "Restore the recipe, or delete this cell's folder in results and in runs to train it anew."
+                raise InputError(f"the recipe of {cell} has changed since it was trained: {', '.join(differs)}", cell, fix, "protocol")
 
     def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:
         """A run that is done or goes on. Its checkpoints, 100 MB and more, are of no use afterwards."""
@@ -385,7 +408,7 @@ class Bench:
 
 def pairs(protocol: Protocol) -> Iterator[tuple[str, str]]:
     """(one, other) of each difference that is told: one minus other."""
-    for one in REFERENCES:
+    for one in bench_page.REFERENCES:
         yield from ((one, arm.name) for arm in METHODS if arm.name != one)
     if protocol.modules:
         yield from ((arm.full, arm.name) for arm in MODULES if arm.full and arm.full != arm.name)

@@ -30,14 +30,18 @@ NAMES = {
     "mmiunet": "MMI-UNet",
     "resenc_unet": "ResEnc U-Net",
 }
+REFERENCES = ("tgcnet", "tmca")
+PEERS = ("unet", "languidemedseg", "lvit", "mmiunet", "resenc_unet")
+FULL = {"tgcnet_half": "TGC-Net", "tmca_half": "TMCA"}
+#: The arm that lacks a module: the module, and the arm that has it and is else the same.
 MODULES = {
-    "tgcnet_half_no_cnn": "SSE's CNN branch",
-    "tgcnet_half_no_knowledge": "DATE's knowledge",
-    "tgcnet_half_no_vlcm": "VLCM",
-    "tmca_half_no_soft_targets": "soft targets of the semantic distance",
-    "tmca_half_no_alignment": "alignment at four levels",
-    "tmca_half_no_enhancement": "target enhancement",
-    "tmca_half_no_pixel_term": "pixel term of the enhancement",
+    "tgcnet_half_no_cnn": ("SSE's CNN branch", "tgcnet_half"),
+    "tgcnet_half_no_knowledge": ("DATE's knowledge", "tgcnet_half"),
+    "tgcnet_half_no_vlcm": ("VLCM", "tgcnet_half"),
+    "tmca_half_no_soft_targets": ("soft targets of the semantic distance", "tmca_half"),
+    "tmca_half_no_alignment": ("alignment at four levels", "tmca_half"),
+    "tmca_half_no_enhancement": ("target enhancement, without its pixel term", "tmca_half_no_pixel_term"),
+    "tmca_half_no_pixel_term": ("pixel term of the enhancement", "tmca_half"),
 }
 NONE = "–"
 
@@ -78,9 +82,10 @@ MODULE_TEXT = """
 ### Modules, at half the images
 
 12,000 images for the full method and for each that lacks a module; seeds, films, order and learning rate are the same. Decided before
-any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of full minus changed lies
-above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. What each training logged of
-a module's mechanism is in `cell.json` under `figures`.
+any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of with minus without lies
+above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. The target enhancement is
+judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. What each training
+logged of a module's mechanism is in `cell.json` under `figures`.
 """
 
 GPU = """
@@ -109,10 +114,10 @@ def _bench(folder: Path, *, modules: bool) -> str:
     if not cells:
         return "\nNo cell has been run yet.\n"
     protocol, search, told = (load_json(folder / f"{name}.json") for name in ("protocol", "search", "table"))
-    of = {arm: [cells[cell] for cell in cells if cell.rpartition("-")[0] == arm] for arm in (*NAMES, *_full(), *MODULES)}
+    of = {arm: [cells[cell] for cell in cells if cell.rpartition("-")[0] == arm] for arm in (*NAMES, *FULL, *MODULES)}
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
-    parts = [on, _methods(of, told, search), _rates(search, len(protocol["rates"]))]
+    parts = [on, _methods(of, told, search), _differences(told["differences"]), _rates(search, len(protocol["rates"]))]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
     return "".join([*parts, _cells(cells)])
@@ -126,8 +131,6 @@ def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, A
         "dice_pooled",
         "dice_mean",
         "shuffled sentences",
-        "TGC-Net minus it",
-        "TMCA minus it",
         "marks",
     ]
     rows = []
@@ -139,7 +142,6 @@ def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, A
         ci95 = intervals.get("ci95", {}) if intervals.get("seeds") == seeds else {}
         scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) for score in SCORES]
         shuffled = [metrics["controls"]["shuffled"]["dice_pooled"] for metrics, _ in of[arm] if "shuffled" in metrics["controls"]]
-        minus = [_difference(told["differences"].get(one, {}).get(arm, {}).get("dice_pooled")) for one in ("tgcnet", "tmca")]
         marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm]) + ["end of the grid"] * _at_the_end(
             search.get(of[arm][0][1]["method"], {})
         )
@@ -150,9 +152,38 @@ def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, A
             *scores,
             f"{fmean(shuffled):.4f}" if shuffled else NONE,
         ]
-        rows.append([*row, *minus, ", ".join(marks)])
+        rows.append([*row, ", ".join(marks)])
     order = sorted(rows, key=lambda row: row[3], reverse=True)
-    return "\n### Methods\n\nBy dice_pooled. Differences are of dice_pooled, paired by film and seed.\n\n" + _table(heads, order)
+    return "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's.\n\n" + _table(heads, order)
+
+
+def _differences(told: dict[str, Any]) -> str:
+    """Each reference minus every other method on both scores, and in a sentence whether it is above all peers."""
+    said, rows = [], []
+    for one in REFERENCES:
+        minus = {arm: told[one][arm] for arm in NAMES if arm in told.get(one, {})}
+        said += [_above(one, minus)] if any(arm in PEERS for arm in minus) else []
+        for arm, effect in minus.items():
+            seeds = ", ".join(map(str, effect["seeds"]))
+            rows.append([NAMES[one], NAMES[arm], seeds, *(_difference(effect.get(score)) for score in SCORES)])
+    if not rows:
+        return ""
+    says = "Paired by film and seed: each seed's run minus the other method's run of that seed, and the mean of these differences.\n\n"
+    return "\n### Differences\n\n" + "".join(f"{line}\n\n" for line in said) + says + _table(["method", "minus", "seeds", *SCORES], rows)
+
+
+def _above(one: str, minus: dict[str, Any]) -> str:
+    """Whether a method is above every peer on both scores; which it is not above, and by how much."""
+    found = [(arm, score, minus[arm][score]) for arm in PEERS if arm in minus for score in SCORES if score in minus[arm]]
+    below = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] <= 0]
+    unsure = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] > 0 >= effect[1]]
+    missing = [NAMES[arm] for arm in PEERS if arm not in minus]
+    parts = [
+        f"**{NAMES[one]} is {'not ' if below else ''}above every peer on both scores**" + f": not above {', '.join(below)}" * bool(below)
+    ]
+    parts += [f"above, though the interval holds 0: {', '.join(unsure)}"] * bool(unsure)
+    parts += [f"not yet run: {', '.join(missing)}"] * bool(missing)
+    return "; ".join(parts) + "."
 
 
 def _rates(search: dict[str, Any], wanted: int) -> str:
@@ -172,18 +203,19 @@ def _rates(search: dict[str, Any], wanted: int) -> str:
 
 
 def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
-    heads = ["without", "of", "seeds", "full minus changed, dice_mean", "dice_pooled", "dice_mean of the full", "verdict", "marks"]
+    heads = ["module", "of", "seeds", "with minus without, dice_mean", "dice_pooled", "dice_mean with it", "verdict", "marks"]
     rows = []
-    for arm, name in MODULES.items():
-        full = next(one for one in _full() if arm.startswith(one))
+    for arm, (name, full) in MODULES.items():
         minus = told["differences"].get(full, {}).get(arm)
-        if minus is None or not of[arm] or not of[full]:
+        if minus is None:
             continue
-        marks = "climbing" if any(_climbing(cell) for _, cell in of[arm] + of[full]) else ""
+        paired = {one: [cell for cell in of[one] if cell[1]["seed"] in minus["seeds"]] for one in (arm, full)}
+        marks = "climbing" if any(_climbing(cell) for _, cell in paired[arm] + paired[full]) else ""
         effects = [_difference(minus.get(score)) for score in (METRIC, SCORES[0])]
-        reached = f"{fmean(metrics[METRIC] for metrics, _ in of[full]):.4f}"
+        reached = f"{fmean(metrics[METRIC] for metrics, _ in paired[full]):.4f}"
         seeds = ", ".join(map(str, minus["seeds"]))
-        rows.append([name, NAMES[full.removesuffix("_half")], seeds, *effects, reached, verdict(minus.get(METRIC)), marks])
+        method = next(says for half, says in FULL.items() if full.startswith(half))
+        rows.append([name, method, seeds, *effects, reached, verdict(minus.get(METRIC)), marks])
     return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
 
 
@@ -211,14 +243,10 @@ def _cells(cells: dict[str, Any]) -> str:
 
 
 def verdict(effect: Sequence[float] | None) -> str:
-    """From (value, lower, upper) of full minus changed."""
+    """From (value, lower, upper) of with minus without."""
     if effect is None:
         return NONE
     return "helps" if effect[1] > 0 else "does not help" if effect[2] < SMALLEST else "undecided"
-
-
-def _full() -> tuple[str, str]:
-    return "tgcnet_half", "tmca_half"
 
 
 def _best(tried: dict[str, Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,12 +43,30 @@ def configured(arm, protocol=CPU, seed=0):
 
 def test_the_cells_are_those_of_the_protocol_and_the_most_telling_come_first():
     cells = list(bench.cells(CPU))
-    assert cells[:4] == ["tgcnet-0", "tgcnet_twin-0", "unet-0", "tmca-0"] and len(cells) == 36
+    assert cells[:5] == ["tgcnet-0", "tmca-0", "tgcnet_twin-0", "tmca_twin-0", "unet-0"] and len(cells) == 36
+    order = [arm.name for arm in bench.arms(CPU)]
+    assert cells == [f"{name}-{seed}" for seed in (0, 1) for name in order]
+    assert set(order[4:9]) == set(bench_page.PEERS) and all("half" in name for name in order[9:])
     assert {arm.method for arm in bench.METHODS} == set(MODELS)
     assert [arm.name for arm in bench.arms(GPU)] == [arm.name for arm in bench.METHODS]
     assert len([arm for arm in bench.MODULES if arm.name != arm.full]) == 7
     assert {arm.name for arm in bench.METHODS} == set(bench_page.NAMES)
-    assert {arm.name for arm in bench.MODULES if arm.name != arm.full} == set(bench_page.MODULES)
+    assert {arm.name: arm.full for arm in bench.MODULES if arm.name != arm.full} == {k: full for k, (_, full) in bench_page.MODULES.items()}
+
+
+def test_the_protocol_is_that_of_the_page():
+    told = (CPU.share, CPU.size_px, CPU.output_stride, CPU.images, CPU.batch, CPU.seeds, len(CPU.rates), CPU.search, CPU.split)
+    assert told == (0.5, 112, 2, 24_000, 32, (0, 1), 3, 0.25, "val")
+    assert bench_page.CLIMBING == 0.005 and bench.LAST == 0.2
+
+
+def test_the_enhancement_is_judged_without_its_pixel_term_and_that_term_by_itself():
+    """Without the enhancement its pixel term is gone too: against the full method both would be booked as one."""
+    pairs = list(bench.pairs(CPU))
+    assert ("tmca_half_no_pixel_term", "tmca_half_no_enhancement") in pairs and ("tmca_half", "tmca_half_no_pixel_term") in pairs
+    assert ("tmca_half", "tmca_half_no_enhancement") not in pairs and len(pairs) == 2 * 8 + 7
+    for name in ("tmca_half_no_pixel_term", "tmca_half_no_enhancement"):
+        assert configured(bench.ARMS[name]).model["ltem"]["pixel_loss"] is False
 
 
 @pytest.mark.parametrize("arm", bench.arms(CPU), ids=lambda arm: arm.name)
@@ -108,6 +129,39 @@ def test_the_page_is_what_the_results_tell_and_begins_with_what_it_does_not_rank
     assert page == bench_page.text(ROOT / "results"), "python benchmarks/bench_page.py"
     first = page.splitlines()[2]
     assert first.startswith("**This ranks architectures without pretraining; it does not rank the published models.**")
+
+
+def fact(seed, rise=0.0):
+    climb = dict.fromkeys(bench.SCORES, rise)
+    return {"seed": seed, "params": 1e6, "method": "tgcnet", "images": 1, "lr": 1e-3, "seconds": 1, "commit": None, "climb": climb}
+
+
+def scored(value):
+    return dict.fromkeys(bench.SCORES, value) | {"controls": {}}
+
+
+def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_beaten():
+    effects = {"unet": (0.02, 0.01, 0.03), "lvit": (0.004, -0.001, 0.009), "tgcnet_twin": (-0.1, -0.2, -0.05)}
+    minus = {arm: {"seeds": [0, 1], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": effect} for arm, effect in effects.items()}
+    minus["mmiunet"] = {"seeds": [0], "dice_pooled": (-0.0031, -0.006, 0.001), "dice_mean": (0.01, 0.005, 0.02)}
+    page = bench_page._differences({"tgcnet": minus})
+    assert "| TGC-Net | U-Net | 0, 1 | +0.0300 [+0.0200, +0.0400] | +0.0200 [+0.0100, +0.0300] |" in page
+    assert "| TGC-Net | MMI-UNet | 0 |" in page
+    said = page.splitlines()[3]
+    assert said.startswith(
+        "**TGC-Net is not above every peer on both scores**: not above MMI-UNet (dice_pooled −0.0031 [−0.0060, +0.0010])"
+    )
+    assert "holds 0: LViT (dice_mean +0.0040 [−0.0010, +0.0090])" in said and "not yet run: LanGuideMedSeg, ResEnc U-Net." in said
+    minus = {arm: {"seeds": [0], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": (0.03, 0.02, 0.04)} for arm in bench_page.PEERS}
+    assert "**TMCA is above every peer on both scores**.\n" in bench_page._differences({"tmca": minus})
+    assert bench_page._differences({}) == ""
+
+
+def test_a_row_of_modules_is_about_the_seeds_that_both_have():
+    of = {"tmca_half": [(scored(0.7), fact(0)), (scored(0.5), fact(1, rise=0.01))], "tmca_half_no_pixel_term": [(scored(0.6), fact(0))]}
+    minus = {"seeds": [0], "dice_pooled": (0.1, 0.05, 0.2), "dice_mean": (0.1, 0.05, 0.2)}
+    row = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}).splitlines()[-1]
+    assert row.startswith("| pixel term of the enhancement | TMCA | 0 | +0.1000") and "| 0.7000 | helps |  |" in row
 
 
 # ---- a bench of phantoms
@@ -211,7 +265,16 @@ def test_a_bench_that_was_interrupted_goes_on_and_ends_in_cells_and_a_page(make,
     assert table["differences"]["tgcnet"]["unet"]["seeds"] == [0] and "lvit" not in table["differences"]["tgcnet"]
     page = one.page.read_text()
     assert page == bench_page.text(one.results.parent)
-    for said in ("### Methods", "| TGC-Net |", "| U-Net |", "### Learning rates", "| VLCM | TGC-Net | 0 |", "`tgcnet_half_no_vlcm-0`"):
+    for said in (
+        "### Methods",
+        "| TGC-Net |",
+        "| U-Net |",
+        "### Learning rates",
+        "| VLCM | TGC-Net | 0 |",
+        "### Differences",
+        "| TGC-Net | U-Net | 0 |",
+        "`tgcnet_half_no_vlcm-0`",
+    ):
         assert said in page
     assert "end of the grid" in page and "No cell has been run yet." in page.partition("## On an accelerator")[2]
 
@@ -220,6 +283,13 @@ def test_a_bench_that_was_interrupted_goes_on_and_ends_in_cells_and_a_page(make,
     assert make(folder_of(one)).run(CELLS) == 0 and not seen
     assert before == {path: path.read_bytes() for path in one.results.rglob("*.json")}
     assert "done" in one.listing(["unet"]) and "guessed" not in one.listing(["tgcnet", "unet"]) and "guessed" in one.listing([])
+    with pytest.raises(InputError, match=r"recipe of unet-0 has changed .*: data.augment, model.width") as caught:
+        one = make(folder_of(one))
+        recipe = folder_of(one) / "unet.yaml"
+        changed = json.loads(recipe.read_text())
+        recipe.write_text(json.dumps(changed | {"model": {"name": "unet", "width": 8}, "data": {"augment": None}}))
+        one.run(["lvit-0"])
+    assert caught.value.code == "protocol" and not one.done("lvit-0")
     with pytest.raises(InputError, match="begun with another images"):
         replaced = make(folder_of(one))
         replaced.protocol = replace(replaced.protocol, images=128)
@@ -236,3 +306,52 @@ def test_a_rate_that_diverges_is_written_down_and_not_chosen_and_a_cell_that_fai
     counted_trainings(monkeypatch, diverge=RATES)
     assert one.run(["unet"]) == 3  # unet-1 diverges at the rate that was chosen
     assert "training diverged" in capsys.readouterr().err and not one.done("unet-1")
+
+
+KILLED = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import bench
+bench.CHECKPOINT_MINUTES = 1e-6
+folder = Path(sys.argv[3])
+tiny = replace(bench.PROTOCOLS["cpu"], **json.loads(sys.argv[4]))
+bench.Bench(tiny, sys.argv[2], folder / "runs" / tiny.name, folder / "results" / tiny.name, folder / "bench.md").run(["unet-0"])
+"""
+
+
+@pytest.mark.slow
+def test_a_cell_that_was_killed_goes_on_from_its_checkpoint_and_the_search_is_not_repeated(make, monkeypatch, films):
+    one = make()
+    one.protocol = replace(one.protocol, images=4_000)
+    asked = {"size_px": 32, "images": 4_000, "batch": 16, "rates": RATES, "search": 0.01, "recipe": one.protocol.recipe}
+    one.protocol = replace(one.protocol, search=0.01)
+    run = one.work / "runs" / "unet-0"
+    command = [sys.executable, "-c", KILLED, str(ROOT / "benchmarks"), str(films), str(folder_of(one)), json.dumps(asked)]
+    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 300
+        while not list(run.glob("checkpoints/previous*")) and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == -9 and not (run / "bundle").exists() and not one.done("unet-0")
+
+    begun, real = {}, bench.train
+
+    def train(config, *, progress, **options):
+        def report(facts):
+            begun.setdefault(config.name, facts["images"]) if "images" in facts else None
+            progress(facts)
+
+        return real(config, progress=report, **options)
+
+    monkeypatch.setattr(bench, "train", train)
+    searched = (one.results / bench.SEARCH).read_bytes()
+    one.search = json.loads(searched)
+    assert one.run(["unet-0"]) == 0 and one.done("unet-0")
+    assert begun.keys() == {"unet"} and begun["unet"] > 16, "the first step is not the first of all"
+    assert (one.results / bench.SEARCH).read_bytes() == searched
+    assert json.loads((one.results / "unet-0" / bench.CELL).read_text())["images"] == 4_000
