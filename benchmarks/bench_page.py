@@ -178,9 +178,9 @@ def _above(one: str, minus: dict[str, Any]) -> str:
     below = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] <= 0]
     unsure = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] > 0 >= effect[1]]
     missing = [NAMES[arm] for arm in PEERS if arm not in minus]
-    parts = [
-        f"**{NAMES[one]} is {'not ' if below else ''}above every peer on both scores**" + f": not above {', '.join(below)}" * bool(below)
-    ]
+    whom = "every peer that has been run" if missing else "every peer"
+    parts = [f"**{NAMES[one]} is {'not ' if below else ''}above {whom} on both scores**"]
+    parts[0] += f": not above {', '.join(below)}" if below else ""
     parts += [f"above, though the interval holds 0: {', '.join(unsure)}"] * bool(unsure)
     parts += [f"not yet run: {', '.join(missing)}"] * bool(missing)
     return "; ".join(parts) + "."
