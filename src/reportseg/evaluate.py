@@ -14,25 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .cases import CASES, FAILURES, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
 from .data.negatives import opposites
 from .data.splits import draw_dev, split_sha256
 from .errors import InputError
 from .io.png import write_mask
-from .metrics import EMPTY_POLICY, TOLERANCE, Calibration, count_policy, summarise
+from .metrics import EMPTY_POLICY, TOLERANCE, count_policy
 from .pictures import draw_cases
 from .report import write_report
 from .schemas import (
     BundleConfig,
-    ControlScores,
     DecisionConfig,
     IntervalMethod,
     Metrics,
-    RiskCoverage,
-    SubsetScores,
     TrainedOn,
     TrainingFile,
     Twin,
@@ -45,19 +40,18 @@ from .scoring import (
     MaskSource,
     ModelSource,
     Result,
-    Scored,
     Source,
     hash_cases,
     presence_cases,
     read_truth,
     score_films,
 )
-from .stats import N_BOOT, bootstrap, bootstrap_rows, clusters, paired_bootstrap, paired_bootstrap_mean
-from .text import CONSTANT, normalise, shuffled, swap_sides, swapped_rows
+from .stats import N_BOOT, clusters, paired_bootstrap
+from .text import CONSTANT, shuffled, swap_sides, swapped_rows
+from .totals import control_scores, intervals, merged, risk_coverage, scores_of, subset_scores
 from .twins import METRICS as METRICS
 from .twins import config_sha256, read_twin, twin_sha256
 from .types import CaseScore, Sample
-from .uncertainty import aurc, told
 from .volume_scores import VOLUMES, Volumes, are_volumes, volume_scores, write_volumes
 
 if TYPE_CHECKING:
@@ -66,7 +60,6 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 MASKS = "masks"  # folder of <id>.png, where they are saved
 CONTROLS = ("original", "empty", "shuffled", "swapped-side")
-PRESENCE = ("presence_auroc", "absent_correct")
 PERMUTATIONS = 5  # of the shuffled control
 NAMED = 20  # cases that a warning lists by name
 
@@ -135,9 +128,9 @@ def evaluate(
     )
     own, rest = [one for one in result.columns[0] if one is not None], iter(result.columns[1:])
     cases = [one.case for one in own]
-    controlled = {name: _control(name, texts, own, [next(rest) for _ in columns], n_boot) for name, columns in plan.items()}
+    controlled = {name: control_scores(name, texts, own, [next(rest) for _ in columns], n_boot) for name, columns in plan.items()}
     prompts = presence_cases(own, next(rest))
-    raw = _merged([one.raw for one in own])
+    raw = merged([one.raw for one in own])
 
     metrics = Metrics(
         command=command,
@@ -158,19 +151,19 @@ def evaluate(
         empty_policy=EMPTY_POLICY,
         counts=count_policy(cases),
         n_absent=sum(not case.present_truth for case in prompts),
-        ci95=_intervals(cases, prompts, n_boot),
+        ci95=intervals(cases, prompts, n_boot),
         ci=IntervalMethod(n_boot=n_boot, clusters=len(set(clusters(cases))), without_patient=sum(not case.patient for case in cases)),
         controls=controlled,
-        subsets=_subsets(samples, own, prompts, n_boot),
+        subsets=subset_scores(samples, own, prompts, n_boot),
         volumes=volume_scores(volumes.scored, n_boot) if volumes else {},
         volume_hd95_unit=None if volumes is None else "mm" if volumes.spacing else "px",
         twin=_twin(cases, spacing, twin_metrics, twin_cases, n_boot),
         ece_raw=raw.ece,
         ece_border_raw=raw.ece_border,
-        risk_coverage=_risk_coverage(cases, n_boot),
+        risk_coverage=risk_coverage(cases, n_boot),
         warnings=_warnings(dataset, samples, subject, result, plan),
         images_per_s=(len(samples) - len(result.failures)) / subject.source.seconds if subject.source.seconds else None,
-        **_scores(own, prompts),
+        **scores_of(own, prompts),
     )
     asked = {sample.id: text for sample, text in zip(samples, texts, strict=True)}
     (folder / METRICS).unlink(missing_ok=True)  # it is written last: where it lies the evaluation is whole
@@ -183,7 +176,7 @@ def evaluate(
         metrics,
         cases,
         training=subject.training,
-        calibration=_merged([one.calibration for one in own]).bins,
+        calibration=merged([one.calibration for one in own]).bins,
         raw=raw.bins,
         figures=draw_cases(subject.source, samples, asked, cases) if images else [],
         twin_cases=twin_cases,
@@ -293,80 +286,7 @@ def control_texts(name: str, texts: Sequence[str]) -> list[Column]:
     return [list(texts)]
 
 
-def _control(
-    name: str, texts: Sequence[str], own: Sequence[Scored], columns: Sequence[Sequence[Scored | None]], n_boot: int
-) -> ControlScores:
-    """Scores and paired differences, the mean over the columns; each is compared on the cases that it has."""
-    kept = [[(a, b) for a, b in zip(own, column, strict=True) if b is not None] for column in columns]
-    scores = [_scores([b for _, b in pairs]) for pairs in kept]
-    known = {key: [value for one in scores if (value := one[key]) is not None] for key in scores[0]}
-    empty = sum(not normalise(text) for text in texts)
-    return ControlScores(
-        n_cases=len(kept[0]),
-        n_changed={"original": 0, "empty": len(texts) - empty}.get(name, len(kept[0])),
-        difference=paired_bootstrap_mean([([a.case for a, _ in pairs], [b.case for _, b in pairs]) for pairs in kept], n_boot),
-        **{key: float(np.mean(values)) if values else None for key, values in known.items()},
-    )
-
-
-# ---------------------------------------------------------------- parts of metrics.json
-
-
-def _merged(films: Sequence[Calibration]) -> Calibration:
-    whole = Calibration()
-    for one in films:
-        whole.merge(one)
-    return whole
-
-
-def _scores(scored: Sequence[Scored], prompts: Sequence[CaseScore] | None = None) -> dict[str, Any]:
-    """The fields of `schemas.Scores`. `prompts` are those that tell of presence; None: the cases themselves."""
-    cases, calibration = [one.case for one in scored], _merged([one.calibration for one in scored])
-    presence = summarise(cases if prompts is None else prompts)
-    scores = {**summarise(cases), **{name: presence[name] for name in PRESENCE}}
-    return {**scores, "ece": calibration.ece, "ece_border": calibration.ece_border}
-
-
-def _intervals(cases: Sequence[CaseScore], prompts: Sequence[CaseScore], n_boot: int) -> dict[str, tuple[float, float]]:
-    masks, presence = bootstrap(cases, n_boot), bootstrap(prompts, n_boot)
-    return {name: pair for name, pair in masks.items() if name not in PRESENCE} | {
-        name: pair for name, pair in presence.items() if name in PRESENCE
-    }
-
-
-def _subsets(samples: Sequence[Sample], own: Sequence[Scored], prompts: Sequence[CaseScore], n_boot: int) -> dict[str, SubsetScores]:
-    members: dict[str, list[Scored]] = {}
-    for sample, one in zip(samples, own, strict=True):
-        for name in sample.subsets:
-            members.setdefault(name, []).append(one)
-    found = {}
-    for name, some in sorted(members.items()):
-        cases = [one.case for one in some]
-        ids = {case.id for case in cases}
-        told = [case for case in prompts if case.id in ids]
-        found[name] = SubsetScores(n_cases=len(some), ci95=_intervals(cases, told, n_boot), **_scores(some, told))
-    return found
-
-
-def _risk_coverage(cases: Sequence[CaseScore], n_boot: int) -> RiskCoverage | None:
-    """None where fewer than two answers say how sure they are, as masks made by other code."""
-    some = told(cases)
-    if len(some) < 2:
-        return None
-
-    def scores(rows: Sequence[int]) -> dict[str, float]:
-        found = aurc([some[row] for row in rows])
-        gains = {f"gain {name}": found["area"] - found[name] for name in ("uncertainty", "disagreement") if name in found}
-        return found | gains
-
-    value, drawn = scores(range(len(some))), bootstrap_rows(some, scores, n_boot)
-    names = [name.removeprefix("gain ") for name in value if name.startswith("gain ")]
-    return RiskCoverage(
-        n_cases=len(some),
-        aurc={name: value[name] for name in value if not name.startswith("gain ")},
-        ci95={name: pair for name, pair in drawn.items() if not name.startswith("gain ")},
-        gain_over_area={name: (value[f"gain {name}"], *drawn[f"gain {name}"]) for name in names if f"gain {name}" in drawn},
-    )
+# ---------------------------------------------------------------- the twin, and what a reader must know
 
 
 def _twin_of(subject: _Subject, folder: Path, digest: str, ids: set[str]) -> tuple[Metrics, list[CaseScore]]:

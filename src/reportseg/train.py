@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import checkpoint, optim
 from .bundle import Bundle, load_bundle, save_bundle
-from .config import RunConfig, dump_config, load_config
+from .config import RunConfig, dump_config
 from .data.cache import FilmCache, open_cache
 from .data.loader import Batch, Steps, batches
 from .data.negatives import check_negatives
@@ -32,17 +32,17 @@ from .errors import InputError
 from .knowledge.bank import Bank
 from .limits import atomic_write
 from .losses import lovasz_hinge_loss
-from .models import bank_of, build, check, make_tokenizer, model_config, resolve
-from .runs import LOCK, Prepared, alone, environment, plan, prepare, without_paths
+from .models import bank_of, build, make_tokenizer, resolve
+from .run_config import CONFIG, Manifests, changed, check_free, check_parent, checked, stored_config
+from .runs import Prepared, alone, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
 from .teacher import read_teacher
 
-CONFIG, ENV, LOG, CHECKPOINTS, BUNDLE = "config.yaml", "env.json", "log.jsonl", "checkpoints", "bundle"
+ENV, LOG, CHECKPOINTS, BUNDLE = "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
 SAFETY = 1.25  # `train.minutes` fixes the number of images from the measured rate; only a run this much slower is cut
 
 Progress = Callable[[Mapping[str, Any]], None]
-Manifests = str | Path | Sequence[str | Path] | None
 
 
 @dataclass
@@ -72,20 +72,20 @@ def train(
     InputError: exists, in_use, config (a resume with other settings or films), diverged (with the step and the ids of the batch),
     unwritable, and those of the data.
     """
-    config = _checked(config, manifest)
+    config = checked(config, manifest)
     folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
     if resume and (folder / CONFIG).exists():
-        config = _stored_config(config, folder, manifest)
+        config = stored_config(config, folder, manifest)
         if (folder / BUNDLE / "config.json").exists():
             return folder
     else:
-        _check_free(folder)
+        check_free(folder)
     prepared = prepare(config)
     config = resolve(config, prepared.absent)
     run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None))
     with alone(folder):
         if not resume:
-            _check_free(folder)  # again: a run may have begun and ended there in between
+            check_free(folder)  # again: a run may have begun and ended there in between
         run.start(resume)
         run.fit()
         return run.finish()
@@ -100,13 +100,13 @@ def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | No
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError("no seed was given, or one stands twice", "--seeds", "Give each once, as in 0,1,2.", "seeds")
     for seed in seeds if not options.get("resume") else ():
-        _check_free(parent / f"{config.name}-{seed}")
+        check_free(parent / f"{config.name}-{seed}")
     return [train(config.model_copy(update={"seed": seed}), out=parent / f"{config.name}-{seed}", **options) for seed in seeds]
 
 
 def dry_run(config: RunConfig, *, manifest: Manifests = None) -> dict[str, Any]:
     """Reads config and manifest as `train` does, and says what it would do (runs.plan)."""
-    config = _checked(config, manifest)
+    config = checked(config, manifest)
     prepared = prepare(config)
     return plan(resolve(config, prepared.absent), prepared)
 
@@ -145,12 +145,12 @@ class Run:
         self.model.begin_training([prepared.text_of(sample) for sample in prepared.train])
         self.model.to(self.device)
         if config.train.precision == "auto":
-            config = _with(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")
+            config = changed(config, "train", precision="bf16" if optim.bf16_gains(self.device) else "fp32")
         self.precision: Precision = "bf16" if config.train.precision == "bf16" else "fp32"
         self.accelerator = Accelerator(cpu=self.device.type == "cpu")  # its precision is one for the whole process; ours is the run's
         self.optimiser = optim.adamw(self.model, config.train)
         if config.train.minutes is not None and not (self.folder / CONFIG).exists():
-            config = _with(config, "train", images=self._images_in(config.train.minutes))
+            config = changed(config, "train", images=self._images_in(config.train.minutes))
         self.config = config
         self.average = optim.Average(self.model, config.train.ema, config.steps())
         atomic_write(self.folder / CONFIG, dump_config(config))
@@ -202,8 +202,8 @@ class Run:
         seconds, before = 0.0, 0.0
         kept = {name: value.clone() for name, value in self.model.state_dict().items()}
         for share, size in data.sizes():
-            trial = _with(self.config, "data", size_px=size)
-            stream = self._micro_batches(_with(trial, "train", images=batch * 40), 0)
+            trial = changed(self.config, "data", size_px=size)
+            stream = self._micro_batches(changed(trial, "train", images=batch * 40), 0)
             seconds += (share - before) * optim.seconds_per_step(lambda s=stream: self._step([next(s)], 0.0), self.device) / batch  # type: ignore[misc]
             before = share
         self.model.load_state_dict(kept)
@@ -413,59 +413,8 @@ class Run:
         return self.folder
 
 
-def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
-    """A bundle to start from has the same model, but perhaps no presence head yet, and its sentences mean the same side."""
-    theirs = model_config(parent.config.model).model_dump()  # an older bundle does not name the keys that came later
-    if theirs.get("presence") is False:
-        theirs["presence"] = config.model["presence"]
-    if theirs != dict(config.model):
-        keys = [k for k in config.model if config.model[k] != theirs.get(k)]
-        fix = f"Set the model section to that of the bundle; it differs in {', '.join(keys) or 'its keys'}."
-        fix += " The presence head follows from absent prompts: see data.negatives." * ("presence" in keys)
-        raise InputError("the bundle to start from holds another model", config.train.init or "", fix, "init")
-    whose = {parent.config.text.laterality, prepared.laterality} - {"none"}
-    if len(whose) > 1:
-        what = f"the bundle means the {parent.config.text.laterality}'s left, the manifest the {prepared.laterality}'s"
-        raise InputError(what, config.train.init or "", "Import the data again with the other --laterality.", "laterality")
-
-
 def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     """Name to (images seen, value), each thinned to what a bundle may hold."""
     names = {name for row in log for name in row} - {"step", "images", "alarm"}
     found = {name: [(row["images"], row[name]) for row in log if name in row and math.isfinite(row[name])] for name in sorted(names)}
     return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
-
-
-def _checked(config: RunConfig, manifest: Manifests) -> RunConfig:
-    """The config with every default written out and the given data in it; what cannot be built is refused here."""
-    config = resolve(config)
-    check(config.model)
-    named = [str(one) for one in ([manifest] if isinstance(manifest, (str, Path)) else manifest or ())]
-    return _with(config, "data", manifest=named[0] if len(named) == 1 else named) if named else config
-
-
-def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
-    return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and any(found.name != LOCK for found in folder.iterdir()):
-        raise InputError("the run folder exists", folder, "Give --resume to go on with it, or another folder with -o.", "exists")
-
-
-def _stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunConfig:
-    """The config that the run began with. What was repeated on the command line must agree, but for what the run itself fixed, and for
-    where the films lie by now.
-    """
-    stored = resolve(load_config(folder / CONFIG))
-    free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest", "teacher"}}
-    differs = []
-    for section in ("data", "model", "train", "eval"):
-        one, two = config.model_dump(mode="json")[section], stored.model_dump(mode="json")[section]
-        differs += [f"{section}.{key}" for key in two if one.get(key) != two[key] and key not in free.get(section, ())]
-    if differs or config.seed != stored.seed:
-        keys = ", ".join(differs or ["seed"])
-        raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config")
-    moved = {"manifest": config.data.manifest} if manifest else {}
-    moved |= {"teacher": config.data.teacher} if config.data.teacher else {}
-    return _with(stored, "data", **moved)
