@@ -17,7 +17,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile | expand -t 22
 
 $(STAMP): pyproject.toml constraints.txt
-	scripts/venv .venv -c constraints.txt -e '.[dev,docs,codecs]'
+	scripts/venv .venv -c constraints.txt -e '.[dev,docs,codecs,dicomweb]'
 	@touch $@
 
 demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/eval/report.html
@@ -27,7 +27,7 @@ demo-clinic: $(STAMP) ## a DICOM film and a report in, a DICOM SEG, contours and
 	$(BIN)/python scripts/demo_clinic.py runs/clinic
 
 test: $(STAMP) ## the tests, minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not dcmtk and not dicom3tools"
+	$(BIN)/python -m pytest -m "not slow and not dcmtk and not dicom3tools and not orthanc"
 
 test-all: lint docs-check site licences wheel ## all checks: lint, docs, site, licences, the wheel alone, every test
 	$(BIN)/python -m pytest

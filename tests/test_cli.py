@@ -55,7 +55,7 @@ def test_the_commands_of_this_version():
     assert {" ".join(words) for words in commands()} == {
         "demo", "data import", "data verify", "data synth", "train", "evaluate", "compare", "predict", "info", "models",
         "config list", "config show", "config schema", "knowledge show", "knowledge check", "knowledge build",
-        "study ablate", "study text", "study data", "study transfer", "study cost",
+        "study ablate", "study text", "study data", "study transfer", "study cost", "pacs query", "pacs fetch", "pacs store",
     }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_no_help_loads_a_heavy_module():
     script = f"""
 import json, sys
 from reportseg.cli import app
-for words in {[(), ("data",), ("config",), ("knowledge",), ("study",), *commands()]!r}:
+for words in {[(), ("data",), ("config",), ("knowledge",), ("study",), ("pacs",), *commands()]!r}:
     try:
         app([*words, "--help"], standalone_mode=False)
     except SystemExit as stop:
@@ -81,14 +81,14 @@ for words in {[(), ("data",), ("config",), ("knowledge",), ("study",), *commands
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage: ") == 5 + len(commands())
+    assert done.stdout.count("Usage: ") == 6 + len(commands())
 
 
 def test_the_cli_module_imports_nothing_of_ours_and_switches_telemetry_off():
     script = """
 import os, sys
 import reportseg.cli
-assert {m for m in sys.modules if m.startswith("reportseg")} == {"reportseg", "reportseg.cli", "reportseg.cli_study"}
+assert {m for m in sys.modules if m.startswith("reportseg")} == {"reportseg", "reportseg.cli", "reportseg.cli_pacs", "reportseg.cli_study"}
 assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "1"
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

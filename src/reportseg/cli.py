@@ -19,7 +19,7 @@ os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")  # before anyt
 # Threads that wait by spinning stand in each other's way: beside one other busy program a training step takes twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-RESUMES = ("train", "predict", "study")  # commands that have --resume
+RESUMES = {"train", "predict", "study", "fetch"}  # commands that have --resume
 
 
 class Commands(TyperGroup):
@@ -44,8 +44,7 @@ class Commands(TyperGroup):
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            resumes = ctx.invoked_subcommand in RESUMES
-            how = "the same command with --resume goes on" if resumes else "the same command starts again"
+            how = "the same command with --resume goes on" if RESUMES & {*ctx.obj[:2]} else "the same command starts again"
             print(f"interrupted: {how}", file=sys.stderr)
             raise typer.Exit(130) from None
         except Exception as error:
@@ -618,4 +617,4 @@ def knowledge_build(
         raise typer.Exit(3)
 
 
-from . import cli_study  # noqa: E402, F401 - the commands of `reportseg study`; it needs what stands above
+from . import cli_pacs, cli_study  # noqa: E402, F401 - the commands of `reportseg pacs` and `study`; they need what stands above

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .knowledge.bank import Hit
     from .knowledge.build import Built
     from .knowledge.check import Finding
+    from .pacs import Failure, Fetched, Stored
     from .predict import PredictReport
     from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores, StudyFile
 
@@ -225,6 +226,45 @@ def print_built(built: Built, as_json: bool, quiet: bool) -> None:
     tokens = f"{'about ' if built.estimated else ''}{built.prompt_tokens} + {built.answer_tokens} tokens"
     print(f"{built.bank}: {built.statements} statements of {built.concepts - len(built.failed)} concepts")
     print(f"{built.fresh} asked ({tokens}), {built.cached} from the cache, {len(built.dropped)} dropped, {len(built.failed)} failed")
+
+
+def print_rows(name: str, rows: Sequence[Mapping[str, str]], more: bool, as_json: bool) -> None:
+    """A table with a head, columns aligned; what does not print, in a stranger's values, becomes "?"."""
+    if as_json:
+        print_json({name: rows, "more": more})
+        return
+    table = [list(rows[0]), *([_printable(value) or "-" for value in row.values()] for row in rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
+    print(f"{len(rows)} {name}{', and more: raise --limit' if more else ''}")
+
+
+def print_fetched(done: Fetched, as_json: bool) -> None:
+    """What a fetch brought, the failures on stderr."""
+    failures = _print_failures(done.failed, as_json)
+    if as_json:
+        print_json(vars(done) | {"failed": failures})
+        return
+    kept = f", {done.kept} were there already" if done.kept else ""
+    print(f"{done.folder}: {done.fetched} objects of {len(done.series)} series, {done.bytes / 2**20:.1f} MiB{kept}, {len(failures)} failed")
+
+
+def print_stored(stored: Sequence[Stored], failed: Sequence[Failure], as_json: bool) -> None:
+    """What was stored and how it came back, the failures on stderr."""
+    failures = _print_failures(failed, as_json)
+    if as_json:
+        print_json({"stored": [vars(one) for one in stored], "failed": failures})
+        return
+    for one in stored:
+        print(f"{_printable(one.file)}: stored, read back, equal by {one.confirmed}")
+    print(f"{len(stored)} stored, {len(failures)} failed")
+
+
+def _print_failures(failed: Sequence[Failure], as_json: bool) -> list[dict[str, str]]:
+    for one in () if as_json else failed:
+        print_line(f"error: {one.name}: {one.what.rstrip('.')}. {one.fix}")
+    return [vars(one) for one in failed]
 
 
 def print_reading(report: ReportFile) -> None:

@@ -29,7 +29,8 @@ class Limits:
     volume_bytes: int = 2 * GIB  # a volume decoded, or any file as stored
     text_bytes: int = 32 * 2**10  # one text as UTF-8
     ratio: int = 200  # decoded to stored, inside an archive
-    members: int = 10_000  # of an archive
+    members: int = 10_000  # of an archive, a folder of DICOM, a study in a PACS
+    fetch_bytes: int = 16 * GIB  # fetched from a PACS by one command
 
 
 VARIABLE = "REPORTSEG_LIMITS"
