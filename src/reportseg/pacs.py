@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,13 +44,9 @@ INSTANCE = {"instance": "00080018"}
 
 PAGE = 500
 UID_TAGS = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)  # class, instance, study, series
-CONTENT = frozenset(
-    {0x0028, 0x0062, 0x0070, 0x5200, 0x7FE0}
-)  # groups: image, segments, presentation, frames, pixels. No PACS may touch them
+CONTENT = frozenset({0x0028, 0x0062, 0x0070, 0x5200})  # groups that no PACS may touch: image, segments, drawings, frames
 ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'  # as it is stored
-OF_THE_PACS = frozenset(
-    f"pacs_{fault}" for fault in "auth busy down error forbidden redirect tls".split()
-)  # more likely than of one object
+OF_THE_PACS = frozenset(f"pacs_{fault}" for fault in "auth busy down error forbidden redirect tls".split())  # not of one object
 IN_A_ROW = 3  # such failures end the work: the next object would fare no better
 SETTLE = 3  # times that an object is looked for after it was stored; some index it a moment later
 
@@ -342,7 +338,7 @@ def _same_content(sent: bytes, back: bytes) -> bool:
     """
     with guarded(""):
         pair = [_parsed(body) for body in (sent, back)]
-        for tag in {tag for ds in pair for tag in _content(ds) if tag.group != 0x7FE0}:
+        for tag in {element.tag for ds in pair for element in ds if element.tag.group in CONTENT}:
             if any(tag not in ds for ds in pair) or pair[0][tag].value != pair[1][tag].value:
                 return False
         raw = [ds.get("PixelData") for ds in pair]
@@ -352,14 +348,7 @@ def _same_content(sent: bytes, back: bytes) -> bool:
 
 
 def _parsed(body: bytes) -> Dataset:
-    if _syntax(body) == DeflatedExplicitVRLittleEndian:
+    head, _ = read_header(io.BytesIO(body), "", DEFAULT, [0x00080018])
+    if head.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:  # pydicom would unpack all of it
         raise InputError("a deflated object cannot be compared", "", "Write it without compression.", "not_confirmed")
     return dcmread(io.BytesIO(body))
-
-
-def _syntax(body: bytes) -> str:
-    return str(read_header(io.BytesIO(body), "", DEFAULT, [0x00080018])[0].file_meta.TransferSyntaxUID)
-
-
-def _content(ds: Dataset) -> Iterable[Any]:
-    return (tag for tag in ds.keys() if tag.group in CONTENT)

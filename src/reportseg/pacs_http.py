@@ -1,8 +1,8 @@
 """HTTP to a PACS, by requests: who asks, over what, for how long, and how much of an answer is taken.
 
-A PACS is a stranger until TLS has told who it is, and its answers are bounded in bytes and in time even then. Nothing that it says is quoted
-in a message, since it may repeat names or credentials; nothing is sent anywhere but to the address that the user gave: redirects, proxies,
-cookies and `.netrc` are not followed.
+A PACS is a stranger until TLS has told who it is, and its answers are bounded in bytes and in time even then. They are quoted in no message,
+since they may repeat names or credentials. Nothing is sent anywhere but to the address that the user gave: redirects, proxies, cookies and
+`.netrc` are not followed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import urllib3
 from .errors import InputError
 from .limits import check_file
 
-USER, PASSWORD, TOKEN = "REPORTSEG_PACS_USER", "REPORTSEG_PACS_PASSWORD", "REPORTSEG_PACS_TOKEN"  # noqa: S105 - names of variables
+USER, PASSWORD, TOKEN = "REPORTSEG_PACS_USER", "REPORTSEG_PACS_PASSWORD", "REPORTSEG_PACS_TOKEN"
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRIES, BACKOFF_S, MAX_WAIT_S = 5, 1.0, 60.0  # a PACS that asks for a longer pause is asked another day
 CONNECT_S = 10.0
@@ -201,9 +201,9 @@ class Wire(requests.Session):
         budget: int = ANSWER_BYTES,
         allow: Collection[int] = (),
     ) -> requests.Response:
-        """One request and its whole answer, of 2xx or a status in `allow`, tried again where that may help. So it must be one that may be repeated.
+        """One request and its whole answer, of 2xx or a status in `allow`. Tried again where that may help, so it must bear repeating.
 
-        InputError: pacs_down, pacs_error, pacs_busy, pacs_tls, pacs_redirect, pacs_auth, pacs_forbidden, pacs_missing, pacs_refused, pacs_huge.
+        InputError: pacs_ and down, error, busy, tls, redirect, auth, forbidden, missing, refused, huge.
         """
         code = what = ""
         for attempt in range(self.tries):
