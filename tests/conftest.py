@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 #: Marker -> a program of the package of that name. `make test` deselects these tests.
-TOOLS = {"dcmtk": "dcmpschk", "dicom3tools": "dciodvfy"}
+TOOLS = {"dcmtk": "dcmpschk", "dicom3tools": "dciodvfy", "orthanc": "Orthanc"}
 
 
 def pytest_runtest_setup(item):

@@ -156,9 +156,7 @@ def test_a_pacs_that_stalls_or_drips_is_left(serve, begin):
             time.sleep(0.02)
 
     assert refused(ask, serve(stall), tries=1).code == "pacs_down"
-    start = time.monotonic()
-    assert refused(ask, serve(drip), timeout_s=0.05, tries=1).code == "pacs_down"
-    assert time.monotonic() - start < 1.9
+    assert "no whole answer within 0.5 s" in refused(ask, serve(drip), timeout_s=0.05, tries=1).what
 
 
 def test_a_redirect_is_not_followed_and_takes_no_credentials_along(serve):
@@ -171,9 +169,10 @@ def test_a_redirect_is_not_followed_and_takes_no_credentials_along(serve):
     assert not elsewhere.seen
 
 
-@pytest.mark.parametrize(
-    "body", ["<html>log in", "{", "[1]", '[{"0020000D": 1}]', '["x"]', "[" * 100_000, '[{"0020000D": {"Value": ["../x"]}}]', "[{}]"]
-)
+NO_JSON = ["<html>log in", "{", "[1]", '[{"0020000D": 1}]', '["x"]', "[" * 100_000, '[{"0020000D": {"Value": ["../x"]}}]', "[{}]"]
+
+
+@pytest.mark.parametrize("body", NO_JSON, ids=range(len(NO_JSON)))
 def test_an_answer_that_is_no_dicom_json(serve, body):
     kind = "text/html" if body.startswith("<") else "application/json"
     assert refused(ask, serve(send(200, body, kind))).code == "pacs_answer"
@@ -229,7 +228,6 @@ def test_an_answer_without_one_whole_object(serve, reply, code):
         "ftp://a/b",
         "file:///etc/passwd",
         "http://",
-        "http://a:0/",
         "http://a:99999",
         "http://a b",
         "http://a/?x=1",

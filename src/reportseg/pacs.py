@@ -45,6 +45,7 @@ INSTANCE = {"instance": "00080018"}
 PAGE = 500
 UID_TAGS = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)  # class, instance, study, series
 CONTENT = frozenset({0x0028, 0x0062, 0x0070, 0x5200})  # groups that no PACS may touch: image, segments, drawings, frames
+PLANAR = 0x00280006  # belongs to the packing of pixels, not to the picture
 ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'  # as it is stored
 OF_THE_PACS = frozenset(f"pacs_{fault}" for fault in "auth busy down error forbidden redirect tls".split())  # not of one object
 IN_A_ROW = 3  # such failures end the work: the next object would fare no better
@@ -314,8 +315,8 @@ def _value(item: Any, tag: str) -> str:
     return ",".join(str(value) for value in values if isinstance(value, str | int | float))
 
 
-REASONS = {0x0110: "it failed to process it", 0x0122: "it takes no object of this class", 0x0124: "its user may not", 0x0111: "it has it"}
-FAMILIES = {0xA7: "it has no room", 0xA9: "the object does not fit its class", 0xC0: "it cannot understand the object"}
+REASONS = {0x0110: "it failed to process it", 0x0111: "it has it", 0x0122: "it takes no object of this class", 0x0124: "its user may not"}
+FAMILIES = {0xA7: "it has no room", 0xA9: "the object does not fit its class"} | dict.fromkeys(range(0xC0, 0xD0), "it cannot read it")
 
 
 def _refusal(body: bytes, instance: str) -> str:
@@ -338,7 +339,7 @@ def _same_content(sent: bytes, back: bytes) -> bool:
     """
     with guarded(""):
         pair = [_parsed(body) for body in (sent, back)]
-        for tag in {element.tag for ds in pair for element in ds if element.tag.group in CONTENT}:
+        for tag in {element.tag for ds in pair for element in ds if element.tag.group in CONTENT} - {PLANAR}:
             if any(tag not in ds for ds in pair) or pair[0][tag].value != pair[1][tag].value:
                 return False
         raw = [ds.get("PixelData") for ds in pair]

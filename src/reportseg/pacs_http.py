@@ -1,7 +1,7 @@
 """HTTP to a PACS, by requests: who asks, over what, for how long, and how much of an answer is taken.
 
-A PACS is a stranger until TLS has told who it is, and its answers are bounded in bytes and in time even then. They are quoted in no message,
-since they may repeat names or credentials. Nothing is sent anywhere but to the address that the user gave: redirects, proxies, cookies and
+A PACS is a stranger until TLS has told who it is, and its answers are bounded in bytes and in time even then. No message quotes them: they
+may repeat names or credentials. Nothing is sent anywhere but to the address that the user gave: redirects, proxies, cookies and
 `.netrc` are not followed.
 """
 
