@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## draw phantom films, train on them, evaluate, write runs/demo/eval/report.html
 	$(BIN)/reportseg demo -o runs/demo
 
-demo-clinic: $(STAMP) ## a DICOM film and a report in, a DICOM SEG, contours and an overlay out, in runs/clinic
+demo-clinic: $(STAMP) ## a DICOM film and a report in, a DICOM SEG, contours and an overlay out, through Orthanc if it is there, in runs/clinic
 	$(BIN)/python scripts/demo_clinic.py runs/clinic
 
 test: $(STAMP) ## the tests, minutes on two cores

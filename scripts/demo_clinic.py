@@ -1,6 +1,7 @@
 """A chest film as DICOM and a one-line report in, a DICOM SEG out: python scripts/demo_clinic.py FOLDER (made anew).
 
-The film is a phantom of a phantom patient. What comes back is read by highdicom and compared with the mask that was predicted.
+The film is a phantom of a phantom patient. Where Orthanc is installed, film and answers go through it as through a hospital's PACS. What
+comes back is read by highdicom and compared with the mask that was predicted.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import PIL.Image
+from orthanc import orthanc, program
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -44,6 +48,10 @@ def write_film(path: Path, image_HW: np.ndarray) -> Dataset:
     return out
 
 
+def run(folder: Path, *words: str | Path) -> None:
+    subprocess.run([Path(sys.executable).parent / "reportseg", *words], cwd=folder, check=True)
+
+
 def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -52,11 +60,24 @@ def main(folder: Path) -> None:
     report = swap_sides(film.sentence)  # the phantom's sentence means sides of the picture, a report those of the patient
     (folder / "report.txt").write_text(report, encoding="utf-8")
     print(f"report: {report}")
-    command = ["predict", "demo", "film.dcm", "--report", "report.txt", "--format", "png,dicom-seg,dicom-gsps,dicom-sc", "-o", "out"]
-    subprocess.run([Path(sys.executable).parent / "reportseg", *command], cwd=folder, check=True)
     out = folder / "out"
-    masks = [read_mask(file) for file in sorted(out.glob("*.mask.png"))]
-    (file,) = out.glob("*.seg.dcm")
+    predict = ["--report", "report.txt", "--format", "png,dicom-seg,dicom-gsps,dicom-sc", "-o", "out"]
+    with ExitStack() as stack:
+        if program():
+            url, credentials = stack.enter_context(orthanc(folder / "pacs"))
+            access = ("--credentials", credentials, "--quiet")
+            run(folder, "pacs", "store", url, "film.dcm", *access)
+            run(folder, "pacs", "fetch", url, source.StudyInstanceUID, "-o", "fetched", *access)
+            run(folder, "predict", "demo", "fetched", *predict)
+            run(folder, "pacs", "store", url, *(file.relative_to(folder) for file in sorted(out.glob("*.dcm"))), *access)
+            run(folder, "pacs", "fetch", url, source.StudyInstanceUID, "-o", "back", *access)
+            files = list((folder / "back").rglob("*.dcm"))
+        else:
+            print("Orthanc and its DICOMweb plugin are not installed: the film does not go through a PACS")
+            run(folder, "predict", "demo", "film.dcm", *predict)
+            files = list(out.glob("*.dcm"))
+    (file,) = (file for file in files if dcmread(file, specific_tags=["Modality"]).Modality == "SEG")
+    masks = [read_mask(mask) for mask in sorted(out.glob("*.mask.png"))]
     found = hd.seg.segread(file).get_pixels_by_source_instance([source.SOPInstanceUID])[0].astype(bool)
     if not (found == np.stack(masks, -1)).all():
         raise SystemExit("the SEG does not hold the masks that were predicted")

@@ -29,6 +29,7 @@ def program() -> str | None:
 def orthanc(folder: Path) -> Iterator[tuple[str, Path]]:
     """(address of its DICOMweb service, file of its credentials), until the end; all that it keeps lies in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()  # Orthanc takes a relative path from its configuration's folder
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -22,7 +22,7 @@ from reportseg.models import MODELS, resolve
 from reportseg.schemas import CSV_COLUMNS, FILES
 from tiny import LEFT
 
-HEAVY = ("torch", "numpy", "transformers", "pandas", "scipy", "pydicom", "nibabel", "accelerate", "ray", "openvino")
+HEAVY = ("torch", "numpy", "transformers", "pandas", "scipy", "pydicom", "nibabel", "accelerate", "ray", "openvino", "requests")
 TINY = ["-s", "train.images=64", "-s", "train.batch=8", "-s", "data.size_px=32", "-s", "train.precision=fp32"]
 
 
