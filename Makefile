@@ -27,7 +27,7 @@ demo-clinic: $(STAMP) ## a DICOM film and a report in, a DICOM SEG, contours and
 	$(BIN)/python scripts/demo_clinic.py runs/clinic
 
 test: $(STAMP) ## the tests, minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not dcmtk and not dicom3tools and not orthanc"
+	$(BIN)/python -m pytest -m "not slow and not dcmtk and not dicom3tools and not orthanc and not node"
 
 test-all: lint docs-check site licences wheel ## all checks: lint, docs, site, licences, the wheel alone, every test
 	$(BIN)/python -m pytest

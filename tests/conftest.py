@@ -17,17 +17,31 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-#: Marker -> a program of the package of that name. `make test` deselects these tests.
-TOOLS = {"dcmtk": "dcmpschk", "dicom3tools": "dciodvfy", "orthanc": "Orthanc"}
+NODE = Path(__file__).parent / "node"
+#: Marker -> programs and folders that its tests need. `make test` deselects these tests.
+TOOLS: dict[str, tuple[str, ...]] = {
+    "dcmtk": ("dcmpschk", "dcm2json"),
+    "dicom3tools": ("dciodvfy",),
+    "orthanc": ("Orthanc",),
+    "node": ("node", str(NODE / "node_modules")),
+}
+REQUIRED = {name for name in os.environ.get("REPORTSEG_REQUIRE", "").split(",") if name}
+
+
+def pytest_configure(config):
+    """A name in REPORTSEG_REQUIRE that nothing looks for would require nothing."""
+    if unknown := REQUIRED - {"data", *TOOLS}:
+        raise pytest.UsageError(f"REPORTSEG_REQUIRE names {', '.join(sorted(unknown))}, which no test needs")
 
 
 def pytest_runtest_setup(item):
     """Without its program a test is skipped, or fails where REPORTSEG_REQUIRE names the package."""
     for name in TOOLS.keys() & {mark.name for mark in item.iter_markers()}:
-        if shutil.which(TOOLS[name]) is None:
-            if name in os.environ.get("REPORTSEG_REQUIRE", "").split(","):
-                pytest.fail(f"REPORTSEG_REQUIRE names {name}, and {TOOLS[name]} is not installed")
-            pytest.skip(f"needs {TOOLS[name]} of {name}")
+        for need in TOOLS[name]:
+            if not (shutil.which(need) or Path(need).is_dir()):
+                if name in REQUIRED:
+                    pytest.fail(f"REPORTSEG_REQUIRE names {name}, and {need} is not there")
+                pytest.skip(f"needs {need} of {name}")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +56,7 @@ def data_root() -> Path:
     root = os.environ.get("REPORTSEG_DATA", "")
     if root and Path(root).is_dir():
         return Path(root)
-    if "data" in os.environ.get("REPORTSEG_REQUIRE", ""):
+    if "data" in REQUIRED:
         pytest.fail("REPORTSEG_REQUIRE=data is set and REPORTSEG_DATA names no folder")
     pytest.skip("needs REPORTSEG_DATA")
 

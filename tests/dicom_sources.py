@@ -14,6 +14,7 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
     generate_uid,
 )
+from scipy.spatial import cKDTree
 
 from reportseg.data.synthetic import phantom
 
@@ -74,15 +75,20 @@ def film(kind: str = "CR", size: int = 96, wide: int = 0) -> Dataset:
     return out
 
 
-def slices(kind: str = "CT", count: int = 5, size: int = 32, gap_mm: float = 2.5, oblique: bool = False) -> list[Dataset]:
-    """A series; `oblique` turns it, and leaves out the thickness of the slices."""
+AXIAL, CORONAL, SAGITTAL = ((1.0, 0, 0), (0, 1.0, 0)), ((1.0, 0, 0), (0, 0, -1.0)), ((0, 1.0, 0), (0, 0, -1.0))
+OBLIQUE = ((0.8, 0.6, 0), (-0.36, 0.48, 0.8))
+
+
+def slices(
+    kind: str = "CT", count: int = 5, size: int = 32, gap_mm: float = 2.5, oblique: bool = False, plane=AXIAL, wide: int = 0
+) -> list[Dataset]:
+    """A series in a plane (directions of rows and columns); `oblique` turns it, and leaves out the thickness of the slices."""
     study, serie, place = generate_uid(), generate_uid(), generate_uid()
-    rows, columns = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
-    if oblique:
-        rows, columns = np.array([0.8, 0.6, 0]), np.array([-0.36, 0.48, 0.8])
+    rows, columns = np.array(OBLIQUE if oblique else plane)
     out = []
     for number in range(count):
         pixels = phantom(7, number, size).image_HW if size >= 64 else np.full((size, size), 7 * number)
+        pixels = np.pad(pixels, ((0, 0), (0, wide)))
         one = _base(CTImageStorage if kind == "CT" else MRImageStorage, kind, pixels, number + 1)
         one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, serie, place
         one.ImageOrientationPatient = [*rows.tolist(), *columns.tolist()]
@@ -121,3 +127,28 @@ def cine(count: int = 3, size: int = 32) -> Dataset:
     out = _base(UltrasoundMultiFrameImageStorage, "US", np.zeros((count, size, size)))
     out.NumberOfFrames = count
     return out
+
+
+def voxels(sources: list[Dataset], mask_FHW: np.ndarray) -> np.ndarray:
+    """Where the voxels of a mask lie by the headers of its slices or frames: (N, 3), LPS in mm."""
+    points = [np.empty((0, 3))]
+    for frame, mask_HW in enumerate(mask_FHW):
+        head = sources[frame] if len(sources) > 1 or "ImagePositionPatient" in sources[0] else None
+        if head is None:
+            group = sources[0].PerFrameFunctionalGroupsSequence[frame]
+            position, turn = group.PlanePositionSequence[0].ImagePositionPatient, group.PlaneOrientationSequence[0].ImageOrientationPatient
+            spacing = sources[0].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+        else:
+            position, turn, spacing = head.ImagePositionPatient, head.ImageOrientationPatient, head.PixelSpacing
+        row, column = np.nonzero(mask_HW)
+        steps = np.array(turn, float).reshape(2, 3) * np.array(spacing, float)[::-1, None]
+        points.append(np.array(position, float) + column[:, None] * steps[0] + row[:, None] * steps[1])
+    return np.concatenate(points)
+
+
+def same_points(found: np.ndarray, wanted: np.ndarray, apart_mm: float = 1e-3) -> bool:
+    """Whether both hold the same points, each once, whatever their order."""
+    if len(found) != len(wanted) or not len(wanted):
+        return len(found) == len(wanted)
+    distance, partner = cKDTree(found).query(wanted)
+    return bool(distance.max() <= apart_mm) and len(set(partner)) == len(wanted)
