@@ -354,6 +354,7 @@ def test_what_the_headers_do_not_allow_is_refused_and_leaves_no_file(tmp_path):
     mixed = slices()
     mixed[1].ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
     assert "orientation" in refused(write_seg, path, mixed, [segment(mixed[0], 5)], SHA).what
+    refused(write_seg, path, slices(size=2), [segment(slices(size=2)[0], 5)], SHA)
     lost = slices(count=1)[0]
     del lost.FrameOfReferenceUID  # which the standard demands of CT
     refused(write_seg, path, [lost], [segment(lost)], SHA)

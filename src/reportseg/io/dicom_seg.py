@@ -69,6 +69,8 @@ def _segmentation(
     )
     if values_FHWS.shape[1:3] != (sources[0].Rows, sources[0].Columns):
         raise ValueError(f"masks of {values_FHWS.shape[1:3]} for a source of {(sources[0].Rows, sources[0].Columns)}")
+    if sources[0].Rows * sources[0].Columns < 8 and not probabilities:
+        raise cannot("the file has fewer than 8 pixels")  # highdicom 0.28 packs several such frames wrongly
     placed = [planes(source) for source in sources]
     number = [1] if len(sources) > 1 else list(frames or range(1, len(values_FHWS) + 1))
     if None not in placed:
