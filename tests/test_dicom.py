@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -208,6 +213,68 @@ def test_without_the_codecs_the_error_names_the_extra(monkeypatch):
     with pytest.raises(InputError) as caught:
         read_image(encoded(data))
     assert caught.value.code == "codec" and "reportseg[codecs]" in caught.value.fix
+
+
+ROW, COLUMN = np.mgrid[:20, :24]
+DISC = 900 * ((ROW - 9) ** 2 + (COLUMN - 12) ** 2 < 40)
+GRAY = ((7 * ROW * ROW + 60 * COLUMN + DISC) % 4096).astype(np.uint16)
+#: What the streams of htj2k.json were made of, the bits stored, and the last part of the transfer syntax.
+HTJ2K = {
+    "gray": (GRAY, 12, 201),
+    "signed": ((GRAY.astype(int) - 1024).astype(np.int16), 13, 202),
+    "lossy": (GRAY, 12, 203),
+    "rgb": (np.stack([ROW * 12, COLUMN * 10, (ROW + COLUMN) * 5], -1).astype(np.uint8), 8, 201),
+}
+
+
+def htj2k(name: str, share: float = 1) -> tuple[bytes, bytes]:
+    """A film uncompressed, and in High-Throughput JPEG 2000, cut behind a share of its stream."""
+    pixels, bits, syntax = HTJ2K[name]
+    ds = dataset(pixels, BitsStored=bits, **({} if name == "rgb" else {"WindowCenter": 2048, "WindowWidth": 4096}))
+    plain = encoded(ds)
+    stream = base64.b64decode(json.loads((Path(__file__).parent / "htj2k.json").read_text())[name])
+    ds.PhotometricInterpretation = "YBR_RCT" if name == "rgb" else "MONOCHROME2"
+    ds.file_meta.TransferSyntaxUID = f"1.2.840.10008.1.2.4.{syntax}"
+    ds.PixelData = pydicom.encaps.encapsulate([stream[: int(len(stream) * share)]])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    return plain, encoded(ds)
+
+
+@pytest.mark.parametrize("name", HTJ2K)
+def test_htj2k_gives_the_pixels_that_went_in(name):
+    pytest.importorskip("openjpeg")
+    plain, packed = (read_image(data).pixels_HWC for data in htj2k(name))
+    assert np.abs(packed - plain).max() <= (2.01 / 4095 if name == "lossy" else 0)
+    assert np.ptp(plain) > 0.4
+
+
+def test_htj2k_cut_at_every_tenth_is_refused():
+    pytest.importorskip("openjpeg")
+    for tenth in range(1, 10):
+        with pytest.raises(InputError) as caught:
+            read_image(htj2k("gray", tenth / 10)[1])
+        assert caught.value.code in ("corrupt", "truncated")
+
+
+def test_htj2k_without_the_extra_is_an_error_that_names_it(tmp_path):
+    """In a process where the codecs cannot be imported, as where they are not installed."""
+    for name in HTJ2K:
+        (tmp_path / f"{name}.dcm").write_bytes(htj2k(name)[1])
+    script = """
+import sys
+for name in ("gdcm", "openjpeg", "pylibjpeg", "libjpeg"):
+    sys.modules[name] = None
+from reportseg.errors import InputError
+from reportseg.io import read_image
+for path in sys.argv[1:]:
+    try:
+        read_image(path)
+    except InputError as error:
+        print(error.code, error.fix)
+"""
+    command = [sys.executable, "-c", script, *sorted(map(str, tmp_path.iterdir()))]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == ["codec Install it: pip install 'reportseg[codecs]'."] * len(HTJ2K)
 
 
 def test_of_several_frames_the_first_is_read_and_said():
