@@ -1,12 +1,21 @@
 // What viewers in a browser make of a SEG: node read_seg.mjs cornerstone|dcmjs SEG SOURCE...
 // Prints {number of the segment: [[x, y, z], ...]}, the patient coordinates (LPS, mm) of its voxels. `dcmjs` knows no geometry and prints
 // [frame of the source from 0, row, column]. Sources: the files that the SEG was drawn on, slices in any order or one multi-frame object.
+import { webcrypto } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { adaptersSEG } from "@cornerstonejs/adapters";
-import { metaData } from "@cornerstonejs/core";
-import dcmjs from "dcmjs";
+import { register } from "node:module";
 
-const { BitArray, DicomMessage, DicomMetaDictionary } = dcmjs.data;
+// Node 18, that of Debian 12, lacks two globals, and takes ES modules for CommonJS where their package does not say what they are.
+globalThis.crypto ??= webcrypto;
+globalThis.CustomEvent ??= class extends Event {};
+const resolve = `export async function resolve(name, context, next) {
+  const found = await next(name, context);
+  return /(\\/esm\\/.*|\\.es)\\.js$/.test(found.url) ? { ...found, format: "module" } : found;
+}`;
+register("data:text/javascript," + encodeURIComponent(resolve));
+const { adaptersSEG } = await import("@cornerstonejs/adapters");
+const { metaData } = await import("@cornerstonejs/core");
+const { BitArray, DicomMessage, DicomMetaDictionary } = (await import("dcmjs")).data;
 
 function bytesOf(path) {
   const file = readFileSync(path);
