@@ -59,7 +59,7 @@ def test_each_slice_has_its_own_rescale(tmp_path):
     np.testing.assert_allclose(read_volume(only(tmp_path)).values_DHW, expected)
 
 
-def test_gaps_duplicates_and_tilt_are_reported(tmp_path):
+def test_gaps_duplicates_and_tilt_are_told(tmp_path):
     paths = write_stack(tmp_path / "gap", SLICES)
     paths[2].unlink()
     assert only(tmp_path / "gap").warnings == ("slice_gaps",)
@@ -68,13 +68,164 @@ def test_gaps_duplicates_and_tilt_are_reported(tmp_path):
     again = pydicom.dcmread(paths[3])
     again.SOPInstanceUID, again.InstanceNumber = generate_uid(), 99
     again.save_as(tmp_path / "twice" / "again.dcm")
-    series = only(tmp_path / "twice")
-    assert series.warnings == ("duplicate_positions",) and series.files == tuple(paths)
+    (series, film), _ = find_series(tmp_path / "twice")
+    assert series.warnings == film.warnings == ("duplicate_positions",) and series.files == tuple(paths)
+    assert not film.stacked and [file.name for file in film.files] == ["again.dcm"] and film.id != series.id
 
     write_stack(tmp_path / "tilt", SLICES, step=(0.0, 0.3, 2.0))
     series = only(tmp_path / "tilt")
     assert series.warnings == ("gantry_tilt",)
     np.testing.assert_allclose(np.array(read_volume(series).affine) @ (2, 0, 0, 1), (0, 0.6, 4, 1))
+
+
+@pytest.mark.parametrize(("missing", "planes"), [([2], (0, 1, 3, 4, 5)), ([1, 2], (0, 3, 4, 5))])
+@pytest.mark.parametrize("step", [(0.0, 0.0, 2.0), (0.0, 0.5, 2.0), (0.0, 0.0, -2.0)])
+def test_a_missing_slice_leaves_an_empty_plane_and_moves_no_other(tmp_path, missing, planes, step):
+    paths = write_stack(tmp_path, SLICES, step=step)
+    for number in missing:
+        paths[number].unlink()
+    volume = read_volume(only(tmp_path))
+    if step[2] < 0:
+        planes = tuple(5 - plane for plane in reversed(planes))
+    assert volume.planes == planes
+    for header, plane in zip(volume.headers, planes, strict=True):
+        there = np.array(volume.affine) @ (plane, 0, 0, 1)
+        np.testing.assert_allclose(there[:3], [float(v) for v in header.ImagePositionPatient], atol=1e-6)
+    mask = np.ones(volume.values_DHW.shape, bool)
+    assert volume.millilitres(mask) == pytest.approx(mask.sum() * 2 * 0.5 * 0.7 / 1000), "the normal tells the thickness"
+    whole = volume.on_grid(mask)
+    assert whole.shape == (6, 4, 5) and np.flatnonzero(whole.any(axis=(1, 2))).tolist() == list(planes)
+
+
+@pytest.mark.parametrize(("heights", "ml"), [([0, 2, 4, 7, 10], 12.5), ([0, 1, 2, 200, 201], 5), ([0, 2, 4, 6, 8.5], 10.75)])
+def test_slices_that_no_even_grid_holds_have_none(tmp_path, heights, ml):
+    for path, height in zip(write_stack(tmp_path, SLICES[:5]), heights, strict=True):
+        ds = pydicom.dcmread(path)
+        ds.ImagePositionPatient, ds.PixelSpacing = [0, 0, height], [1, 1]
+        ds.save_as(path)
+    series = only(tmp_path)
+    volume = read_volume(series)
+    assert series.warnings == ("slice_gaps",) and volume.planes is None
+    mask = np.zeros(volume.values_DHW.shape, bool)
+    mask[:, 0, 0] = True
+    assert volume.millilitres(mask) == pytest.approx(ml / 1000), (
+        "a slice counts half the way to each neighbour, and the usual way where one is missing"
+    )
+
+
+def test_slices_shifted_against_each_other_by_more_than_half_a_pixel_have_no_grid(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    ds = pydicom.dcmread(paths[3])
+    ds.ImagePositionPatient = [0.5, 0, 6]
+    ds.save_as(paths[3])
+    assert only(tmp_path).warnings == ("slice_gaps", "gantry_tilt") and read_volume(only(tmp_path)).planes is None
+
+
+def test_positions_that_were_rounded_are_even(tmp_path):
+    for number, path in enumerate(write_stack(tmp_path, SLICES)):
+        ds = pydicom.dcmread(path)
+        ds.ImagePositionPatient = [0, 0, round(0.625 * number, 1)]
+        ds.save_as(path)
+    volume = read_volume(only(tmp_path))
+    assert volume.warnings == () and volume.planes == tuple(range(6))
+
+
+def both(folder: Path, one: dict, other: dict) -> tuple[list, dict[str, list[Path]]]:
+    """Two stacks of one series that differ in these elements; the series that are found, and the files of each stack by its value."""
+    uid, files = generate_uid(), {}
+    for name, tags in (("a", one), ("b", other)):
+        files[name] = write_stack(folder / name, SLICES, SeriesInstanceUID=uid, **tags)
+    found, failed = find_series(folder)
+    assert not failed
+    return found, files
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"PixelSpacing": [0.5, 0.5]}, {"PixelSpacing": [0.9, 0.9], "step": (0, 0, 3.0)}),
+        ({"FrameOfReferenceUID": "1.2.3"}, {"FrameOfReferenceUID": "1.2.4", "step": (0, 0, 3.0)}),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, {"step": (0, 0, 3.0)}),
+    ],
+)
+def test_slices_of_another_spacing_or_frame_are_a_stack_of_their_own(tmp_path, one, other):
+    found, files = both(tmp_path, one, other)
+    assert [(part.stacked, part.files) for part in found] == [(True, tuple(files[name])) for name in "ab"]
+    assert all(part.warnings == ("mixed_grids",) for part in found) and found[0].id != found[1].id
+    assert read_volume(found[0]).spacing_mm[0] == pytest.approx(2) and read_volume(found[1]).spacing_mm[0] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"EchoTime": 2.3}, {"EchoTime": 4.6}),
+        ({"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}),
+        ({"AcquisitionNumber": 1, "TriggerTime": 5}, {"AcquisitionNumber": 2, "TriggerTime": 6}),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M"]}, {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}),
+    ],
+)
+def test_echoes_and_phases_of_one_place_are_stacks_of_their_own(tmp_path, one, other):
+    found, files = both(tmp_path, one, other)
+    assert [(part.stacked, part.files) for part in found] == [(True, tuple(files[name])) for name in "ab"]
+    assert all(part.warnings == ("several_phases",) for part in found) and found[0].id != found[1].id
+
+
+def test_slices_that_only_their_numbers_tell_apart_are_stacks_in_that_order(tmp_path):
+    found, files = both(tmp_path, {}, {})
+    assert all(part.stacked and part.warnings == ("duplicate_positions",) for part in found)
+    assert [sorted(part.files) for part in found] == [files["a"], files["b"]]
+
+
+def test_two_echoes_in_three_phases_are_six_stacks(tmp_path):
+    uid = generate_uid()
+    for echo in (1, 2):
+        for time in (1, 2, 3):
+            tags = {"SeriesInstanceUID": uid, "EchoTime": echo, "TemporalPositionIdentifier": time, "TriggerTime": 7 * time + echo}
+            write_stack(tmp_path / f"{echo}{time}", SLICES, **tags)
+    found, _ = find_series(tmp_path)
+    assert [(len(part.files), len({file.parent for file in part.files})) for part in found] == [(6, 1)] * 6
+
+
+def test_one_slice_that_two_acquisitions_share_does_not_part_them(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    for number, path in enumerate(paths):
+        ds = pydicom.dcmread(path)
+        ds.AcquisitionNumber = 1 if number < 3 else 2
+        ds.save_as(path)
+    seam = pydicom.dcmread(paths[2])
+    seam.AcquisitionNumber, seam.SOPInstanceUID, seam.InstanceNumber = 2, generate_uid(), 9
+    seam.save_as(tmp_path / "seam.dcm")
+    found, _ = find_series(tmp_path)
+    assert [len(part.files) for part in found] == [6, 1]
+
+
+def test_films_that_claim_one_place_are_films_of_their_own(tmp_path):
+    tags = {"SeriesInstanceUID": generate_uid(), "PixelSpacing": [1, 1]}
+    tags |= {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    for number in (2, 1):
+        (tmp_path / f"{3 - number}").write_bytes(film(SLICES[0], InstanceNumber=number, **tags))
+    series = only(tmp_path)
+    assert not series.stacked and series.warnings == ("duplicate_positions",)
+    assert [file.name for file in series.files] == ["2", "1"]
+
+
+def test_a_file_that_lies_there_twice_is_read_once(tmp_path):
+    paths = write_stack(tmp_path, SLICES)
+    shutil.copy(paths[1], tmp_path / "copy.dcm")
+    series = only(tmp_path)
+    assert series.files == tuple(paths) and series.warnings == ("duplicate_files",)
+
+
+def test_slices_in_colour_and_slices_without_a_spacing_are_films(tmp_path):
+    write_stack(tmp_path / "colour", np.zeros((3, 4, 5, 3), np.uint8), PhotometricInterpretation="RGB")
+    write_stack(tmp_path / "unknown", SLICES, PixelSpacing=None)
+    found, _ = find_series(tmp_path)
+    assert [(part.stacked, len(part.files)) for part in found] == [(False, 3), (False, 6)]
+
+
+def test_a_patient_who_lies_a_kilometre_away_has_no_place(tmp_path):
+    write_stack(tmp_path, SLICES, step=(0, 0, 1e300))
+    assert not only(tmp_path).stacked or len(only(tmp_path).files) == 1
 
 
 def test_localisers_and_other_orientations_are_kept_apart(tmp_path):
@@ -206,6 +357,17 @@ def test_links_archives_and_bombs_in_an_archive_are_refused(tmp_path):
     whole = packed(tmp_path / "whole.zip", {"a": film(SLICES[0])}).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[:-40])
     check_refused(tmp_path / "cut.zip", "corrupt")
+
+
+def test_what_cannot_be_opened_stands_among_the_films_and_stops_no_other(tmp_path):
+    paths = write_stack(tmp_path / "ct", SLICES)
+    (tmp_path / "empty").mkdir()
+    cut = packed(tmp_path / "cut.zip", {"a": film(SLICES[0])})
+    cut.write_bytes(cut.read_bytes()[:-40])
+    with films_in([tmp_path / "empty", cut, tmp_path / "ct", tmp_path / "gone"]) as (films, found, stacks):
+        assert films == [tmp_path / "empty", cut, paths[0], tmp_path / "gone"] and len(found) == 1
+        assert [stacks[file].code for file in films[:2]] == ["no_dicom", "corrupt"]
+        assert stacks[paths[0]].files == tuple(paths)
 
 
 def check_refused(path: Path, code: str, limits: Limits | None = None) -> None:

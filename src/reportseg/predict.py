@@ -16,6 +16,7 @@ from .answers import report_file
 from .errors import InputError
 from .io import case_ids, hashed_name
 from .io.cases import Stacks, is_volume, read_case, source_sha256
+from .io.stacks import Series
 from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id
 from .predictions import PredictionFolder
 from .schemas import AskedFile, ReportFile
@@ -100,7 +101,8 @@ def jobs_from_report(
 
 
 def _ids(paths: Sequence[str | Path], stacks: Stacks, limits: Limits) -> list[str]:
-    return case_ids([Path(stacks[Path(path)].id) if Path(path) in stacks else path for path in paths], limits)
+    found = [stacks.get(Path(path)) for path in paths]
+    return case_ids([Path(one.id) if isinstance(one, Series) else path for one, path in zip(found, paths, strict=True)], limits)
 
 
 def predict_files(

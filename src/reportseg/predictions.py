@@ -122,6 +122,9 @@ class PredictionFolder:
         if self.film_suffixes and not volume.headers:
             what = "DICOM can be written only for a volume that is read from DICOM: it takes patient, study and grid from there"
             raise InputError(what, "--format", "Choose --format nifti for this one.", "not_dicom")
+        if volume.planes is None and {MASK, NIFTI} & set(self.suffixes):
+            what = "the slices lie at uneven distances, or are shifted against each other, and a NIfTI file holds an even grid only"
+            raise InputError(what, "--format", "Choose --format dicom-seg, which holds the place of each slice.", "uneven_slices")
 
     def asked(self, job: Sample, laterality: Laterality | None, source_sha256: str) -> AskedFile:
         """What the answer to a job depends on beside bundle, text and decision."""
@@ -190,7 +193,8 @@ class PredictionFolder:
         answer = prediction_file(prediction, ensemble, asked)
         self._clear(job)
         if NIFTI in self.suffixes_of(job.id):
-            write_nifti(self.file(job.id, NIFTI), prediction.mask_DHW, volume.affine, placed="orientation_assumed" not in volume.warnings)
+            placed = "orientation_assumed" not in volume.warnings
+            write_nifti(self.file(job.id, NIFTI), volume.on_grid(prediction.mask_DHW), volume.affine, placed=placed)
         write_json(self.file(job.id, ANSWER), answer)
         if self.film_suffixes:
             self.segments[self.film(job)].append(self._segment(prediction, prediction.mask_DHW, np.zeros((0, 0, 0), np.float32)))

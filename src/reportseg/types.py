@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +106,10 @@ class Volume:
     """Slices on one grid: values (D, H, W) as they are meant (Hounsfield units in CT), neither windowed nor scaled.
 
     Slice d is that of `headers[d]`; of a multi-frame file there is one header, and slice d is its frame `frames[d]`, from 1. `window` is
-    the file's own (centre, width), its first. `spacing_mm` is (slice, row, column) distance. NIfTI has no headers.
+    the file's own (centre, width), its first; `inverted`: its least value is white. NIfTI has no headers.
+
+    The slices may be some of the planes of the even grid that `affine` tells: slice d is `planes[d]`, and () means that none is missing. None:
+    the slices lie so that no even grid holds them, and the step of `affine` is their mean. `thickness_mm` is then what each stands for.
     """
 
     values_DHW: NDArray[Any]
@@ -117,14 +119,35 @@ class Volume:
     modality: str = ""
     window: tuple[float, float] | None = None
     frames: tuple[int, ...] = ()
+    planes: tuple[int, ...] | None = ()
+    thickness_mm: tuple[float, ...] = ()
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
     headers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distances of neighbouring voxel centres, from the affine."""
+        """(slice, row, column) distance of neighbouring voxel centres, from the affine."""
         slice_, row, column = (float(step) for step in np.linalg.norm(np.array(self.affine)[:3, :3], axis=0))
         return slice_, row, column
+
+    def millilitres(self, mask_DHW: NDArray[np.bool_]) -> float:
+        """The volume of a mask on these slices; what lies between slices that are missing is not counted."""
+        steps = np.array(self.affine)[:3, :3]
+        if not self.thickness_mm:  # the determinant, since slices may be shifted against each other
+            return int(np.count_nonzero(mask_DHW)) * abs(float(np.linalg.det(steps))) / 1000
+        area = float(np.linalg.norm(np.cross(steps[:, 1], steps[:, 2])))
+        return float(np.count_nonzero(mask_DHW, axis=(1, 2)) @ np.array(self.thickness_mm)) * area / 1000
+
+    def on_grid(self, mask_DHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A mask of the slices on the whole even grid, where planes that are missing are empty. ValueError where there is no such grid."""
+        if self.planes is None:
+            raise ValueError("these slices lie on no even grid")
+        if not self.planes:
+            return mask_DHW
+        whole = np.zeros((self.planes[-1] + 1, *mask_DHW.shape[1:]), np.bool_)
+        whole[list(self.planes)] = mask_DHW
+        return whole
 
 
 @dataclass(frozen=True)
@@ -218,10 +241,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class VolumePrediction:
-    """One answer on the grid (D, H, W) of a volume's file; the other fields are those of `Prediction`. `spacing_mm`: slice, row, column."""
+    """One answer on the slices (D, H, W) of a volume; the other fields are those of `Prediction`. `volume_ml` is that of the mask in
+    millilitres, `spacing_mm` the distances of slices, rows and columns.
+    """
 
     id: str
     mask_DHW: NDArray[np.bool_]
+    volume_ml: float
     spacing_mm: tuple[float, float, float]
     text: str
     presence: float | None
@@ -240,11 +266,6 @@ class VolumePrediction:
     def voxels(self) -> int:
         """Voxels in the mask."""
         return int(np.count_nonzero(self.mask_DHW))
-
-    @property
-    def volume_ml(self) -> float:
-        """The mask's volume in millilitres."""
-        return self.voxels * math.prod(self.spacing_mm) / 1000
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def _answers(
     open_ = [place for place, (question, _) in enumerate(asked) if not question.denied]
     for first in range(0, len(films), batch) if open_ else ():
         rows = films[first : first + batch]
-        encoded = segmenter.encode_images([Image(pixels(film, low, high)[:, :, None], geometry, volume.format, "patient") for film in rows])
+        gray = [pixels(film, low, high, volume.inverted)[:, :, None] for film in rows]
+        encoded = segmenter.encode_images([Image(film, geometry, volume.format, "patient") for film in gray])
         for place in open_:
             question, id = asked[place]
             for row, answer in enumerate(segmenter.answer(encoded, [question] * len(rows), [id] * len(rows))):
@@ -85,6 +86,7 @@ def _answers(
         yield VolumePrediction(
             id=id,
             mask_DHW=mask,
+            volume_ml=volume.millilitres(mask),
             spacing_mm=volume.spacing_mm,
             text=question.text,
             presence=max(sure) if sure else None,

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import InputError
 from ..limits import DEFAULT, Limits, check_file
 from ..types import Volume
+from .dicom_header import is_dicom
 from .nifti import is_nifti, read_header, read_nifti
-from .series import Series, find_series, read_volume
+from .series import Stacks, find_series, read_volume, stack_in
+from .stacks import Series
 
-Stacks = Mapping[Path, Series]
-"""The first file of a stack of slices -> the stack, as `films_in` found it."""
+__all__ = ["Stacks", "is_volume", "read_case", "source_sha256"]
 
 
 def is_volume(path: Path, stacks: Stacks, limits: Limits = DEFAULT) -> bool:
-    """Whether `read_case` is the one to read it: a stack, a folder, or a NIfTI file of several slices. False for what cannot be told."""
+    """Whether `read_case` is the one to read it: a stack, a folder, or a file of several slices, NIfTI or DICOM. False for what cannot be
+    told.
+    """
     if path in stacks or path.is_dir():
         return True
     try:
         with open(path, "rb") as file:
             head = file.read(352)
-        return is_nifti(head) and read_header(path, limits).shape[0] > 1
+        if is_nifti(head):
+            return 1 not in read_header(path, limits).shape
+        return is_dicom(head) and stack_in(path, limits) is not None
     except (OSError, ValueError):  # InputError is one; whoever reads the file will tell
         return False
 
 
 def read_case(path: Path, stacks: Stacks, limits: Limits = DEFAULT) -> Volume:
-    """The volume. InputError: those of read_nifti, find_series and read_volume; several_series for a folder of more than one stack."""
-    stack = _stack(path, stacks, limits)
+    """The volume. InputError: those of read_nifti, find_series and read_volume; several_series for a folder of more than one stack; of
+    `stacks` what was found in its place.
+    """
+    stack = _stack(path, stacks, limits) or stack_in(path, limits)
     return read_volume(stack, limits) if stack else read_nifti(path, limits)
 
 
@@ -50,9 +56,12 @@ def _file_sha256(path: Path) -> str:
 
 
 def _stack(path: Path, stacks: Stacks, limits: Limits) -> Series | None:
-    """The series behind a path, None for a file that is no stack. InputError: those of find_series, several_series."""
-    if path in stacks or not path.is_dir():
-        return stacks.get(path)
+    """The series behind a path, None for a file that is no known stack. InputError: those of find_series, several_series."""
+    found_here = stacks.get(path)
+    if isinstance(found_here, InputError):
+        raise found_here
+    if found_here is not None or not path.is_dir():
+        return found_here
     found, _ = find_series(path, limits)
     series = [one for one in found if one.stacked]
     if len(series) != 1:

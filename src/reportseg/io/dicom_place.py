@@ -13,6 +13,7 @@ from ..types import Affine, Orientation
 
 ENDS = ("LR", "PA", "HF")  # of the axes x, y, z of DICOM's patient coordinates: where they rise to, where from
 MOST_MM = 1000.0  # a pixel that is larger is a mistake
+FAR_MM = 1e6  # and so is a patient who lies farther away
 
 
 def orientation(header: Dataset) -> Orientation | None:
@@ -60,7 +61,8 @@ def directions(header: Dataset) -> NDArray[np.float64] | None:
 
 def position(header: Dataset) -> NDArray[np.float64] | None:
     """Patient coordinates in mm of the centre of the first pixel: (3,)."""
-    return _numbers(header, "ImagePositionPatient", 3)
+    values = _numbers(header, "ImagePositionPatient", 3)
+    return None if values is None or (np.abs(values) > FAR_MM).any() else values
 
 
 def affine(header: Dataset, step: NDArray[np.float64] | None = None) -> Affine | None:

@@ -85,7 +85,7 @@ def write_nifti(path: str | Path, array_DHW: NDArray[Any], affine: Affine, *, pl
     """
     from nibabel.nifti1 import Nifti1Image
 
-    stored = array_DHW.astype(np.uint8) if array_DHW.dtype == np.bool_ else array_DHW
+    stored = array_DHW.view(np.uint8) if array_DHW.dtype == np.bool_ else array_DHW
     ras = TURN @ np.array(affine)[:, [2, 1, 0, 3]]
     image = Nifti1Image(stored.transpose(2, 1, 0), ras)
     image.header.set_xyzt_units("mm")

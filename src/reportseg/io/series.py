@@ -2,67 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from ..errors import InputError
-from ..limits import DEFAULT, VARIABLE, Limits
+from ..limits import DEFAULT, VARIABLE, Limits, check_voxels
 from ..types import Volume
 from .dicom import NO_FILM, modality_of
-from .dicom_header import case_id, damaged, flat, guarded, hashed_id, is_dicom, read_header, read_tags
-from .dicom_pixels import check_grid, decode
-from .dicom_place import affine, directions, position
+from .dicom_header import damaged, flat, guarded, is_dicom, read_header, read_tags
+from .dicom_pixels import GRAY, check_grid, decode
+from .dicom_place import affine
 from .dicom_values import meant, window_of
+from .stacks import PHASE_TAGS, Part, Series, frame_order, layout_of, part_of, sort_frames, sort_series
 
-SAME_MM = 0.01  # slices that are nearer lie at the same place
-UNEVEN = 0.02  # share of the usual step by which a step may differ
-TILT = 0.01  # of the step between slices, beside the normal: 0.6 degrees
-PARALLEL = 0.001
 ARCHIVE = b"PK\3\4"
-TAGS = [
-    *(0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x0020000D, 0x0020000E, 0x00200013, 0x00200032, 0x00200037, 0x00280002, 0x00280004),
-    *(0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101, 0x00281050, 0x00281051, 0x52009229, 0x52009230),
+#: What tells which files are slices of one stack; a file where one of these cannot be read has failed.
+GRID_TAGS = [
+    *(0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x0020000D, 0x0020000E, 0x00200013, 0x00200032, 0x00200037, 0x00200052, 0x00280002),
+    *(0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101, 0x00281050, 0x00281051, 0x52009229, 0x52009230),
 ]
-
-
-@dataclass(frozen=True)
-class Series:
-    """Files that belong together. `stacked`: slices on one grid, sorted by position, for read_volume; else films, each for itself.
-
-    A multi-frame file with a place for each frame is a stack of its own. `warnings` are codes.
-    """
-
-    id: str
-    modality: str
-    files: tuple[Path, ...]
-    stacked: bool = False
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    header: Dataset
-
-    @property
-    def number(self) -> int:
-        try:
-            return int(self.header.get("InstanceNumber") or 0)
-        except (TypeError, ValueError):
-            return 0
+TAGS = [*GRID_TAGS, *PHASE_TAGS]
+#: What pixels, their meaning and a SEG of them need besides. The rest of thousands of headers is not held.
+VOLUME_TAGS = [
+    *TAGS,
+    *(0x00080020, 0x00080030, 0x00080050, 0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00180050, 0x00200010, 0x00200020, 0x00280006),
+    *(0x00280102, 0x00280103, 0x00281052, 0x00281053, 0x00281054, 0x00281056, 0x00283000, 0x7FE00001, 0x7FE00002),
+]
+Stacks = Mapping[Path, Series | InputError]
+"""The first file of a stack of slices -> the stack, as `films_in` found it, or a path that holds none -> why."""
 
 
 @contextmanager
@@ -86,21 +63,26 @@ def unpacked(path: Path, limits: Limits = DEFAULT) -> Iterator[Path]:
 
 
 @contextmanager
-def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[list[Path], list[str], dict[Path, Series]]]:
+def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[list[Path], list[str], Stacks]]:
     """The films behind folders, DICOMDIRs and zips, in the order of their series, other paths as they are; what was found, in words, and
     the stacks of slices by their first file, which stands for all of them among the films.
 
-    Files that cannot be read are among them, so that each can be told. They lie there until the end. InputError: those of find_series.
+    What cannot be read, a whole folder or archive too, is among them, so that each can be told. They lie there until the end.
     """
     with ExitStack() as stack:
         films: list[Path] = []
         found: list[str] = []
-        stacks: dict[Path, Series] = {}
+        stacks: dict[Path, Series | InputError] = {}
         for path in paths:
-            if not _holds_films(path):
+            try:
+                if not _holds_films(path):
+                    films.append(path)
+                    continue
+                series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
+            except (InputError, OSError) as error:
                 films.append(path)
+                stacks |= {path: error} if isinstance(error, InputError) else {}  # whoever opens the file will tell
                 continue
-            series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
             for part in series:
                 films += part.files[:1] if part.stacked else part.files
                 stacks |= {part.files[0]: part} if part.stacked else {}
@@ -116,7 +98,8 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
     Other files, and DICOM without pixels, are passed over. InputError: no_dicom where there is no DICOM film, too_large for more than
     10,000 files.
     """
-    files: list[_File] = []
+    groups: dict[str, list[Part]] = defaultdict(list)
+    out: list[Series] = []
     failed: list[tuple[Path, InputError]] = []
     for file in _walk(path if path.is_dir() else path.parent, limits):
         try:
@@ -124,25 +107,36 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
             if header is None:
                 continue
             with guarded(str(file)):
-                for tag in TAGS:
+                for tag in GRID_TAGS:
                     header.get(tag)  # converted now, or the file has failed
                 kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
                 if str(kind or "") in NO_FILM or ("Rows" not in header and kind and "Image Storage" not in UID(kind).name):
                     continue
-            check_grid(header, str(file), limits)
+                check_grid(header, str(file), limits)
+                if int(header.get("NumberOfFrames") or 1) > 1:
+                    out.append(sort_frames(file, header))
+                else:
+                    uid = str(header.get("SeriesInstanceUID") or header.get("SOPInstanceUID") or file)
+                    groups[uid].append(part_of(file, header))
         except InputError as error:
             failed.append((file, error))
-            continue
         except OSError:
             continue
-        files.append(_File(file, header))
-    if not files and not failed:
+    if not out and not groups and not failed:
         raise InputError("there is no DICOM film", path, "Give the folder that holds the files.", "no_dicom")
-    groups: dict[str, list[_File]] = defaultdict(list)
-    for found in files:
-        groups[str(found.header.get("SeriesInstanceUID") or found.header.get("SOPInstanceUID") or found.path)].append(found)
     with guarded(str(path)):
-        return [series for uid in groups for series in _sorted_out(uid, groups[uid])], failed
+        return out + [series for uid, parts in groups.items() for series in sort_series(uid, parts)], failed
+
+
+def stack_in(path: Path, limits: Limits = DEFAULT) -> Series | None:
+    """A multi-frame file as a stack of slices, None for any other file. InputError: those of read_header and check_grid."""
+    header = read_tags(path, TAGS, limits)
+    with guarded(str(path)):
+        if header is None or int(header.get("NumberOfFrames") or 1) < 2:
+            return None
+        check_grid(header, str(path), limits)
+        series = sort_frames(path, header)
+    return series if series.stacked else None
 
 
 def read_volume(series: Series, limits: Limits = DEFAULT) -> Volume:
@@ -156,136 +150,48 @@ def read_volume(series: Series, limits: Limits = DEFAULT) -> Volume:
 
 def _read_volume(series: Series, limits: Limits) -> Volume:
     where = str(series.files[0])
-    slices: list[NDArray[np.float32]] = []
+    values_DHW = np.empty((0, 0, 0), np.float32)
     headers: list[Dataset] = []
-    frames: tuple[int, ...] = ()
+    parts: list[Part] = []
+    order: list[int] = []
     for path in series.files:
         with open(path, "rb") as file:
-            header, body = read_header(file, str(path), limits)
+            header, body = read_header(file, str(path), limits, VOLUME_TAGS)
             count, rows, columns = check_grid(header, str(path), limits)
-            if int(header.SamplesPerPixel) != 1:
+            if str(header.PhotometricInterpretation).strip() not in GRAY:
                 raise InputError("a volume is gray, and this file has colours", path, "Give its files one by one.", "colour")
-            total = max(count, len(series.files)) * rows * columns * 4
-            if total > limits.volume_bytes:
-                what = f"the volume takes {total:,} bytes, more than the limit of {limits.volume_bytes:,}"
-                raise InputError(what, path, f"Cut it, or allow it: {VARIABLE}=volume_bytes={total}.", "too_large")
+            if not headers:
+                shape = (max(count, len(series.files)), rows, columns)
+                check_voxels(shape, path, limits)
+                values_DHW = np.empty(shape, np.float32)
+            if (rows, columns) != values_DHW.shape[1:] or len(parts) + count > len(values_DHW):
+                raise damaged("belongs to a series of slices of several sizes", str(path))
             headers.append(header)
-            if count > 1:
-                order = _frame_order(header, count)
-                frames = tuple(number + 1 for number in order)
-                slices = [meant(decode(header, body, where, limits, n), flat(header, n), where) for n in order]
-            else:
-                slices.append(meant(decode(header, body, str(path), limits), flat(header), str(path)))
-    if len({part.shape for part in slices}) != 1:
-        raise damaged("belongs to a series of slices of several sizes", where)
-    first = flat(headers[0], frames[0] - 1 if frames else 0)
-    last = flat(headers[0], frames[-1] - 1) if frames else flat(headers[-1])
-    start, end = position(first), position(last)
-    grid = None if start is None or end is None or len(slices) < 2 else affine(first, (end - start) / (len(slices) - 1))
+            order = frame_order(path, header, count) if count > 1 else [0]
+            for n in order:
+                view = flat(header, n)
+                values_DHW[len(parts)] = meant(decode(header, body, str(path), limits, n), view, str(path))
+                parts.append(part_of(path, view, n))
+    if len(parts) < 2 or any(part.place is None for part in parts):
+        raise damaged("belongs to a volume and does not say where its slices lie", where)
+    layout, first = layout_of(parts), flat(headers[0], order[0])
+    grid = affine(first, layout.step)
     if grid is None:
         raise damaged("belongs to a volume and does not say where its slices lie", where)
     return Volume(
-        values_DHW=np.stack(slices),
+        values_DHW=values_DHW,
         affine=grid,
         format="dicom",
         id=series.id,
-        modality=series.modality,
+        modality=modality_of(headers[0]),
         window=window_of(first),
-        frames=frames,
+        frames=tuple(n + 1 for n in order) if len(order) > 1 else (),
+        planes=layout.planes,
+        thickness_mm=layout.thickness_mm if layout.planes is None else (),
+        inverted=str(first.PhotometricInterpretation).strip() == "MONOCHROME1",
         warnings=series.warnings,
         headers=tuple(headers),
     )
-
-
-def _sorted_out(uid: str, files: list[_File]) -> list[Series]:
-    """One series as stacks and films: localisers, other orientations and other grids apart."""
-    name, modality = hashed_id(uid.encode()), modality_of(files[0].header)
-    localisers = [file for file in files if "LOCALIZER" in str(file.header.get("ImageType") or "").upper()]
-    rest = [file for file in files if file not in localisers]
-    many = [file for file in rest if int(file.header.get("NumberOfFrames") or 1) > 1]
-    groups: dict[tuple[object, ...], list[_File]] = defaultdict(list)
-    for file in rest:
-        if file not in many:
-            groups[_grid(file.header)].append(file)
-    shared = ["mixed_orientations"] if len({key[:-1] for key in groups if key[-1]}) > 1 else []
-    shared += ["localiser"] if localisers and rest else []
-    out = [_frames(file, modality, shared) for file in many]
-    films = [file for key, group in groups.items() if not key[-1] or len(group) < 2 for file in group] + localisers
-    stacks = [group for key, group in groups.items() if key[-1] and len(group) >= 2]
-    for place, group in enumerate(stacks):
-        files_, warnings = _stacked(group)
-        own = name if place == 0 and not films else hashed_id(f"{uid} {place}".encode())
-        out.append(Series(own, modality, files_, True, (*shared, *warnings)))
-    if films:
-        paths = tuple(file.path for file in sorted(films, key=lambda file: (file.number, file.path)))
-        out.append(Series(name, modality, paths, False, tuple(shared)))
-    return out
-
-
-def _grid(header: Dataset) -> tuple[object, ...]:
-    """What slices of a stack share; last, whether they have a place at all."""
-    cosines = directions(header)
-    if cosines is None or position(header) is None:
-        return (header.get("Rows"), header.get("Columns"), None, False)
-    return (header.get("Rows"), header.get("Columns"), tuple(np.rint(cosines.ravel() / PARALLEL / 10).astype(int)), True)
-
-
-def _stacked(files: Sequence[_File]) -> tuple[tuple[Path, ...], list[str]]:
-    """Slices in the order of their positions, one for each position, and what is odd about them."""
-    places = _along([file.header for file in files])
-    order = sorted(range(len(files)), key=lambda i: (places[i], files[i].number, files[i].path))
-    kept: list[int] = []
-    for i in order:
-        if not kept or places[i] - places[kept[-1]] > SAME_MM:
-            kept.append(i)
-    warnings = ["duplicate_positions"] if len(kept) < len(order) else []
-    return tuple(files[i].path for i in kept), warnings + _oddities([files[i].header for i in kept])
-
-
-def _frames(file: _File, modality: str, shared: list[str]) -> Series:
-    """A multi-frame file: a stack where each frame has its own place, else a film."""
-    name = case_id(file.header) or hashed_id(str(file.path).encode())
-    count = int(file.header.get("NumberOfFrames") or 1)
-    views = [flat(file.header, n) for n in range(min(count, len(file.header.get("PerFrameFunctionalGroupsSequence") or [])))]
-    if len(views) < count or any(position(view) is None or directions(view) is None for view in views):
-        return Series(name, modality, (file.path,), False, tuple(shared))
-    if len({_grid(view) for view in views}) > 1:
-        return Series(name, modality, (file.path,), False, (*shared, "mixed_orientations"))
-    places = sorted(_along(views))
-    twice = any(after - before <= SAME_MM for before, after in itertools.pairwise(places))
-    if twice:  # times, echoes or phases of the same place: which one is meant cannot be told
-        return Series(name, modality, (file.path,), False, (*shared, "duplicate_positions"))
-    ordered = [views[i] for i in np.argsort(_along(views), kind="stable")]
-    return Series(name, modality, (file.path,), True, (*shared, *_oddities(ordered)))
-
-
-def _frame_order(header: Dataset, count: int) -> list[int]:
-    return [int(i) for i in np.argsort(_along([flat(header, n) for n in range(count)]), kind="stable")]
-
-
-def _along(headers: Sequence[Dataset]) -> list[float]:
-    """Positions along the normal of the first slice, in mm."""
-    cosines = directions(headers[0])
-    if cosines is None:
-        raise ValueError("slices of a stack have a place")
-    normal = np.cross(*cosines)
-    return [float(place @ normal) if (place := position(header)) is not None else 0.0 for header in headers]
-
-
-def _oddities(headers: Sequence[Dataset]) -> list[str]:
-    """slice_gaps where steps differ, gantry_tilt where they do not follow the normal."""
-    points = np.array([position(header) for header in headers], dtype=np.float64)
-    cosines = directions(headers[0])
-    if len(points) < 2 or cosines is None:
-        return []
-    steps = np.diff(points, axis=0)
-    normal = np.cross(*cosines)
-    heights = steps @ normal
-    usual = float(np.median(heights))
-    beside = steps - heights[:, None] * normal
-    tilted = bool((np.linalg.norm(beside, axis=1) > TILT * np.abs(heights)).any())
-    uneven = bool((np.abs(heights - usual) > max(SAME_MM, UNEVEN * usual)).any())
-    return ["slice_gaps"] * uneven + ["gantry_tilt"] * tilted
 
 
 def _holds_films(path: Path) -> bool:

@@ -130,8 +130,10 @@ def brightness(volume: Volume, window: Window) -> tuple[float, float]:
     return low, high
 
 
-def pixels(values_HW: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """float32 in [0, 1], black at `low` and below, white at `high` and above; what is no number is black."""
+def pixels(values_HW: NDArray[Any], low: float, high: float, inverted: bool = False) -> NDArray[np.float32]:
+    """float32 in [0, 1], black at `low` and below, white at `high` and above, or the other way about; what is no number is black."""
+    if inverted:
+        return pixels(-values_HW.astype(np.float32), -high, -low)
     scaled = (values_HW.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
     unit: NDArray[np.float32] = np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
     return unit
