@@ -377,6 +377,15 @@ def test_one_bad_image_of_three_exits_3_and_is_named(bundle, png, tmp_path):
     assert len((tmp_path / "out" / "failures.csv").read_text().splitlines()) == 2
 
 
+def test_an_empty_folder_and_a_broken_zip_are_cases_that_failed(bundle, png, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.zip").write_bytes(b"PK\3\4" + bytes(40))
+    run("predict", bundle, tmp_path / "empty", png, tmp_path / "cut.zip", "--text", LEFT, "-o", tmp_path / "out", code=3)
+    failures = (tmp_path / "out" / "failures.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in failures] == ["no_dicom", "corrupt"]
+    assert (tmp_path / "out/film.mask.png").is_file()
+
+
 def test_nothing_but_bad_images_exits_2(bundle, tmp_path):
     result = run("predict", bundle, tmp_path / "missing.png", "--text", LEFT, "-o", tmp_path / "out", "--quiet", code=2)
     assert result.stderr.startswith(f"error: {tmp_path / 'missing.png'}: ")

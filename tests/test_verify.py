@@ -10,11 +10,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from dicom_films import dataset, encoded
 from reportseg.data.importers import import_data
 from reportseg.data.manifest import read_manifest, write_manifest
 from reportseg.data.verify import MAX_WORDS, Verified, verify
 from reportseg.limits import Limits
 from reportseg.schemas import DatasetFile
+from reportseg.types import Geometry
 
 SIDE = 16
 
@@ -194,6 +196,27 @@ def test_chance_is_no_contradiction(tmp_path, masks):
 def test_rows_are_judged_by_their_own_laterality(tmp_path):
     rows = [row | {"laterality": "patient"} for row in sided(0, 6)] + sided(6, 0)
     assert codes(found(tmp_path, rows)) == []
+
+
+@pytest.mark.parametrize("way", ["RF", "LH", "RH", "FL", "HR"])
+def test_sides_are_those_of_the_film_as_it_is_displayed(tmp_path, way):
+    """A film is stored in many ways, and its mask lies on its pixels."""
+    grid = Geometry((SIDE, SIDE + 3), orientation=tuple(way))
+    wide = np.pad(blob(), ((0, 0), (0, 3)))
+    stored = grid.stored(wide if grid.displayed_shape == wide.shape else wide.T)
+    shown = grid.displayed(stored)
+    left = shown[:, : shown.shape[1] // 2].sum() > shown.sum() / 2
+    data(tmp_path, [{"text": f"opacity of the lower {'left' if left else 'right'} lung", "drawn": stored, "film": stored}])
+    film = dataset(stored, PatientOrientation=list(way))
+    (tmp_path / "f0.png").write_bytes(encoded(film))
+    summary = verify(read_manifest(tmp_path)).summary
+    assert "sides: of 1 one-sided sentences 100.0% agree with the mask under image, 0.0% under patient; declared: image" in summary
+
+
+def test_a_view_without_sides_has_none(tmp_path):
+    data(tmp_path, [{}])
+    (tmp_path / "f0.png").write_bytes(encoded(dataset(blob(), PatientOrientation=["A", "F"])))
+    assert not any(line.startswith("sides") for line in verify(read_manifest(tmp_path)).summary)
 
 
 def test_the_middle_column_is_on_no_side(tmp_path):

@@ -11,8 +11,9 @@ import pydicom
 import pytest
 
 from dicom_films import write_stack
+from dicom_sources import cine, enhanced
 from reportseg.errors import InputError
-from reportseg.io import read_image
+from reportseg.io import read_image, read_mask
 from reportseg.io.cases import read_case
 from reportseg.io.nifti import read_nifti
 from reportseg.io.series import films_in
@@ -111,6 +112,84 @@ def test_a_film_can_be_answered_as_nifti_on_its_own_grid(segmenter, tmp_path, pn
     assert np.array_equal(np.asarray(ours.dataobj)[:, :, 0], upright.T[:, ::-1])
     plain = nibabel.load(tmp_path / "out/film.nii.gz")
     assert (int(plain.header["sform_code"]), int(plain.header["qform_code"])) == (0, 0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_file_that_is_flat_in_any_direction_is_a_film_and_is_answered_on_its_own_grid(segmenter, tmp_path, axis):
+    array = np.expand_dims((film(20, 24)[:, :, 0] * 255).astype(np.uint8), axis)
+    source = nifti(tmp_path / "flat.nii", array, np.diag([-0.5, -0.7, 2, 1]) + np.eye(4, k=1) * [0, 0.01, 0, 0])
+    image = read_image(source)
+    assert image.pixels_HWC.shape == (24, 20, 1)
+    np.testing.assert_allclose(image.pixels_HWC[:, :, 0] * 255, np.squeeze(array).T, atol=1e-4)
+    done = predict_files(segmenter, jobs_from([source], LEFT), tmp_path / "out", formats=["nifti", "png"])
+    assert done.exit_code == 0
+    ours = nibabel.load(tmp_path / "out/flat.nii.gz")
+    assert ours.shape == array.shape
+    assert np.allclose(ours.affine, nibabel.load(source).affine)
+    assert np.array_equal(np.squeeze(np.asarray(ours.dataobj)).T, read_mask(tmp_path / "out/flat.mask.png"))
+
+
+def test_a_volume_in_monochrome1_is_turned_as_films_are(segmenter, tmp_path):
+    slices = np.stack([(film(20, 24, seed=n)[:, :, 0] * 4000).astype(np.uint16) for n in range(3)])
+    tags = {"Modality": "MR", "RescaleSlope": None, "RescaleIntercept": None, "BitsStored": 12}
+    write_stack(tmp_path / "one", 4095 - slices, PhotometricInterpretation="MONOCHROME1", **tags, WindowCenter=2095, WindowWidth=4000)
+    write_stack(tmp_path / "two", slices, **tags, WindowCenter=2000, WindowWidth=4000)
+    masks = []
+    for name in ("one", "two"):
+        volume = read_case(tmp_path / name, {})
+        masks.append(next(segment_volume(segmenter, volume, [segmenter.ask(RIGHT, "patient")], ["a"])).mask_DHW)
+    assert np.array_equal(*masks)
+    assert masks[0].any()
+
+
+def test_an_enhanced_file_is_a_volume_by_its_path_alone(segmenter, tmp_path):
+    enhanced(5, 32).save_as(tmp_path / "Doe^Jane.dcm", enforce_file_format=True)
+    cine(5).save_as(tmp_path / "cine.dcm", enforce_file_format=True)
+    jobs = jobs_from([tmp_path / "Doe^Jane.dcm", tmp_path / "cine.dcm"], LEFT)
+    done = predict_files(segmenter, jobs, tmp_path / "out", formats=["png", "dicom-seg"])
+    volume, loop = (json.loads((tmp_path / f"out/{job.id}.json").read_text()) for job in jobs)
+    assert done.exit_code == 0
+    assert volume["voxels"] is not None
+    assert nibabel.load(tmp_path / f"out/{jobs[0].id}.nii.gz").shape == (32, 32, 5)
+    assert loop["area_px"] is not None
+    assert "multi_frame" in loop["warnings"]
+    with films_in([tmp_path]) as (films, _, stacks):
+        assert [job.id for job in jobs_from(films, LEFT, stacks=stacks)] == [job.id for job in jobs]
+
+
+def test_a_missing_slice_is_an_empty_plane_and_its_neighbours_count_as_they_are(segmenter, tmp_path):
+    values = np.stack([(film(20, 24, seed=n)[:, :, 0] * 400 - 160).astype(np.int16) + 1024 for n in range(6)])
+    paths = write_stack(tmp_path / "ct", values, **PLACED)
+    whole = predict_files(segmenter, jobs_from([tmp_path / "ct"], LEFT), tmp_path / "whole")
+    paths[2].unlink()
+    jobs = jobs_from([tmp_path / "ct"], LEFT)
+    assert predict_files(segmenter, jobs, tmp_path / "out", formats=["nifti", "dicom-seg"]).exit_code == whole.exit_code == 0
+    (before,) = (nibabel.load(file) for file in (tmp_path / "whole").glob("*.nii.gz"))
+    after = nibabel.load(tmp_path / f"out/{jobs[0].id}.nii.gz")
+    assert np.allclose(after.affine, before.affine)
+    expected = np.asarray(before.dataobj).copy()
+    expected[:, :, 2] = 0
+    assert np.array_equal(np.asarray(after.dataobj), expected)
+    answer = json.loads((tmp_path / f"out/{jobs[0].id}.json").read_text())
+    assert answer["volume_ml"] == pytest.approx(expected.sum() * 0.5 * 0.7 * 2 / 1000)
+    assert answer["warnings"] == ["slice_gaps"]
+    heights = [float(one.ImagePositionPatient[2]) for one in read_case(tmp_path / "ct", {}).headers]
+    assert heights == [0, 2, 6, 8, 10]
+
+
+def test_uneven_slices_have_no_nifti_file_and_a_seg_that_holds_their_places(segmenter, tmp_path):
+    paths = write_stack(tmp_path / "ct", np.full((4, 20, 24), 1024, np.int16), **PLACED)
+    moved = pydicom.dcmread(paths[3])
+    moved.ImagePositionPatient = [0, 0, 7.1]
+    moved.save_as(paths[3])
+    jobs = jobs_from([tmp_path / "ct"], LEFT)
+    assert predict_files(segmenter, jobs, tmp_path / "none").exit_code == 2
+    with open(tmp_path / "none/failures.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["code"] == "uneven_slices"
+    assert "dicom-seg" in row["fix"]
+    assert predict_files(segmenter, jobs, tmp_path / "out", formats=["dicom-seg"]).exit_code == 0
+    assert json.loads((tmp_path / f"out/{jobs[0].id}.json").read_text())["warnings"] == ["slice_gaps"]
 
 
 def test_a_denied_text_has_an_empty_volume_and_a_report_an_answer_each(segmenter, ct):

@@ -181,7 +181,9 @@ class PredictionFolder:
             grid = prediction.geometry
             down, right = grid.spacing_mm or (1.0, 1.0)
             affine = grid.affine or ((0.0, 0.0, right, 0.0), (0.0, down, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-            write_nifti(self.file(job.id, NIFTI), prediction.mask_HW[None], affine, placed=grid.affine is not None)
+            own = [int(axis) for axis in np.argsort(grid.axes)]
+            of_file = tuple((*(row[axis] for axis in own), row[3]) for row in affine)
+            write_nifti(self.file(job.id, NIFTI), prediction.mask_HW[None].transpose(own), of_file, placed=grid.affine is not None)
         write_json(self.file(job.id, ANSWER), answer)
         if self.film_suffixes:
             probability = prediction.probability_HW if self.probabilities else np.zeros((0, 0), np.float32)

@@ -31,13 +31,15 @@ _TURNED = {"R": "L", "A": "P", "H": "F"}  # ends of axes that are displayed the 
 class Geometry:
     """The grid an image was stored on. `spacing_mm` is (row, column) distance, None where the file states none.
 
-    `orientation` None: the file does not say, or is of a kind that is shown as it is stored. `affine` None: no patient coordinates.
+    `orientation` None: the file does not say, or is of a kind that is shown as it is stored. `affine` None: no patient coordinates. `axes`:
+    which axes of the file's array are slice (one only), row and column; not in their order where NIfTI is flat in another direction.
     """
 
     shape: tuple[int, int]
     spacing_mm: tuple[float, float] | None = None
     orientation: Orientation | None = None
     affine: Affine | None = None
+    axes: tuple[int, int, int] = (0, 1, 2)
 
     @property
     def pixel_area_mm2(self) -> float | None:
@@ -108,8 +110,8 @@ class Volume:
     Slice d is that of `headers[d]`; of a multi-frame file there is one header, and slice d is its frame `frames[d]`, from 1. `window` is
     the file's own (centre, width), its first; `inverted`: its least value is white. NIfTI has no headers.
 
-    The slices may be some of the planes of the even grid that `affine` tells: slice d is `planes[d]`, and () means that none is missing. None:
-    the slices lie so that no even grid holds them, and the step of `affine` is their mean. `thickness_mm` is then what each stands for.
+    The slices may be some of the planes of the even grid that `affine` tells: slice d is `planes[d]`, and () means that none is missing.
+    None: no even grid holds the slices, and the step of `affine` is their mean; `thickness_mm` is then what each of them stands for.
     """
 
     values_DHW: NDArray[Any]

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..io import dicom_name, read_image, read_mask
 from ..limits import DEFAULT, Limits, check_file
 from ..text import has_side, unknown_sides, words, zones
-from ..types import Laterality, Sample
+from ..types import Geometry, Laterality, Sample
 from .manifest import Dataset
 from .splits import rows_known, shared_patients
 
@@ -71,22 +71,35 @@ class Verified:
 
 @dataclass(frozen=True)
 class _Film:
-    """What one image file is: hash of its bytes and (H, W), or the error."""
+    """What one image file is: hash of its bytes and its grid, or the error."""
 
     sha256: str = ""
-    shape: tuple[int, ...] = ()
+    geometry: Geometry = field(default_factory=lambda: Geometry((0, 0)))
     error: InputError | None = None
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """What one mask file is: (H, W), area, the area's share in the left half of the picture, whether it seems to hold several labels."""
+    """What one mask file is: (H, W), whether it seems to hold several labels, and where the pixels of the mask, as stored, lie: (3, 3), in
+    the upper half, the middle row and the lower half, each in its left half, middle column and right half. An even side has no middle.
+    """
 
     shape: tuple[int, ...] = ()
-    area: int = 0
-    left: float = 0.5
+    parts: NDArray[np.int64] | None = None
     several: bool = False
     error: InputError | None = None
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return 0 if self.parts is None else int(self.parts.sum())
+
+    def left(self, film: Geometry) -> float:
+        """The share of the mask in the left half of the film as it is displayed. A middle column is on no side, nor is a side view."""
+        if self.parts is None or not film.has_sides:
+            return 0.5
+        left, _, right = film.displayed(self.parts).sum(axis=0)
+        return float(left / (left + right)) if left + right else 0.5
 
 
 def verify(dataset: Dataset, *, limits: Limits = DEFAULT, progress: Callable[[int, int], None] | None = None) -> Verified:
@@ -107,7 +120,7 @@ def verify(dataset: Dataset, *, limits: Limits = DEFAULT, progress: Callable[[in
             if progress:
                 progress(done, len(jobs))
     issues = [issue for s in samples for issue in (*_files(s, film, mask), *_text(s))]
-    sides = _sides(samples, mask)
+    sides = _sides(samples, film, mask)
     issues += [*_contradicted(sides), *_shared(dataset, film)]
     return Verified(tuple(issues), tuple(_summary(dataset, len(films), issues, sides)))
 
@@ -117,9 +130,9 @@ def verify(dataset: Dataset, *, limits: Limits = DEFAULT, progress: Callable[[in
 
 def _look_film(path: Path, limits: Limits) -> _Film:
     try:
-        shape = read_image(path, limits).geometry.shape
+        geometry = read_image(path, limits).geometry
         with open(check_file(path), "rb") as f:
-            return _Film(hashlib.file_digest(f, "sha256").hexdigest(), shape)
+            return _Film(hashlib.file_digest(f, "sha256").hexdigest(), geometry)
     except InputError as e:
         return _Film(error=e)
 
@@ -130,9 +143,9 @@ def _look_mask(path: Path, limits: Limits) -> _Mask:
         several = _several_labels(read_image(path, limits).pixels_HWC)
     except InputError as e:
         return _Mask(error=e)
-    area, half = int(mask_HW.sum()), mask_HW.shape[1] // 2
-    left, right = int(mask_HW[:, :half].sum()), int(mask_HW[:, mask_HW.shape[1] - half :].sum())  # a middle column is on no side
-    return _Mask(mask_HW.shape, area, left / (left + right) if left + right else 0.5, several)
+    rows, columns = ((slice(size // 2), slice(size // 2, size - size // 2), slice(size - size // 2, None)) for size in mask_HW.shape)
+    parts = np.array([[np.count_nonzero(mask_HW[row, column]) for column in columns] for row in rows], np.int64)
+    return _Mask(mask_HW.shape, parts, several)
 
 
 def _several_labels(pixels_HWC: NDArray[np.float32]) -> bool:
@@ -158,8 +171,8 @@ def _files(s: Sample, film: dict[Path, _Film], mask: dict[Path, _Mask]) -> Itera
     if drawn.error:
         yield _issue(s, "error", drawn.error.code, f"mask: {drawn.error.what}", f"{_path(s.mask)}{drawn.error.fix}")
         return
-    if not image.error and drawn.shape != image.shape:
-        what = f"the mask has {_size(drawn.shape)} pixels, the image {_size(image.shape)}"
+    if not image.error and drawn.shape != image.geometry.shape:
+        what = f"the mask has {_size(drawn.shape)} pixels, the image {_size(image.geometry.shape)}"
         yield _issue(s, "error", "size_mismatch", what, "Export the mask on the grid of its image.")
     if s.present and not drawn.area:
         yield _issue(s, "error", "empty_mask", "the mask is empty", "Draw it, or write present=0 if the target is absent.")
@@ -200,8 +213,9 @@ def _text(s: Sample) -> Iterator[Issue]:
         yield _issue(s, "warning", "laterality_none", what, "Fill in laterality: image or patient.")
 
 
-def _sides(samples: Iterable[Sample], mask: dict[Path, _Mask]) -> dict[Laterality, Counter[bool]]:
-    """By declared laterality: of the films whose sentence names one side alone, how many masks lie mostly on that side of the image.
+def _sides(samples: Iterable[Sample], film: dict[Path, _Film], mask: dict[Path, _Mask]) -> dict[Laterality, Counter[bool]]:
+    """By declared laterality: of the films whose sentence names one side alone, how many masks lie mostly on that side of the image as it
+    is displayed.
 
     A mask that lies half and half tells nothing and is not counted.
     """
@@ -209,8 +223,9 @@ def _sides(samples: Iterable[Sample], mask: dict[Path, _Mask]) -> dict[Lateralit
     for s in samples:
         drawn = mask.get(s.mask) if s.mask else None
         named = {side for side, _ in zones(s.text)}
-        if drawn and drawn.area and drawn.left != 0.5 and named in ({"left"}, {"right"}):
-            found.setdefault(s.laterality, Counter())[(drawn.left > 0.5) == (named == {"left"})] += 1
+        left = drawn.left(film[s.image].geometry) if drawn else 0.5
+        if left != 0.5 and named in ({"left"}, {"right"}):
+            found.setdefault(s.laterality, Counter())[(left > 0.5) == (named == {"left"})] += 1
     return found
 
 

@@ -90,19 +90,28 @@ def view_of(affine: Affine) -> View:
 
 
 def film_of(volume: Volume, where: str = "") -> Image:
-    """A NIfTI file of one slice as a film: its pixels as they are stored, and which way they are shown. InputError volume."""
-    depth, height, width = volume.values_DHW.shape
-    if depth != 1:
-        what = f"the file is a volume of {depth} slices, not a film"
+    """A NIfTI file of one slice, in whatever direction, as a film: its pixels as they are stored, and which way they are shown.
+
+    InputError volume.
+    """
+    shape = volume.values_DHW.shape
+    if 1 not in shape:
+        what = f"the file is a volume of {shape[0]} slices, not a film"
         raise InputError(what, where, "Give it to `predict`; for training, import its slices.", "volume")
+    thin = shape.index(1)
+    down_, across_ = (axis for axis in range(3) if axis != thin)
+    values_HW = volume.values_DHW.transpose(thin, down_, across_)[0]
+    matrix = np.array(volume.affine)[:, [thin, down_, across_, 3]]
     low, high = brightness(volume, WINDOWS["default"])
-    steps = np.array(volume.affine)[:3, 1:3]
+    steps = matrix[:3, 1:3]
     places = np.abs(steps / np.linalg.norm(steps, axis=0))
     down, across = max(itertools.permutations(range(3), 2), key=lambda axes: places[axes[0], 0] + places[axes[1], 1])
     ends = ("RL"[int(steps[0, 1] > 0)], "AP"[int(steps[1, 1] > 0)], "FH"[int(steps[2, 1] > 0)])
     rows = ("RL"[int(steps[0, 0] > 0)], "AP"[int(steps[1, 0] > 0)], "FH"[int(steps[2, 0] > 0)])
-    geometry = Geometry((height, width), volume.spacing_mm[1:], (ends[across], rows[down]), volume.affine)
-    return Image(pixels(volume.values_DHW[0], low, high)[:, :, None], geometry, volume.format, "patient", volume.warnings)
+    spacing = (volume.spacing_mm[down_], volume.spacing_mm[across_])
+    affine = tuple(tuple(float(v) for v in row) for row in matrix)
+    geometry = Geometry(values_HW.shape, spacing, (ends[across], rows[down]), affine, (thin, down_, across_))
+    return Image(pixels(values_HW, low, high)[:, :, None], geometry, volume.format, "patient", volume.warnings)
 
 
 def window_for(text: str, windows: Mapping[str, Window] = WINDOWS) -> Window:

@@ -53,8 +53,8 @@ class Series:
 class Part:
     """What is known of a file, or of a frame of one, before its pixels are read.
 
-    `grid` and `cosines` are what it shares with the other slices of a stack, `phase` the values of PHASES. `place`: position in the patient,
-    in mm, and the directions of rows and columns; None for what can be no slice: it says no place, or has colours.
+    `grid` and `cosines` are what it shares with the other slices of a stack, `phase` the values of PHASES. `place`: its position in mm,
+    and the directions of rows and columns; None for what can be no slice, since it states no place or has colours.
     """
 
     path: Path
