@@ -17,7 +17,7 @@ from reportseg.io import dicom_codes
 from reportseg.io.contours import contours, enclosed
 from reportseg.io.dicom_codes import Concept, meaning_of
 from reportseg.io.dicom_gsps import POINTS, write_gsps
-from reportseg.io.dicom_out import LONGEST_TEXT, Segment, planes, short_text
+from reportseg.io.dicom_out import LONGEST_TEXT, Packed, Segment, planes, short_text
 from reportseg.io.dicom_sc import write_sc
 from reportseg.io.dicom_seg import write_seg
 from reportseg.types import INTENDED_USE
@@ -106,6 +106,34 @@ def test_frames_of_a_multi_frame_file_in_another_order_go_back_to_their_own(tmp_
     turned = Segment(found.meaning, found.mask_FHW[np.array(order) - 1], found.probability_FHW)
     write_seg(tmp_path / "a.dcm", [source], [turned], SHA, frames=order)
     assert (read_back(tmp_path / "a.dcm", [source], 4)[..., 0] == found.mask_FHW).all()
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_some_frames_of_a_multi_frame_file_have_masks_and_the_others_none(tmp_path, probabilities):
+    for source, frames in ((enhanced(5), [4, 2]), (cine(3), [3])):
+        found = [segment(source, len(frames), seed=n) for n in range(2)]
+        write_seg(tmp_path / "a.dcm", [source], found, SHA, frames=frames, probabilities=probabilities)
+        out = pydicom.dcmread(tmp_path / "a.dcm")
+        seen = {}
+        for pixels, group in zip(out.pixel_array.reshape(-1, 32, 32), out.PerFrameFunctionalGroupsSequence, strict=True):
+            number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+            seen[number, group.SegmentIdentificationSequence[0].ReferencedSegmentNumber] = pixels
+        assert {number for number, _ in seen} == set(frames)
+        for row, number in enumerate(frames):
+            for place, one in enumerate(found, 1):
+                wanted = np.rint(one.probability_FHW[row] * 255) if probabilities else one.mask_FHW[row]
+                assert (seen[number, place] == wanted).all()
+
+
+def test_frames_whose_bits_end_inside_a_byte_and_masks_that_overlap(tmp_path):
+    sources = slices("CT", count=11, size=5)
+    rng = np.random.default_rng(0)
+    masks = [rng.random((11, 5, 5)) > 0.5 for _ in range(2)]
+    for pair, overlap in ((masks, "YES"), ([masks[0], masks[1] & ~masks[0]], "NO")):
+        segments = [Segment(meaning_of("spleen"), Packed(mask), Packed(mask.astype(np.uint8))) for mask in pair]
+        write_seg(tmp_path / "a.dcm", sources, segments, SHA)
+        assert (read_back(tmp_path / "a.dcm", sources, 11) == np.stack(pair, -1)).all()
+        assert pydicom.dcmread(tmp_path / "a.dcm").SegmentsOverlap == overlap
 
 
 def test_a_film_without_a_place_keeps_its_orientation_and_spacing_and_gets_no_geometry(tmp_path):
@@ -358,6 +386,9 @@ def test_what_the_headers_do_not_allow_is_refused_and_leaves_no_file(tmp_path):
     lost = slices(count=1)[0]
     del lost.FrameOfReferenceUID  # which the standard demands of CT
     refused(write_seg, path, [lost], [segment(lost)], SHA)
+    alike = slices()
+    alike[1].SOPInstanceUID = alike[0].SOPInstanceUID
+    assert "SOPInstanceUID" in refused(write_seg, path, alike, [segment(alike[0], 5)], SHA).what
     assert list(tmp_path.iterdir()) == []
 
 

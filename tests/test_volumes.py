@@ -17,8 +17,8 @@ from reportseg.io import read_image, read_mask
 from reportseg.io.cases import read_case
 from reportseg.io.nifti import read_nifti
 from reportseg.io.series import films_in
-from reportseg.io.slices import WINDOWS, brightness, film_of, view_of, window_for
-from reportseg.predict import Segmenter, jobs_from, predict_files
+from reportseg.io.slices import WINDOWS, brightness, film_of, pixels, view_of, window_for
+from reportseg.predict import Segmenter, jobs_from, jobs_from_report, predict_files
 from reportseg.types import Volume
 from reportseg.volumes import segment_volume
 from tiny import LEFT, RIGHT, film
@@ -175,6 +175,34 @@ def test_a_missing_slice_is_an_empty_plane_and_its_neighbours_count_as_they_are(
     assert answer["warnings"] == ["slice_gaps"]
     heights = [float(one.ImagePositionPatient[2]) for one in read_case(tmp_path / "ct", {}).headers]
     assert heights == [0, 2, 6, 8, 10]
+
+
+def test_probabilities_of_a_volume_are_the_fractions_of_its_seg(segmenter, tmp_path):
+    values = np.stack([(film(20, 24, seed=n)[:, :, 0] * 400 - 160).astype(np.int16) + 1024 for n in range(4)])
+    write_stack(tmp_path / "ct", values, **PLACED)
+    report = "Left pleural effusion. Pneumonia in the right lower lobe. No pneumothorax."
+    jobs, reports = jobs_from_report(segmenter, [tmp_path / "ct"], report)
+    options = {"formats": ["dicom-seg"], "reports": reports, "laterality": "patient"}
+    assert predict_files(segmenter, jobs, tmp_path / "out", probabilities=True, **options).exit_code == 0
+    seg = pydicom.dcmread(tmp_path / f"out/{reports[0].id}.seg.dcm")
+    assert (seg.SegmentationType, len(seg.SegmentSequence)) == ("FRACTIONAL", 2)
+    volume = read_case(tmp_path / "ct", {})
+    questions = [segmenter.ask(job.text, "patient", "patient", job.finding) for job in jobs]
+    answers = list(segment_volume(segmenter, volume, questions, ["a", "b"], probabilities=True))
+    uids = [header.SOPInstanceUID for header in volume.headers]
+    for frame, group in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        row = uids.index(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+        answer = answers[group.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1]
+        assert np.array_equal(frame, answer.probability_DHW[row])
+    middle = view_of(volume.affine).shown(answers[0].probability_DHW)[2] / 255
+    gray = pixels_of(volume, 2)
+    assert np.abs(middle - segmenter.segment(gray, jobs[0].text, laterality="patient").probability_HW).max() < 0.51 / 255
+
+
+def pixels_of(volume, row):
+    """A slice as it is shown, in the window of what is pulmonary or the default one."""
+    low, high = brightness(volume, WINDOWS["default"])
+    return pixels(view_of(volume.affine).shown(volume.values_DHW)[row], low, high)
 
 
 def test_uneven_slices_have_no_nifti_file_and_a_seg_that_holds_their_places(segmenter, tmp_path):

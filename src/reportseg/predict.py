@@ -203,7 +203,7 @@ def predict_files(
                 progress(round(ready + len(asked) * slices / of, 2), len(jobs))
 
         questions, ids = [question for _, question in asked], [job.id for job, _ in asked]
-        answers = segment_volume(segmenter, volume, questions, ids, batch, tell)
+        answers = segment_volume(segmenter, volume, questions, ids, batch, tell, bool(folder.film_suffixes) and probabilities)
         for film, same in groupby(asked, key=lambda one: folder.film(one[0])):
             rows = [job for job, _ in same]
             for job in rows:

@@ -29,7 +29,7 @@ from .schemas import CSV_COLUMNS, AskedFile, PredictionFile, ReportFile, read_js
 from .types import Image, Laterality, Prediction, Sample, Volume, VolumePrediction
 
 if TYPE_CHECKING:
-    from .io.dicom_out import Segment
+    from .io.dicom_out import Frames, Segment
 
 MASK, PROBABILITY, OVERLAY, ANSWER, REPORT = ".mask.png", ".prob.png", ".overlay.png", ".json", ".report.json"
 UNCERTAINTY = ".uncertainty.png"
@@ -117,8 +117,6 @@ class PredictionFolder:
         films = [name for name, suffix in FILM_FORMATS.items() if suffix in self.film_suffixes and suffix != SEG]
         if films:
             raise InputError(f"{films[0]} is of films, not of volumes", "--format", "Choose dicom-seg or nifti.", "options")
-        if self.film_suffixes and self.probabilities:
-            raise InputError("the SEG of a volume holds the mask", "--probabilities", "Leave it out.", "options")
         if self.film_suffixes and not volume.headers:
             what = "DICOM can be written only for a volume that is read from DICOM: it takes patient, study and grid from there"
             raise InputError(what, "--format", "Choose --format nifti for this one.", "not_dicom")
@@ -199,7 +197,10 @@ class PredictionFolder:
             write_nifti(self.file(job.id, NIFTI), volume.on_grid(prediction.mask_DHW), volume.affine, placed=placed)
         write_json(self.file(job.id, ANSWER), answer)
         if self.film_suffixes:
-            self.segments[self.film(job)].append(self._segment(prediction, prediction.mask_DHW, np.zeros((0, 0, 0), np.float32)))
+            from .io.dicom_out import Packed
+
+            steps = np.zeros((0, 0, 0), np.uint8) if prediction.probability_DHW is None else prediction.probability_DHW
+            self.segments[self.film(job)].append(self._segment(prediction, Packed(prediction.mask_DHW), Packed(steps)))
         self.rows[job.id] = self._row(answer, job)
 
     def write_film(self, film: str, image: Image, bundle_sha256: str) -> None:
@@ -226,7 +227,8 @@ class PredictionFolder:
         if SEG in self.film_suffixes and segments:
             from .io.dicom_seg import write_seg
 
-            write_seg(self.file(film, SEG), volume.headers, segments, bundle_sha256, frames=volume.frames or None)
+            frames = volume.frames or None
+            write_seg(self.file(film, SEG), volume.headers, segments, bundle_sha256, frames=frames, probabilities=self.probabilities)
 
     def fail(self, job: Sample, error: InputError) -> None:
         """One line in the table of failures; no mask of an earlier run stays beside it."""
@@ -259,9 +261,7 @@ class PredictionFolder:
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
-    def _segment(
-        self, prediction: Prediction | VolumePrediction, mask_FHW: NDArray[np.bool_], probability_FHW: NDArray[np.float32]
-    ) -> Segment:
+    def _segment(self, prediction: Prediction | VolumePrediction, mask_FHW: Frames, probability_FHW: Frames) -> Segment:
         """A prediction as a segment. What is only possible is called so."""
         from .io.dicom_codes import meaning_of
         from .io.dicom_out import Segment

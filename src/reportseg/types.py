@@ -244,7 +244,7 @@ class Prediction:
 @dataclass(frozen=True)
 class VolumePrediction:
     """One answer on the slices (D, H, W) of a volume; the other fields are those of `Prediction`. `volume_ml` is that of the mask in
-    millilitres, `spacing_mm` the distances of slices, rows and columns.
+    millilitres, `spacing_mm` the distances of slices, rows and columns. `probability_DHW` is in steps of 1/255, None where nobody asked.
     """
 
     id: str
@@ -263,6 +263,7 @@ class VolumePrediction:
     polarity: Polarity = "present"
     finding: Finding | None = None
     unknown_words: tuple[str, ...] = ()
+    probability_DHW: NDArray[np.uint8] | None = None
 
     @property
     def voxels(self) -> int:

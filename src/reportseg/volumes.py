@@ -1,6 +1,7 @@
 """A volume and sentences in, masks on the volume's own voxels out: slices are answered in batches, each in the window of its organ.
 
-Memory holds the volume as read, one byte a voxel for each mask in work, and a batch of slices. Shapes: D,H,W the grid of the file, S its
+Memory holds the volume as read, one byte a voxel for each mask in work, another for its probabilities where they are asked for, and a batch
+of slices. Shapes: D,H,W the grid of the file, S its
 slices in the order of display.
 """
 
@@ -26,6 +27,7 @@ def segment_volume(
     ids: Sequence[str],
     batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
+    probabilities: bool = False,
 ) -> Iterator[VolumePrediction]:
     """One answer a question, in their order; slices are read once for neighbours that ask for one window. `progress(slices, all)`.
 
@@ -41,7 +43,7 @@ def segment_volume(
             if progress is not None:
                 progress(before + done, slices * len(parts))
 
-        yield from _answers(segmenter, volume, view, window, part, batch, tell)
+        yield from _answers(segmenter, volume, view, window, part, batch, tell, probabilities)
         depth += slices
 
 
@@ -61,10 +63,13 @@ def _answers(
     asked: Sequence[tuple[Question, str]],
     batch: int,
     tell: Callable[[int], None],
+    probabilities: bool,
 ) -> Iterator[VolumePrediction]:
     started = time.perf_counter()
     masks = [np.zeros(volume.values_DHW.shape, np.bool_) for _ in asked]
+    maps = [np.zeros(volume.values_DHW.shape, np.uint8) if probabilities else None for _ in asked]
     shown = [view.shown(mask) for mask in masks]  # views: what is written there lies in the mask
+    shown_maps = [None if one is None else view.shown(one) for one in maps]
     presence: list[list[float]] = [[] for _ in asked]
     films = view.shown(volume.values_DHW)
     low, high = brightness(volume, window)
@@ -79,10 +84,15 @@ def _answers(
             question, id = asked[place]
             for row, answer in enumerate(segmenter.answer(encoded, [question] * len(rows), [id] * len(rows))):
                 shown[place][first + row] = answer.mask_HW
+                if (steps := shown_maps[place]) is not None:
+                    steps[first + row] = np.rint(answer.probability_HW * 255)
                 presence[place] += [] if answer.presence is None else [answer.presence]
         tell(first + len(rows))
     seconds = (time.perf_counter() - started) / len(asked)
-    for (question, id), mask, sure in zip(asked, masks, presence, strict=True):
+    shown.clear()
+    shown_maps.clear()
+    for (question, id), sure in zip(asked, presence, strict=True):
+        mask = masks.pop(0)  # held no longer than whoever takes the answer does
         yield VolumePrediction(
             id=id,
             mask_DHW=mask,
@@ -100,6 +110,7 @@ def _answers(
             polarity=question.polarity,
             finding=question.finding,
             unknown_words=question.unknown_words,
+            probability_DHW=maps.pop(0),
         )
 
 

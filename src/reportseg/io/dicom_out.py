@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,16 +40,37 @@ _STUDY = {"StudyDate": "DA", "StudyTime": "TM", "StudyID": "SH", "AccessionNumbe
 _VALID = {"DA": r"\d{8}", "TM": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", "CS": r"[MFO]"}  # what does not fit is left empty
 
 
+class Packed:
+    """Frames (F, H, W) that wait to be written, each packed: the masks of a volume take a hundredth of their size."""
+
+    def __init__(self, array_FHW: NDArray[Any]) -> None:
+        self.shape, self.dtype = array_FHW.shape, array_FHW.dtype
+        self._frames = [zlib.compress(frame.tobytes(), 1) for frame in array_FHW]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        frame: NDArray[Any] = np.frombuffer(zlib.decompress(self._frames[row]), self.dtype).reshape(self.shape[1:])
+        return frame
+
+
+Frames = NDArray[Any] | Packed
+
+
 @dataclass(frozen=True)
 class Segment:
-    """One finding on the grid of its source: `mask_FHW` bool, `probability_FHW` in [0, 1], and what it shows.
+    """One finding on the grid of its source: `mask_FHW` bool, `probability_FHW` in [0, 1] or uint8 in steps of 1/255, and what it shows.
 
     `text` is the sentence that asked for it; empty, where the object is not to hold it.
     """
 
     meaning: Meaning
-    mask_FHW: NDArray[np.bool_]
-    probability_FHW: NDArray[np.float32]
+    mask_FHW: Frames
+    probability_FHW: Frames
     text: str = ""
 
 

@@ -6,23 +6,28 @@ source that it names, and by the rows and columns. Shapes: S segments, F frames,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import highdicom as hd
 import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
 
+from ..errors import InputError
 from ..types import INTENDED_USE
 from .dicom_codes import Concept
 from .dicom_out import (
     COLOURS,
     MAKER,
+    Frames,
     Plane,
     Segment,
     add_orientation,
@@ -55,31 +60,47 @@ def write_seg(
     the numbers, from 1, of the frames that the masks belong to (default: the first ones). A segment may be empty. InputError dicom_source
     where the headers do not allow a SEG, unwritable.
     """
-    with building():
-        out = _segmentation(list(sources), list(segments), bundle_sha256, frames, probabilities)
+    with building(), _scratch(path) as buffer:
+        out = _segmentation(list(sources), list(segments), bundle_sha256, frames, probabilities, buffer)
         add_patient(out, sources[0])
         save(path, out)
 
 
+@contextmanager
+def _scratch(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file without a name beside `path`. InputError unwritable."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=Path(path).parent) as buffer:
+            yield buffer
+    except OSError as error:
+        what = f"the file cannot be written ({error.strerror or error})"
+        raise InputError(what, path, "Choose another folder, or make room.", "unwritable") from error
+
+
 def _segmentation(
-    sources: list[Dataset], segments: list[Segment], bundle_sha256: str, frames: Sequence[int] | None, probabilities: bool
+    sources: list[Dataset],
+    segments: list[Segment],
+    bundle_sha256: str,
+    frames: Sequence[int] | None,
+    probabilities: bool,
+    buffer: IO[bytes],
 ) -> Segmentation:
-    values_FHWS = np.stack(
-        [segment.probability_FHW if probabilities else segment.mask_FHW.astype(np.uint8) for segment in segments], axis=-1
-    )
-    if values_FHWS.shape[1:3] != (sources[0].Rows, sources[0].Columns):
-        raise ValueError(f"masks of {values_FHWS.shape[1:3]} for a source of {(sources[0].Rows, sources[0].Columns)}")
-    if sources[0].Rows * sources[0].Columns < 8 and not probabilities:
+    pixels = [segment.probability_FHW if probabilities else segment.mask_FHW for segment in segments]
+    grid = (int(sources[0].Rows), int(sources[0].Columns))
+    if any(one.shape != (len(pixels[0]), *grid) for one in pixels):
+        raise ValueError(f"masks of {pixels[0].shape} for a source of {grid}")
+    if grid[0] * grid[1] < 8 and not probabilities:
         raise cannot("the file has fewer than 8 pixels")  # highdicom 0.28 packs several such frames wrongly
+    shown_FS = np.array([[_steps(frame).any() for frame in one] for one in pixels]).T
     placed = [planes(source) for source in sources]
-    number = [1] if len(sources) > 1 else list(frames or range(1, len(values_FHWS) + 1))
+    number = list(frames or range(1, len(shown_FS) + 1)) if len(sources) == 1 else [1] * len(sources)
     if None not in placed:
         bare = _placed(sources, placed)  # type: ignore[arg-type]
         if len(sources) == 1 and len(placed[0] or ()) > 1:
-            whole = np.zeros((len(placed[0] or ()), *values_FHWS.shape[1:]), values_FHWS.dtype)
-            whole[np.array(number) - 1] = values_FHWS
-            values_FHWS = whole
-    elif len(values_FHWS) == len(sources) == 1:
+            some, shown_FS = shown_FS, np.zeros((len(placed[0] or ()), len(segments)), np.bool_)
+            shown_FS[np.array(number) - 1] = some
+    elif len(shown_FS) == len(sources) == 1:
         bare = [_flat(sources[0])]
     else:
         raise cannot("the file does not say where its frames lie in the patient, so that a SEG of several cannot be written")
@@ -88,20 +109,80 @@ def _segmentation(
             raise cannot(f"the slices differ in their {keyword}")
     out = Segmentation(
         source_images=bare,
-        pixel_array=values_FHWS,
+        # One pixel a frame, which tells whether it shows anything: the frames and all that is said of them are highdicom's, and the pixels
+        # are put in afterwards, one frame at a time. It would take several copies of all of them as 64-bit numbers.
+        pixel_array=shown_FS[:, None, None, :].astype(np.uint8),
         segmentation_type="FRACTIONAL" if probabilities else "BINARY",
         segment_descriptions=[_description(place, segment, bundle_sha256) for place, segment in enumerate(segments, 1)],
         max_fractional_value=255,
         content_label="RESEARCH_USE",
         content_description="RESEARCH USE ONLY",
         # A segment without any frame is legal, and some readers stumble over it.
-        omit_empty_frames=bool(values_FHWS.any(axis=(0, 1, 2)).all()),
+        omit_empty_frames=bool(shown_FS.any(axis=0).all()),
         **equipment(bundle_sha256),
         **series("SEG", "segmentation"),
     )
+    named = [str(source.SOPInstanceUID) for source in sources] * (1 if len(sources) > 1 else len(number))
+    rows = {one: row for row, one in enumerate(zip(named, [1] if None in placed else number, strict=True))}
+    if len(rows) < len(number):
+        raise cannot("several slices have one and the same SOPInstanceUID")
+    _fill(out, pixels, rows, grid, probabilities, buffer)
     if None in placed:
         _tidy(out, sources[0], number[0])
     return out
+
+
+def _fill(
+    out: Segmentation,
+    pixels: Sequence[Frames],
+    rows: Mapping[tuple[str, int], int],
+    grid: tuple[int, int],
+    probabilities: bool,
+    buffer: IO[bytes],
+) -> None:
+    """The pixels of each frame of the object: of those at `rows`, by the source's UID and its frame number; other frames are empty.
+
+    They go into a file, since all findings of a volume as fractions take several times its memory. Bits are packed eight frames at a time,
+    which always end at a byte.
+    """
+    waiting: list[NDArray[np.uint8]] = []
+    groups, shared = list(out.PerFrameFunctionalGroupsSequence), out.SharedFunctionalGroupsSequence[0]
+    for number, group in enumerate(groups, 1):
+        source, segment = (
+            (group.get(name) or shared[name].value)[0] for name in ("DerivationImageSequence", "SegmentIdentificationSequence")
+        )
+        source = source.SourceImageSequence[0]
+        key = (str(source.ReferencedSOPInstanceUID), int(source.get("ReferencedFrameNumber", 1)))
+        one = pixels[int(segment.ReferencedSegmentNumber) - 1]
+        waiting.append(_steps(one[rows[key]]) if key in rows else np.zeros(grid, np.uint8))
+        if len(waiting) == 8 or number == len(groups):
+            stored = np.stack(waiting)
+            buffer.write((stored if probabilities else np.packbits(stored, axis=None, bitorder="little")).tobytes())
+            waiting.clear()
+    buffer.write(bytes(buffer.tell() % 2))
+    buffer.seek(0)
+    out.Rows, out.Columns = grid
+    out.PixelData = buffer
+    if len(pixels) > 1:
+        out.SegmentsOverlap = "UNDEFINED" if probabilities else "YES" if _overlap(pixels) else "NO"
+
+
+def _steps(frame_HW: NDArray[Any]) -> NDArray[np.uint8]:
+    """A frame as it is stored: masks as 0 and 1, probabilities in steps of 1/255."""
+    if frame_HW.dtype == np.float32:
+        return np.rint(frame_HW * 255).astype(np.uint8)
+    return frame_HW.view(np.uint8)
+
+
+def _overlap(masks: Sequence[Frames]) -> bool:
+    """Whether two masks have a pixel in common."""
+    for row in range(len(masks[0])):
+        taken = np.zeros(masks[0].shape[1:], np.bool_)
+        for one in masks:
+            if (taken & one[row]).any():
+                return True
+            taken |= one[row]
+    return False
 
 
 def _description(number: int, segment: Segment, bundle_sha256: str) -> SegmentDescription:
@@ -131,9 +212,15 @@ def _code(concept: Concept) -> Code:
     return Code(concept.value, "SCT", concept.meaning)
 
 
+def _one_pixel(source: Dataset) -> Dataset:
+    out = identity(source)
+    out.Rows = out.Columns = 1
+    return out
+
+
 def _flat(source: Dataset) -> Dataset:
     """A source without a place in the patient, as one frame."""
-    bare, shared, measures = identity(source), Dataset(), Dataset()
+    bare, shared, measures = _one_pixel(source), Dataset(), Dataset()
     measures.PixelSpacing = [1, 1]  # highdicom wants some; `_tidy` takes them away
     shared.PixelMeasuresSequence = [measures]
     bare.SharedFunctionalGroupsSequence, bare.NumberOfFrames = [shared], 1  # highdicom looks there if the class allows several frames
@@ -149,7 +236,7 @@ def _placed(sources: list[Dataset], placed: list[list[Plane]]) -> list[Dataset]:
         ):
             raise cannot("the slices differ in their orientation or spacing")
     thickness = first.thickness_mm or _distance_mm([plane for one in placed for plane in one]) or min(first.spacing_mm)
-    bare = [identity(source) for source in sources]
+    bare = [_one_pixel(source) for source in sources]
     for out, source, found in zip(bare, sources, placed, strict=True):
         out.FrameOfReferenceUID = source.FrameOfReferenceUID
         measures, shared = Dataset(), Dataset()
