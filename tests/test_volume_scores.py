@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from reportseg.evaluate import evaluate
 from reportseg.io.png import write_mask
 from reportseg.metrics import border, score_case
 from reportseg.schemas import DatasetFile, Metrics, read_json
+from reportseg.scoring import MaskSource
 from reportseg.types import Sample
 from reportseg.volume_scores import Volumes, are_volumes, volume_scores
 
@@ -131,6 +133,66 @@ def test_slices_of_several_sizes_are_no_volume():
     with pytest.raises(InputError) as caught:
         volumes.add(rows()[1], TRUTH[0, :4], TRUTH[0, :4])
     assert caught.value.code == "size_mismatch"
+
+
+def manifest_of(folder: Path, labels=("liver",)) -> Path:
+    table = []
+    for number in range(6):
+        for label in labels:
+            for kind in ("images", "masks"):
+                (folder / kind).mkdir(exist_ok=True)
+                write_mask(folder / kind / f"{label}{number}.png", TRUTH[number])
+            row = {"image": f"images/{label}{number}.png", "mask": f"masks/{label}{number}.png", "text": label, "split": "test"}
+            row |= {"label": label, "study": "a", "slice": str(number), "spacing_mm": "2 1 5", "present": str(int(TRUTH[number].any()))}
+            table.append(row)
+    write_manifest(folder, table, DatasetFile(name="x"))
+    return folder
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "SRA"])
+def test_a_nifti_file_of_anybody_is_scored_slice_by_slice_whatever_its_orientation(tmp_path, axes):
+    """`slice` counts as slices are displayed: from the feet, the front up, the patient's right on the left."""
+    mask = nibabel.Nifti1Image(SHIFTED.transpose(2, 1, 0).astype(np.uint8) * 3, np.diag([-1.0, -2, 5, 1]))
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(mask.affine), nibabel.orientations.axcodes2ornt(axes))
+    (tmp_path / "answers").mkdir()
+    nibabel.save(mask.as_reoriented(turn), tmp_path / "answers/a.nii.gz")
+    evaluate(None, manifest_of(tmp_path), masks=tmp_path / "answers", out=tmp_path / "out", n_boot=50)
+    scores = read_json(tmp_path / "out/metrics.json", Metrics).volumes["all"]
+    assert scores.dice_mean == pytest.approx(2 / 3)
+    assert scores.hd95 == pytest.approx(5.0)
+
+
+def test_each_organ_has_a_nifti_file_of_its_own(tmp_path):
+    (tmp_path / "answers").mkdir()
+    for label, mask in (("liver", TRUTH), ("left kidney", SHIFTED)):
+        image = nibabel.Nifti1Image(mask.transpose(2, 1, 0).astype(np.uint8), np.diag([-1.0, -2, 5, 1]))
+        nibabel.save(image, tmp_path / f"answers/a_{label.replace(' ', '-')}.nii.gz")
+    evaluate(None, manifest_of(tmp_path, ("liver", "left kidney")), masks=tmp_path / "answers", out=tmp_path / "out", n_boot=50)
+    volumes = read_json(tmp_path / "out/metrics.json", Metrics).volumes
+    assert (volumes["liver"].dice_mean, volumes["left kidney"].dice_mean) == (1, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "change", "code"),
+    [
+        (("liver",), lambda array, affine: (array * np.arange(1, 9, dtype=np.uint8)[:, None, None], affine), "mask_values"),
+        (("liver",), lambda array, affine: (array[:, :, :3], affine), "size_mismatch"),
+        (("liver",), lambda array, affine: (array[:-1], affine), "size_mismatch"),
+        (("liver",), lambda array, affine: (array, None), "orientation"),
+        (("liver", "spleen"), lambda array, affine: (array, affine), "missing"),
+    ],
+)
+def test_a_nifti_file_that_cannot_be_the_mask_fails_its_slices(tmp_path, labels, change, code):
+    (tmp_path / "answers").mkdir()
+    array, affine = change(TRUTH.transpose(2, 1, 0).astype(np.uint8), np.diag([-1.0, -2, 5, 1]))
+    image = nibabel.Nifti1Image(array, affine)
+    if affine is None:
+        image.header.set_sform(None, 0), image.header.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "answers/a.nii.gz")
+    source = MaskSource(tmp_path / "answers", [sample for label in labels for sample in rows("a", label)])
+    with pytest.raises(InputError) as caught:
+        source.read(rows("a", "liver")[5], (8, 8))
+    assert caught.value.code == code
 
 
 def test_evaluate_scores_the_volumes_of_a_manifest(tmp_path):

@@ -296,7 +296,7 @@ def evaluate(
         str | None, typer.Option("--controls", metavar="LIST", help="Of original,empty,shuffled,swapped-side, or none.")
     ] = None,
     twin: Annotated[Path | None, typer.Option("--twin", help="Evaluation folder of the text-free twin, to compare.")] = None,
-    masks: Annotated[Path | None, typer.Option("--masks", help="Score the files ID.png in this folder, made by any program.")] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="Score the files ID.png, or STUDY_LABEL.nii.gz, in this folder.")] = None,
     with_: With = None,
     flips: Flips = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Leave films out of the report.")] = False,

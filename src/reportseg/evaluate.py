@@ -85,7 +85,7 @@ def evaluate(
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
-    """Scores `bundle` (or the files `<id>.png` of the folder `masks`) on a split of `manifest`, and writes its files into `out`.
+    """Scores `bundle` (or the files of the folder `masks`, see MaskSource) on a split of `manifest`, and writes its files into `out`.
 
     `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and
     masks, have none. `twin` is the folder of the twin's evaluation on the same cases. `images=False` keeps films and sentences out of the
@@ -98,7 +98,7 @@ def evaluate(
         raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or --overwrite.", "exists")
     dataset = read_manifest(manifest, text_column=text_column)
     samples = dataset.split(split)[:limit]
-    subject = _subject(bundle, masks, with_, flips, text_column)
+    subject = _subject(bundle, masks, with_, flips, text_column, samples)
     texts = [CONSTANT if subject.constant else sample.text for sample in samples]
     plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
     elsewhere = opposites(dataset.split(split), read_truth)[: len(samples)] if subject.reads_text else [None] * len(samples)
@@ -222,9 +222,10 @@ def _subject(
     with_: Sequence[str | os.PathLike[str]],
     flips: bool | None,
     text_column: str,
+    samples: Sequence[Sample],
 ) -> _Subject:
     if masks is not None and bundle is None and not with_ and flips is None:
-        return _Subject(MaskSource(Path(masks)), text_column)
+        return _Subject(MaskSource(Path(masks), samples), text_column)
     if bundle is None or masks is not None:
         raise InputError("either a bundle or a folder of masks is scored", "--masks", "Give one of the two.", "options")
     from .bundle import TRAINING, reads_text

@@ -12,7 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +23,9 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .io import read_mask
-from .limits import check_file
+from .io.nifti import read_nifti
+from .io.slices import view_of
+from .limits import check_file, safe_id
 from .metrics import Calibration, border_band, cases_sha256, score_case
 from .types import CaseScore, Image, Prediction, Sample
 
@@ -116,27 +121,73 @@ def _given(p: Prediction) -> Answer:
 
 
 class MaskSource:
-    """The files `<id>.png` of a folder, made by any program; they know no sentence."""
+    """The files of a folder, made by any program; they know no sentence.
 
-    def __init__(self, folder: Path) -> None:
+    `<id>.png` is the mask of a row. A slice may also be that of a volume: `<study>_<label>.nii.gz`, or `<study>.nii.gz` where `samples`
+    have one label for the study; .nii will do.
+    """
+
+    def __init__(self, folder: Path, samples: Sequence[Sample] = ()) -> None:
         if not folder.is_dir():
             raise InputError(
                 "there is no such folder of masks", folder, "Give the folder that holds a file <id>.png for each case.", "masks"
             )
         self.folder, self.seconds = folder, 0.0
+        self.labels = {study: {one.label for one in rows} for study, rows in groupby(sorted(samples, key=_study), _study)}
+        self.volume = lru_cache(READERS)(_slices)  # neighbouring rows are slices of one volume
+        self.lock = Lock()
 
     def read(self, sample: Sample, shape: tuple[int, int]) -> Mask:
-        """The case's mask file on the grid `shape`. InputError: size_mismatch, and those of check_file and read_mask."""
+        """The case's mask on the grid `shape`. InputError: size_mismatch, and those of check_file, read_mask and read_nifti."""
         file = self.folder / f"{sample.id}.png"
-        mask = read_mask(check_file(file))
+        there = self._volume_of(sample)
+        if file.exists() or there is None or sample.slice is None:
+            mask = read_mask(check_file(file))
+        else:
+            file = there
+            with self.lock:
+                slices = self.volume(file)
+            if not 0 <= sample.slice < len(slices):
+                what = f"the volume has {len(slices)} slices, and one is numbered {sample.slice}"
+                raise InputError(what, file, "Write it on the grid of the volume.", "size_mismatch")
+            mask = slices[sample.slice]
         if mask.shape != shape:
             what = f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the true one {shape[1]} x {shape[0]}"
             raise InputError(what, file, "Write it on the grid of the true mask.", "size_mismatch")
         return mask
 
+    def _volume_of(self, sample: Sample) -> Path | None:
+        """The volume that a row is a slice of, None where there is none."""
+        if not sample.study:
+            return None
+        stems = [safe_id(f"{sample.study}_{sample.label}")]
+        stems += [safe_id(sample.study)] if len(self.labels.get(sample.study, ())) == 1 else []
+        files = [self.folder / f"{stem}{suffix}" for stem in stems for suffix in (".nii.gz", ".nii")]
+        return next((file for file in files if file.exists()), None)
+
     def answer(self, samples: Sequence[Sample], films: Sequence[Mask], texts: Sequence[Sequence[str]]) -> list[list[Answer | InputError]]:
         """The masks as they are, whatever the sentence."""
         return [[Answer(mask)] * len(own) for mask, own in zip(films, texts, strict=True)]
+
+
+def _study(sample: Sample) -> str:
+    return sample.study
+
+
+def _slices(file: Path) -> Mask:
+    """The mask of a volume as slices in the order of display, as the importers number them: (S, H, W).
+
+    InputError: mask_values for several labels, orientation where the file does not say how it lies; those of read_nifti.
+    """
+    volume = read_nifti(file)
+    values = volume.values_DHW
+    if "orientation_assumed" in volume.warnings:
+        what = "the mask does not say how it lies in the patient, so which slice is which is not known"
+        raise InputError(what, file, "Write it with the affine of the volume.", "orientation")
+    mask: Mask = values != 0
+    if not (values[mask] == values.max()).all():
+        raise InputError("the mask holds several labels", file, "Write a file STUDY_LABEL.nii.gz for each.", "mask_values")
+    return view_of(volume.affine).shown(mask)
 
 
 @dataclass

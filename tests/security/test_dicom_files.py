@@ -190,6 +190,16 @@ def test_a_header_without_end_is_refused():
     assert refused(body[:place] + element * 300 + body[place:]) == "too_large"
 
 
+@pytest.mark.parametrize("defined", [True, False])
+def test_items_without_number_are_refused_before_they_are_parsed(defined):
+    body = film(PIXELS, NumberOfFrames=2)
+    place = body.index(b"\xe0\x7f\x10\x00")
+    items = b"\xfe\xff\0\xe0\0\0\0\0" * (2**18 + 1)
+    head = struct.pack("<HH2sHI", 0x5200, 0x9230, b"SQ", 0, len(items) if defined else 0xFFFFFFFF)
+    end = b"" if defined else b"\xfe\xff\xdd\xe0\0\0\0\0"
+    assert refused(body[:place] + head + items + end + body[place:]) == "too_large"
+
+
 CHILD = """
 import sys
 sys.path[:0] = {paths!r}

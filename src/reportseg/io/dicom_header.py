@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,8 @@ warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 HEADER_BYTES = 32 * 2**20  # of elements before the pixels; parsed, each byte may take twenty
+ITEMS = 2**18  # of sequences: an empty one has eight bytes and takes a hundred times as many once parsed; 10,000 frames have fewer
+ITEM = (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")  # how one begins, in either byte order
 LONG = 256 * 2**10  # an element that is longer is skipped: no look-up table is
 SMALL = 64 * 2**20  # what deflate may always unpack to, whatever its ratio
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -43,13 +45,14 @@ class _Metered(io.RawIOBase):
     """A file of which only so much may be read; what is skipped costs nothing."""
 
     def __init__(self, file: IO[bytes], budget: int) -> None:
-        self.file, self.left = file, budget
+        self.file, self.left, self.items = file, budget, 0
         self.name = None
 
     def read(self, size: int = -1) -> bytes:
         body = self.file.read(self.left + 1 if size < 0 else min(size, self.left + 1))
         self.left -= len(body)
-        if self.left < 0:
+        self.items += sum(body.count(mark) for mark in ITEM)
+        if self.left < 0 or self.items > ITEMS:
             raise InputError("the header is larger than any header should be", "", "Remove its private elements.", "too_large")
         return body
 
@@ -160,16 +163,22 @@ def hidden(head: bytes) -> str | None:
 
 def flat(header: Dataset, frame: int = 0) -> Dataset:
     """The header with the functional groups of a frame (from 0) laid over it, so that an enhanced file reads like a plain one."""
-    out = Dataset()
+    return next(flat_frames(header, [frame]))
+
+
+def flat_frames(header: Dataset, frames: Iterable[int]) -> Iterator[Dataset]:
+    """`flat` for many frames. The sequences are asked for once: pydicom walks through all items each time."""
     tags = [tag for tag in list(header.keys()) if tag.group in (0x0008, 0x0018, 0x0020, 0x0028)]
-    out.update({tag: header.get_item(tag) for tag in tags})
-    shared, own = (header.get("SharedFunctionalGroupsSequence") or [])[:1], (header.get("PerFrameFunctionalGroupsSequence") or [])
-    for group in (*shared, *own[frame : frame + 1]):
-        for element in group:
-            if element.VR == "SQ" and len(element.value) == 1:
-                out.update(element.value[0])
-    out.set_original_encoding(*header.original_encoding)
-    return out
+    shared, own = list(header.get("SharedFunctionalGroupsSequence") or [])[:1], list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    for frame in frames:
+        out = Dataset()
+        out.update({tag: header.get_item(tag) for tag in tags})
+        for group in (*shared, *own[frame : frame + 1]):
+            for element in group:
+                if element.VR == "SQ" and len(element.value) == 1:
+                    out.update(element.value[0])
+        out.set_original_encoding(*header.original_encoding)
+        yield out
 
 
 def damaged(what: str, where: str) -> InputError:

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits, check_voxels
 from ..types import Volume
 from .dicom import NO_FILM, modality_of
-from .dicom_header import damaged, flat, guarded, is_dicom, read_header, read_tags
+from .dicom_header import damaged, flat, flat_frames, guarded, is_dicom, read_header, read_tags
 from .dicom_pixels import GRAY, check_grid, decode
 from .dicom_place import affine
 from .dicom_values import meant, window_of
@@ -168,8 +168,7 @@ def _read_volume(series: Series, limits: Limits) -> Volume:
                 raise damaged("belongs to a series of slices of several sizes", str(path))
             headers.append(header)
             order = frame_order(path, header, count) if count > 1 else [0]
-            for n in order:
-                view = flat(header, n)
+            for n, view in zip(order, flat_frames(header, order), strict=True):
                 values_DHW[len(parts)] = meant(decode(header, body, str(path), limits, n), view, str(path))
                 parts.append(part_of(path, view, n))
     if len(parts) < 2 or any(part.place is None for part in parts):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from .dicom import modality_of
-from .dicom_header import case_id, flat, hashed_id
+from .dicom_header import case_id, flat_frames, hashed_id
 from .dicom_pixels import GRAY
 from .dicom_place import directions, position, spacing
 
@@ -153,8 +153,12 @@ def sort_frames(path: Path, header: Dataset) -> Series:
     name, modality = case_id(header) or hashed_id(str(path).encode()), modality_of(header)
     count = int(header.get("NumberOfFrames") or 1)
     there = min(count, len(header.get("PerFrameFunctionalGroupsSequence") or []))
-    frames = [part_of(path, flat(header, n), n) for n in range(there)]
-    if there < count or any(part.place is None for part in frames):
+    frames: list[Part] = []
+    for n, view in enumerate(flat_frames(header, range(there if there == count else 0))):
+        frames.append(part_of(path, view, n))
+        if frames[-1].place is None:
+            break
+    if not frames or frames[-1].place is None:
         return Series(name, modality, (path,))
     if len({(part.cosines, part.grid) for part in frames}) > 1:
         return Series(name, modality, (path,), False, ("mixed_orientations",))
@@ -165,7 +169,7 @@ def sort_frames(path: Path, header: Dataset) -> Series:
 
 def frame_order(path: Path, header: Dataset, count: int) -> list[int]:
     """The frames of a stacked file, from 0, in the order of their places."""
-    return [part.number for part in _sorted([part_of(path, flat(header, n), n) for n in range(count)])]
+    return [part.number for part in _sorted([part_of(path, view, n) for n, view in enumerate(flat_frames(header, range(count)))])]
 
 
 def layout_of(slices: Sequence[Part]) -> Layout:
