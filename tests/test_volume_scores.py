@@ -115,6 +115,19 @@ def test_studies_and_labels_are_apart_and_gaps_are_said():
     assert {(v.study, v.label) for v in volumes.scored if v.case.warnings} == {("s1", "spleen")}
 
 
+@pytest.mark.parametrize(("left", "hd95"), [((0, 1, 3, 4, 5), 10), ((0, 2, 4), 10), (range(6), 5)])
+def test_a_slice_that_is_missing_moves_no_other_and_counts_nothing(left, hd95):
+    samples = [sample for sample in rows() if sample.slice in left]
+    volumes = Volumes(samples)
+    for sample in samples:
+        volumes.add(sample, TRUTH[sample.slice], SHIFTED[sample.slice])
+    (one,) = volumes.scored
+    step = 2 if left == (0, 2, 4) else 1  # thinned evenly, each stands for two
+    assert one.true_volume_ml == pytest.approx(TRUTH[list(left)].sum() * step * 10 / 1000)
+    assert one.case.hd95 == pytest.approx(hd95)
+    assert one.case.warnings == (("slice_gaps",) if len(left) == 5 else ())
+
+
 def test_without_a_distance_of_slices_all_is_in_voxels():
     samples = rows(spacing=((2.0, 1.0), None))
     volumes = Volumes(samples)

@@ -25,6 +25,7 @@ from .types import CaseScore, Sample
 
 VOLUMES = "volumes.csv"
 ALL = "all"
+ROOM = 4  # planes of a volume for each slice that there is, at most
 SCORES = ("dice_pooled", "dice_mean", "iou_mean", "hd95", "nsd")
 
 Mask = NDArray[np.bool_]
@@ -75,15 +76,19 @@ class Volumes:
 
     def _score(self, key: Key, volume: _Open, sample: Sample) -> VolumeCase:
         numbers = sorted(volume.slices)
-        size = math.prod(volume.shape)
-        truth, mask = (
-            np.stack([np.unpackbits(volume.slices[n][i], count=size).reshape(volume.shape) for n in numbers]).astype(bool) for i in (0, 1)
-        )
-        steps = np.diff(numbers)
-        uneven = bool(len(steps) and (steps != steps[0]).any())
+        size, depth = math.prod(volume.shape), numbers[-1] - numbers[0]
+        step = math.gcd(*(n - numbers[0] for n in numbers)) or 1  # of slices that were thinned evenly
+        uneven = depth // step >= len(numbers)
+        if depth // step >= ROOM * len(numbers):  # no room for the slices that are missing: as if there were none
+            planes, step_mm = range(len(numbers)), depth / (len(numbers) - 1)
+        else:
+            planes, step_mm = [(n - numbers[0]) // step for n in numbers], float(step)
+        truth, mask = (np.zeros((planes[-1] + 1, *volume.shape), np.bool_) for _ in range(2))
+        for plane, n in zip(planes, numbers, strict=True):
+            truth[plane], mask[plane] = (np.unpackbits(bits, count=size).reshape(volume.shape) for bits in volume.slices[n])
         spacing = None
         if self.spacing and sample.spacing_mm and sample.slice_mm:
-            spacing = (sample.slice_mm * (float(steps.mean()) if len(steps) else 1.0), *sample.spacing_mm)
+            spacing = (sample.slice_mm * step_mm, *sample.spacing_mm)
         case = score_case(f"{key[0]}/{key[1]}", sample.patient, mask, truth, spacing_mm=spacing, warnings=("slice_gaps",) if uneven else ())
         voxel_ml = math.prod(spacing) / 1000 if spacing else None
         volumes = (None, None) if voxel_ml is None else (case.area_px * voxel_ml, (case.tp + case.fn) * voxel_ml)

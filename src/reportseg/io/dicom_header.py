@@ -52,9 +52,14 @@ class _Metered(io.RawIOBase):
         body = self.file.read(self.left + 1 if size < 0 else min(size, self.left + 1))
         self.left -= len(body)
         self.items += sum(body.count(mark) for mark in ITEM)
-        if self.left < 0 or self.items > ITEMS:
-            raise InputError("the header is larger than any header should be", "", "Remove its private elements.", "too_large")
+        if self.over:
+            raise _overlong("")
         return body
+
+    @property
+    def over(self) -> bool:
+        """Whether more was read than may be."""
+        return self.left < 0 or self.items > ITEMS
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self.file.seek(offset, whence)
@@ -104,6 +109,8 @@ def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags
     except InputError as error:
         raise InputError(error.what, where, error.fix, error.code) from None
     except (EOFError, OSError) as error:
+        if metered.over:  # inside a sequence pydicom makes an error of its own of ours
+            raise _overlong(where) from error
         raise InputError("the file ends before its header does", where, "Copy or download it again.", "truncated") from error
     except RecursionError as error:
         raise damaged("has sequences inside sequences without end", where) from error
@@ -179,6 +186,10 @@ def flat_frames(header: Dataset, frames: Iterable[int]) -> Iterator[Dataset]:
                     out.update(element.value[0])
         out.set_original_encoding(*header.original_encoding)
         yield out
+
+
+def _overlong(where: str) -> InputError:
+    return InputError("the header is larger than any header should be", where, "Remove its private elements.", "too_large")
 
 
 def damaged(what: str, where: str) -> InputError:
