@@ -80,7 +80,7 @@ class Volumes:
         step = math.gcd(*(n - numbers[0] for n in numbers)) or 1  # of slices that were thinned evenly
         uneven = depth // step >= len(numbers)
         if depth // step >= ROOM * len(numbers):  # no room for the slices that are missing: as if there were none
-            planes, step_mm = range(len(numbers)), depth / (len(numbers) - 1)
+            planes, step_mm = list(range(len(numbers))), depth / (len(numbers) - 1)
         else:
             planes, step_mm = [(n - numbers[0]) // step for n in numbers], float(step)
         truth, mask = (np.zeros((planes[-1] + 1, *volume.shape), np.bool_) for _ in range(2))

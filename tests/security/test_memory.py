@@ -23,13 +23,7 @@ CHILD = """
 import json, sys
 sys.path[:0] = {paths!r}
 from reportseg.cli import app
-code = 0
-try:
-    app(sys.argv[1:], standalone_mode=False)
-except SystemExit as stop:
-    code = stop.code
-except Exception as stop:
-    code = getattr(stop, "exit_code", 1)
+code = app(sys.argv[1:], standalone_mode=False) or 0
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # rusage would count the parent's memory too
 print(json.dumps([code, int(peak.split()[1]) * 1024]))
 """

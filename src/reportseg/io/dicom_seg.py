@@ -162,7 +162,7 @@ def _fill(
     buffer.write(bytes(buffer.tell() % 2))
     buffer.seek(0)
     out.Rows, out.Columns = grid
-    out.PixelData = buffer
+    out.PixelData = buffer  # type: ignore[assignment]
     if len(pixels) > 1:
         out.SegmentsOverlap = "UNDEFINED" if probabilities else "YES" if _overlap(pixels) else "NO"
 
@@ -171,7 +171,8 @@ def _steps(frame_HW: NDArray[Any]) -> NDArray[np.uint8]:
     """A frame as it is stored: masks as 0 and 1, probabilities in steps of 1/255."""
     if frame_HW.dtype == np.float32:
         return np.rint(frame_HW * 255).astype(np.uint8)
-    return frame_HW.view(np.uint8)
+    stored: NDArray[np.uint8] = frame_HW.view(np.uint8)
+    return stored
 
 
 def _overlap(masks: Sequence[Frames]) -> bool:
