@@ -170,7 +170,7 @@ def _fill(
 def _steps(frame_HW: NDArray[Any]) -> NDArray[np.uint8]:
     """A frame as it is stored: masks as 0 and 1, probabilities in steps of 1/255."""
     if frame_HW.dtype == np.float32:
-        return np.rint(frame_HW * 255).astype(np.uint8)
+        frame_HW = np.rint(frame_HW * 255).astype(np.uint8)
     stored: NDArray[np.uint8] = frame_HW.view(np.uint8)
     return stored
 
