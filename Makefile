@@ -11,6 +11,7 @@ BIN := .venv/bin
 DATA ?= qata
 BENCH = $(DATA) $(if $(CELLS),--cells $(CELLS)) $(if $(MINUTES),--minutes $(MINUTES))
 LARGE = --data $(DATA) --resume
+SOFT = -s data.teacher=runs/large/teacher
 STAMP := .venv/.stamp
 
 help: ## this list
@@ -68,11 +69,13 @@ bench-cpu: $(STAMP) ## all methods on a CPU, hours, goes on where it stopped: [D
 bench-gpu: $(STAMP) ## the same methods at 224 px on an accelerator: [DATA=qata] [CELLS=tgcnet] [MINUTES=60]
 	$(BIN)/python benchmarks/bench.py gpu $(BENCH)
 
-train-large: $(STAMP) ## on an accelerator: three teachers, a model of 12 M and its twin, goes on where it stopped: [DATA=qata]
+train-large: $(STAMP) ## on an accelerator: three teachers, their student of 12 M and its twin, goes on where it stopped: [DATA=qata]
 	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) --seeds 1,2 -o runs/large
 	$(BIN)/reportseg train tmca_qata_large $(LARGE) --seeds 1 -o runs/large
-	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) -o runs/large/student
-	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) -s data.text=constant -o runs/large/twin
+	$(BIN)/reportseg predict runs/large/tgcnet_qata_large-1/bundle --with runs/large/tgcnet_qata_large-2/bundle \
+	  --with runs/large/tmca_qata_large-1/bundle --jobs $(DATA) --split train --flips --resume -o runs/large/teacher
+	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) $(SOFT) -o runs/large/student
+	$(BIN)/reportseg train tgcnet_qata_large $(LARGE) $(SOFT) -s data.text=constant -o runs/large/twin
 
 clean: ## remove .venv and what was built; runs/ stays
 	rm -rf .venv build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
