@@ -142,10 +142,32 @@ def test_pickle_is_refused_with_the_command_that_converts_it_and_the_command_wor
     assert find(str(made)).sha256
 
 
-def test_pickle_alone_is_refused_by_name(made):
+def test_pickle_alone_is_refused(made):
     (made / "model.safetensors").rename(made / "pytorch_model.bin")
     kind, said = code(find, str(made))
-    assert kind == "pickle" and "weights_only=True" in said and "torch.load('pytorch_model.bin'" in said
+    assert kind == "pickle" and "weights_only=True" in said
+
+
+@pytest.mark.parametrize("name", ["$(touch pwned).bin", "'); import os; ('.pt", "optimizer.pt", "pytorch_model-$(id)-of-00002.bin"])
+def test_no_name_of_a_strangers_file_stands_in_the_advice(made, name):
+    (made / "model.safetensors").rename(made / name)
+    kind, said = code(find, str(made))
+    assert kind == "missing" and name not in said  # an optimizer's state is no model
+
+
+@pytest.mark.slow
+def test_the_command_converts_every_shard(made):
+    weights = load_file(made / "model.safetensors")
+    (made / "model.safetensors").unlink()
+    for number, (key, value) in enumerate(weights.items(), 1):
+        torch.save({key: value}, made / f"pytorch_model-{number:05}-of-{len(weights):05}.bin")
+    torch.save({"state": value}, made / "optimizer.pt")
+    kind, said = code(find, str(made))
+    assert kind == "pickle"
+    command = shlex.split(said[said.index("python -c") :])
+    subprocess.run([sys.executable, *command[1:]], cwd=made, check=True, timeout=300)
+    files = find(str(made)).weights
+    assert len(files) == len(weights) and {key for file in files for key in load_file(file)} == set(weights)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 10_000 + "]" * 10_000, '"x"'])

@@ -17,10 +17,12 @@ from reportseg.bundle import load_bundle, save_bundle
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import build, check, count_parameters, make_tokenizer, model_config
-from reportseg.models.assembly import Tower, open_tower, source_tokenizer
+from reportseg.models.assembly import FAMILIES, Tower, open_tower, source_tokenizer
 from reportseg.models.encoders import SentenceTokenizer
 from reportseg.models.lora import Adapted, merge
+from reportseg.models.sources import find
 from reportseg.models.towers import CLIP_STATISTICS, IMAGENET_STATISTICS
+from reportseg.schemas import Tower as Record
 from reportseg.schemas import TrainingFile
 
 TEXTS = ["upper left lung, and lower right lung.", "", "lower left lung.", "lung"]
@@ -362,6 +364,29 @@ def test_a_huge_tower_in_a_config_is_refused_by_the_header_before_it_takes_memor
     with pytest.raises(InputError) as caught:
         opened("text", tmp_path / "b")
     assert caught.value.code == "weights_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "change"),
+    [
+        ("text", "bert", {"num_hidden_layers": 10**9}),
+        ("text", "bert", {"num_hidden_layers": -1}),
+        ("cnn", "convnext", {"depths": [1, 1, 10**9, 1]}),
+        ("cnn", "resnet", {"depths": [10**9] * 4}),
+        ("vision", "clip", {"vision_config": {"num_hidden_layers": 10**9, "hidden_size": 16, "num_attention_heads": 2}}),
+    ],
+)
+def test_more_layers_than_tensors_are_refused_before_one_is_built(saved, tmp_path, part, name, change):
+    shutil.copytree(saved[0] / name, tmp_path / "t")
+    before = find(str(tmp_path / "t"))
+    edit_json(tmp_path / "t" / "config.json", **change)
+    with pytest.raises(InputError, match="more layers than") as caught:
+        opened(part, tmp_path / "t")
+    assert caught.value.code == "bad_tower"
+    config = FAMILIES[part][-1 if name in ("bert", "convnext") else 0].settings(find(str(tmp_path / "t")).config)
+    record = Record(id=before.id, revision=None, sha256=before.sha256, config=config)  # what a bundle says is as little trusted
+    with pytest.raises(InputError, match="more layers than"):
+        open_tower(part, Tower(source=before.id, train="frozen"), record, None)
 
 
 def test_random_weights_are_not_adapted_and_a_folder_has_no_revision(saved):

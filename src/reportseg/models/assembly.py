@@ -268,6 +268,7 @@ def _hash(source: Source) -> str | None:
 
 def _filled(family: Any, config: Mapping[str, Any], source: Source, options: Mapping[str, Any]) -> Pretrained:
     """Laid out without memory, compared with what the file holds, then filled."""
+    source.check_sizes(config)
     try:
         with torch.device("meta"):
             module: Pretrained = family(config, **options)

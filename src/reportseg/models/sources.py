@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 CONFIG, TOKENIZER, VOCABULARY, STATISTICS = "config.json", "tokenizer.json", "vocab.txt", "preprocessor_config.json"
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")  # no other name: one of a stranger would stand in the command below
 _WANTED = [CONFIG, TOKENIZER, VOCABULARY, STATISTICS, "tokenizer_config.json", "model.safetensors", "model-*-of-*.safetensors"]
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TOKENIZER_BYTES = 64 * 2**20
 
-CONVERT = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "w = torch.load('{name}', map_location='cpu', weights_only=True); "
-    "save_file({{k: v.contiguous().clone() for k, v in w.items()}}, 'model.safetensors')\""
+CONVERT = (  # a fixed text, since people paste it into a shell; keeps the names of shards
+    'python -c "import glob, torch; from safetensors.torch import save_file; '
+    "[save_file({k: v.contiguous().clone() for k, v in torch.load(f, map_location='cpu', weights_only=True).items()}, "
+    "f[8:-4] + '.safetensors') for f in glob.glob('pytorch_model*.bin')]\""
 )
 
 
@@ -94,6 +94,29 @@ class Source:
                 f"the tokenizer of {self.id!r} cannot be read: {error}", file, "Fetch the source again.", "bad_tower"
             ) from error
         return text
+
+    def check_sizes(self, config: Mapping[str, Any]) -> None:
+        """That the files hold at least one tensor for each layer that `config` asks for, told from their headers before a layer is built:
+        laying out alone takes time and memory for each. InputError bad_tower, bad_weights.
+        """
+        depths = config.get("depths", [])
+        stated = [config.get("num_hidden_layers"), *(depths if isinstance(depths, list) else [])]
+        counts = [n for n in stated if isinstance(n, int | float)]
+        held = sum(len(self._keys(file)) for file in self.weights)
+        if any(n < 0 for n in counts) or sum(counts) > held or len(stated) > held:
+            what = f"the config.json of {self.id!r} asks for more layers than its weights have tensors, {held}"
+            raise InputError(what, self.folder, "Fetch the source again, or name another one.", "bad_tower")
+
+    def _keys(self, file: Path) -> list[str]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as weights:
+                return list(weights.keys())
+        except (SafetensorError, OSError) as error:
+            fix = "Fetch the source again; weights are read as safetensors only, never as pickle."
+            what = f"the weights of {self.id!r} are not readable as safetensors: {error}"
+            raise InputError(what, file, fix, "bad_weights") from error
 
     def fill(self, module: nn.Module, rename: Callable[[str], str | None]) -> None:
         """Put the weights into `module`, which was laid out on the meta device, in fp32. `rename` maps a key of the file to one of
@@ -163,10 +186,9 @@ def find(name: str, revision: str | None = None) -> Source:
         raise InputError(f"the config.json of {name!r} holds no map of keys", folder / CONFIG, "Fetch the source again.", "bad_tower")
     weights = tuple(sorted(file for file in folder.iterdir() if _WEIGHTS.fullmatch(file.name)))
     if not weights:
-        pickled = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _PICKLES)
-        command = CONVERT.format(name=pickled[0] if pickled else "pytorch_model.bin")
+        pickled = any(_PICKLES.fullmatch(file.name) for file in folder.iterdir())
         fetch = "" if path.is_dir() else f"fetch it with `hf download {name} --local-dir DIR`, give DIR as source, and "
-        fix = f"If it has pickled weights from an author whom you trust, {fetch}run in that folder: {command}"
+        fix = f"If it has pickled weights from an author whom you trust, {fetch}run in that folder: {CONVERT}"
         what = "pickled weights can run code and are never read" if pickled else "there is no model.safetensors"
         raise InputError(f"the tower {name!r} has no safetensors weights; {what}", folder, fix, "pickle" if pickled else "missing")
     return Source(name, commit, folder, config, weights)
