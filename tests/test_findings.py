@@ -162,6 +162,17 @@ def test_a_prompt_that_only_denies_gives_only_absent_findings() -> None:
             assert {sign for sign, _, _ in wanted(cell)} == {"-"}, sentence
 
 
+def test_each_line_of_a_form_is_answered_by_itself() -> None:
+    for end in ("\n", "\r\n"):
+        report = end.join(["Pneumothorax: no", "effusion: yes", "Nodule: none", "Mass: no"])
+        assert [f.polarity for f in findings(report)] == ["absent", "present", "absent", "absent"]
+
+
+@pytest.mark.parametrize("text", ["It is not true that there is no effusion.", "The absence of effusion is not confirmed."])
+def test_two_denials_deny_nothing(text: str) -> None:
+    assert not is_negated(text)
+
+
 # ---------------------------------------------------------------- hostile and real texts
 
 

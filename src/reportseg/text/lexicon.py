@@ -287,17 +287,18 @@ PSEUDO = r"""
     not (?:well|fully|completely|optimally|adequately|entirely|included)(?: \w+)? |
     not (?:\w+ly )?<seen> (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
-    no comparison | (?:no|without) (?:doubt|question) | with or without |
+    no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
     (?:partial|incomplete|near|near ?complete|almost)(?:ly)? (?:complete(?:ly)? )?(?:interval )?(?:resolution|clearing|resolved|cleared)
 """
 
 DOUBTED_AFTER = r"""
-    (?:can ?not|can't|could not|not) (?:be )?(?:\w+ly )?(?:excluded|ruled out|discounted) |
+    (?:can ?not|can't|could not|not) (?:been )?(?:be )?(?:\w+ly )?(?:excluded|ruled out|discounted|confirmed|proven|verified|established) |
     (?:difficult|hard|impossible) to (?:exclude|rule out) |
     (?:(?:is|are) )?(?:not certain|uncertain|equivocal|(?:a )?(?:consideration|possibility|concern))
 """
 
 DENIED_AFTER = r"""
+    (?:<seen> )?(?:in|on|at|within) neither |
     (?:not|no longer|never|n't) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
     (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out)(?! with) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded)
@@ -307,7 +308,7 @@ DOUBTS = r"""
     possibl[ey] | possibility of | probabl[ey] | (?:most )?likely | unlikely | may | might | could |
     suggest(?:s|ed|ing|ion|ive)?(?: of)? | suspect(?:ed|s)? | suspicious(?: for| of)? | suspicion(?: for| of)? |
     concern(?:ing|s)?(?: for| of| about)? | worrisome(?: for| of)? | questionabl[ey] | question(?:ed)?(?: of)? | equivocal |
-    presum(?:ed|ably|ptive) | perhaps | rule out | to rule out | r/o | to exclude |
+    presum(?:ed|ably|ptive) | perhaps | doubt(?:s|ed|ful)?(?: (?:of|about))? | if | rule out | to rule out | r/o | to exclude |
     can ?(?:not|t) (?:be )?(?:\w+ly )?(?:exclude|rule out) | (?:do|does|did|could) not (?:\w+ly )?exclude | can't exclude |
     not exclude | exclude | evaluate(?: for)? | evaluation (?:for|of) | eval(?: for)? | assess(?: for)? | check for | look for |
     differential(?: diagnosis)?(?: includes?)? | favou?r(?:ed|s|ing)? | potential(?:ly)? | whether |
@@ -316,6 +317,7 @@ DOUBTS = r"""
 """
 
 DENIES = r"""
+    (?:not|n't) (?:true|correct|right|so|the case) that |
     no | not | without | w/o | den(?:ies|ied|y) | negative for | free (?:of|from) | clear (?:of|from) | absence of | absent |
     lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't | (?:interval )?(?:resolution|clearing|removal|disappearance) of |
     resolved | excluded | rather than | fails? to (?:show|reveal|demonstrate) | instead of
@@ -323,6 +325,11 @@ DENIES = r"""
 
 #: Denials that reach their own clause only: "the heart is not enlarged, tortuous aorta".
 NARROW = re.compile(r"not|never|n't|absent|resolved|excluded|rather than|instead of")
+
+#: What a form answers with, the whole of what follows ":", " - ", "(", "?" or a box.
+YES = r"yes | present | positive"
+NO = r"no | none | none <seen> | absent | negative | nil | not <seen>"
+UNSURE = r"possible | probable | likely | questionable | suspected | equivocal | indeterminate | uncertain | unknown | not assessed"
 
 #: Ends the reach of a denial or a doubt.
 TURNS = r"""

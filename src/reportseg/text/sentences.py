@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from .answers import answered, ends_answered
+
 Section = Literal["findings", "indication", "recommendation", "technique"]
 
 _CUT = re.compile(r"(?<!\d)[,;.!?]|[,;.!?](?!\d)|[，；。、！？]|\band\b", re.IGNORECASE)
@@ -24,6 +26,7 @@ _HEADING = re.compile(
 )
 _STOP = re.compile(r"[!;。！？；]+|\?+(?!\w)|\.+(?=[\s\"')\]]|$)|(?<=[a-z)])\.(?=[A-Z])|\n")
 _ABBREVIATED = re.compile(r"(?:^|[^a-z])(?:[a-z]|dr|mr|mrs|ms|st|vs|approx|e\.g|i\.e|fig|cf|incl|ca|resp|w)$")
+_NUMBER = re.compile(r"(?<!\w)no\.[ \t]{0,3}\d+(?!\d|[.)][ \t]{0,3}\S)")  # "no. 3", but not "no. 3. Next item"
 _BULLET = re.compile(r"[ \t]{0,80}(?:[-*•·–—>]|\(?\d{1,2}[.)]|[a-z][.)])[ \t]")
 _GOES_ON = re.compile(r"(?:[,/(]|\b(?:a|an|the|of|in|at|on|to|for|from|with|without|and|or|no|is|are|was|were|by|as|may|be))[ \t]{0,80}$")
 
@@ -86,6 +89,10 @@ def _split(report: str, low: str, start: int, end: int) -> list[tuple[int, int]]
     for stop in [*_STOP.finditer(report, start, end), None]:
         if stop and stop.group() == "." and _ABBREVIATED.search(low, max(start, stop.start() - 8), stop.start()):
             continue
+        if stop and stop.group() == "." and _NUMBER.match(low, stop.start() - 2):
+            continue
+        if stop and stop.group()[0] == "?" and answered(low, stop.start()):
+            continue
         if stop and stop.group() == "\n" and not _line_ends(report, low, start, stop):
             continue
         last = stop.end() if stop else end
@@ -100,9 +107,11 @@ def _split(report: str, low: str, start: int, end: int) -> list[tuple[int, int]]
 
 
 def _line_ends(report: str, low: str, start: int, stop: re.Match[str]) -> bool:
-    """Whether the sentence ends with the line: the next one is empty, a list item, or begins anew, and this one is not left hanging."""
+    """Whether the sentence ends with the line: the next one is empty, a list item, or begins anew, and this one is not left hanging;
+    or this one ends with the answer of a form."""
     after = stop.end()
     if _BULLET.match(low, after) or report[after : after + 1] in {"", "\n", "\r"}:
         return True
     begin = re.compile(r"[ \t]{0,80}(\S)").match(report, after)
-    return bool(begin and begin.group(1).isupper()) and not _GOES_ON.search(low, max(start, stop.start() - 100), stop.start())
+    line = low[max(start, stop.start() - 100) : stop.start()]
+    return ends_answered(line) or (bool(begin and begin.group(1).isupper()) and not _GOES_ON.search(line))

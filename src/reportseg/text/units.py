@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from ..types import Polarity, Reason, Side
 from . import lexicon as lex
+from .answers import MARK, answer
 from .sentences import Sentence
 from .whereabouts import governs, placed_side, side_in
 
@@ -43,7 +44,7 @@ def _marker() -> re.Pattern[str]:
 
     edge = r"(?:(?<!\w)(?=\w)|(?=[^\w\s]))"
     return re.compile(
-        rf"{edge}(?:{words(_FIRST)}|{_FINDING}|{_STRUCTURE}|{words(_LAST)})(?:(?<!\w)|(?!\w))|(?<=\w)(?P<apostrophe>n't)(?!\w)"
+        rf"(?P<answer>{MARK})|{edge}(?:{words(_FIRST)}|{_FINDING}|{_STRUCTURE}|{words(_LAST)})(?:(?<!\w)|(?!\w))|(?<=\w)(?P<apostrophe>n't)(?!\w)"
     )
 
 
@@ -83,7 +84,7 @@ _EMPTY = frozenset(
 
 @dataclass
 class _Piece:
-    """A stretch between two cuts. `cut` is what stands before it: start, join, alternative, lead, turn, or word (a denial or doubt)."""
+    """A stretch between two cuts. `cut` is what it begins with: start, join, alternative, lead, turn, word (a denial or doubt), answer."""
 
     start: int
     end: int
@@ -97,6 +98,7 @@ class _Piece:
     normal: list[tuple[int, str]] = field(default_factory=list)
     before: list[tuple[int, str, str]] = field(default_factory=list)  # place, denies or doubts, the words
     after: list[tuple[int, str]] = field(default_factory=list)  # place, denied or doubted
+    answer: Polarity | None = None  # what a form says of the piece before
     text: str = ""
 
     @property
@@ -128,7 +130,13 @@ def _pieces(low: str, sentence: Sentence) -> list[_Piece]:
         kind, here = str(mark.lastgroup), pieces[-1]
         if kind == "apostrophe":
             kind = "denies"
-        if kind in {"join", "alternative", "lead", "turn"}:
+        if kind == "answer" and (here.terms or here.generic or here.tip):
+            here.end = mark.start()
+            pieces.append(_Piece(mark.start(), sentence.end, "answer", answer=answer(low, mark.start(), sentence.end)))
+        elif kind == "answer" and mark.group():
+            here.end = mark.start()
+            pieces.append(_Piece(mark.end(), sentence.end, "join", mark.group()))
+        elif kind in {"join", "alternative", "lead", "turn"}:
             here.end = mark.start()
             pieces.append(_Piece(mark.end() if kind != "turn" else mark.start(), sentence.end, kind, mark.group()))
         elif kind in {"denies", "doubts"}:
@@ -165,18 +173,52 @@ def _polarities(pieces: list[_Piece]) -> list[Polarity]:
         later_or[i] = following.cut == "alternative" or (following.cut == "join" and not following.clause and later_or[i + 1])
     state: Polarity = "present"
     narrow = False
+    heading: Polarity | None = None  # "no longer seen:" holds for all that follows
     found: list[Polarity] = []
-    for piece, carried in zip(pieces, later_or, strict=False):
-        opens = piece.cut in {"start", "turn"} or (piece.cut != "word" and not _carries(piece, carried))
-        if opens or (narrow and piece.cut != "alternative"):
+    for number, (piece, carried) in enumerate(zip(pieces, later_or, strict=False)):
+        earlier = pieces[number - 1] if number else piece
+        if piece.cut_text == ":":
+            heading = _heading(earlier)
+        elif piece.cut == "turn" or piece.clause:
+            heading = None
+        opens = piece.cut in {"start", "turn", "answer"} or bool(earlier.answer and number)
+        opens = opens or (piece.cut != "word" and not _carries(piece, carried))
+        if heading:
+            state, narrow = heading, False
+        elif opens or (narrow and piece.cut != "alternative"):
             state, narrow = "present", False
-        for place, kind, words in piece.before:
-            if kind == "denies":
+        for nth, (place, kind, words) in enumerate(piece.before):
+            if kind == "denies" and nth and piece.before[nth - 1][2].endswith(" that"):
+                state, narrow = "uncertain", False
+            elif kind == "denies":
                 state, narrow = "absent", bool(lex.NARROW.fullmatch(words))
             elif state != "absent" or (piece.joined and not piece.text[: place - piece.start].strip() and words != "suspicious"):
                 state, narrow = "uncertain", False
         found.append(state)
+        if piece.answer:
+            _answer_for(pieces, found)
     return found
+
+
+def _heading(piece: _Piece) -> Polarity | None:
+    """What a piece that does nothing but deny or doubt says of what follows its colon: "No longer seen: right effusion"."""
+    if piece.terms or piece.structures or piece.generic or piece.normal:
+        return None
+    if piece.after:
+        return "absent" if piece.after[-1][1] == "denied" else "uncertain"
+    return "absent" if piece.before and lex.NARROW.fullmatch(piece.before[-1][2]) else None
+
+
+def _answer_for(pieces: list[_Piece], found: list[Polarity]) -> None:
+    """The answer, the last piece so far, holds for the piece before it and for what "and" or "or" lists with that one."""
+    said, listed = pieces[len(found) - 1].answer, False
+    for number in range(len(found) - 2, -1, -1):
+        if said == "absent" or (said == "uncertain" and found[number] == "present"):
+            found[number] = said
+        piece = pieces[number]
+        listed |= piece.joined and piece.cut_text not in {",", ":", "(", ")"}
+        if not (piece.joined and listed) or piece.cut_text == ":" or pieces[number - 1].answer:
+            break
 
 
 def _carries(piece: _Piece, later_or: bool) -> bool:
@@ -228,7 +270,7 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
         else:
             if not _ADVICE.search(piece.text):
                 units[-1].end = piece.end
-            doubt |= not (piece.cut == "alternative" or _harmless(piece))
+            doubt |= not (piece.cut == "alternative" or piece.answer or _harmless(piece))
         _apply_after(piece, units, pieces, leads=number + 1 < len(pieces) and pieces[number + 1].cut == "lead")
         if piece.cut == "alternative" and made is not None:
             _alternatives(units, pieces)
@@ -251,6 +293,8 @@ def _make(pieces: list[_Piece], number: int, state: Polarity, follows: bool, nor
         return Unit(piece.start, piece.end, polarity, label, number, normal)
 
     own = piece.structures[0][1] if piece.structures else None
+    if piece.answer:
+        return None
     if piece.terms:
         called_normal = piece.normal and "limits" in piece.normal[-1][1] and piece.normal[-1][0] > piece.terms[-1][0]
         return unit("absent" if called_normal else state, _label(piece))
@@ -305,9 +349,17 @@ def _waits(pieces: list[_Piece]) -> list[bool]:
 def _apply_after(piece: _Piece, units: list[Unit], pieces: list[_Piece], leads: bool) -> None:
     """ "effusion and pneumothorax have resolved", "pneumonia is possible": words that deny or doubt what stands before them."""
     verdict: Polarity | None = None
+    if piece.answer:
+        return
     if piece.after:
         verdict = "absent" if piece.after[-1][1] == "denied" else "uncertain"
-    elif piece.cut == "word" and not leads and piece.before[-1][1] == "doubts" and not (piece.terms or piece.generic or piece.structures):
+    elif (
+        piece.cut == "word"
+        and not leads
+        and piece.before[-1][1] == "doubts"
+        and piece.before[-1][2] != "if"
+        and not (piece.terms or piece.generic or piece.structures)
+    ):
         verdict = "uncertain"
     if verdict is None or not units or (piece.cut != "turn" and units[-1].piece < 0):
         return
