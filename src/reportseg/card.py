@@ -48,6 +48,7 @@ def card(config: BundleConfig, training: TrainingFile, model: nn.Module, reads: 
         "it is found again where config.json says, or in a folder of its name beside this one, and its sha256 must match."
     )
     short = " The schedule was cut short by the time limit." if training.truncated else ""
+    short += f" It went on from the bundle {config.parent}, whose images are not among these." if config.parent else ""
     short += f" The masks were softened by the answers of {', '.join(one[:12] for one in training.teacher)}." if training.teacher else ""
     return f"""---
 library_name: reportseg

@@ -81,7 +81,8 @@ def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[
                 series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
             except (InputError, OSError) as error:
                 films.append(path)
-                stacks |= {path: error} if isinstance(error, InputError) else {}  # whoever opens the file will tell
+                if isinstance(error, InputError):  # named as it was given, not where it was unpacked; others tell whoever opens the file
+                    stacks[path] = InputError(error.what, path, error.fix, error.code)
                 continue
             for part in series:
                 films += part.files[:1] if part.stacked else part.files
