@@ -223,8 +223,7 @@ def predict_files(
         return folder.asked(job, whose[job.id], sha256)
 
     def fail(job: Sample, error: InputError) -> None:
-        empty = job.image.is_dir() and not any(job.image.iterdir())
-        if error.code != "unwritable" and not empty and hashed_name(job.image, segmenter.limits):
+        if error.code != "unwritable" and hashed_name(job.image, segmenter.limits):
             error = InputError(error.what, f"row {job.row} ({job.id})", error.fix, error.code)
         folder.fail(job, error)
         failures.append((job.id, error))
