@@ -3,15 +3,18 @@
     python benchmarks/bench.py cpu qata [--cells tgcnet-0,unet-0] [--minutes 60] [--list]
     python benchmarks/bench.py gpu qata [...]
 
-A cell is a method, or one with a change, under one seed. RESULTS/<cell>/ has its metrics.json, as `evaluate` writes it, and cell.json: what
-it was trained with. Beside them protocol.json, search.json (the learning rates tried) and table.json (what needs the scores of each film).
-Runs, evaluations and the manifest of the films stay in WORK. docs/bench.md is written anew after each cell.
+A cell is a method, or one with a change, under one seed. RESULTS/<cell>/ has its metrics.json, as `evaluate` writes it, cell.json: what it
+was trained with, and counts.json: the pixels of each film, by its place in the split and without its name, so that cells which were run
+months or machines apart are still paired film by film. Beside them protocol.json, search.json (the learning rates tried) and table.json
+(what was computed from the counts). Runs, evaluations and the manifest of the films stay in WORK. docs/bench.md is written anew after each
+cell.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import time
@@ -25,8 +28,7 @@ import torch
 
 import bench_page
 from reportseg import Segmenter
-from reportseg.cases import CASES
-from reportseg.compare import read_runs
+from reportseg.cases import read_cases
 from reportseg.config import RunConfig, load_config, parse_config
 from reportseg.console import print_error, print_line, progress
 from reportseg.data.manifest import MANIFEST, read_manifest, read_table, write_manifest
@@ -35,16 +37,18 @@ from reportseg.engines import pick_device
 from reportseg.errors import InputError
 from reportseg.evaluate import METRICS, evaluate
 from reportseg.limits import atomic_write
+from reportseg.metrics import overlap
 from reportseg.models import count_parameters, resolve
 from reportseg.optim import bf16_gains
 from reportseg.runs import alone, without_paths
 from reportseg.schemas import EnvFile, TrainingFile, load_json, read_json
 from reportseg.stats import bootstrap_runs, paired_bootstrap_runs
 from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
-from reportseg.types import CaseScore
+from reportseg.types import CaseScore, Sample
 
 ROOT = Path(__file__).parents[1]
-CELL, PROTOCOL, SEARCH, TABLE = "cell.json", "protocol.json", "search.json", "table.json"
+CELL, COUNTS, PROTOCOL, SEARCH, TABLE = "cell.json", "counts.json", "protocol.json", "search.json", "table.json"
+PIXELS = ("tp", "fp", "fn")
 SCORES = ("dice_pooled", "dice_mean")
 CHECKPOINT_MINUTES = 2.0  # a cell takes about ten: a kill costs no more than this
 LAST = 0.2  # a curve is watched over this last share of its images
@@ -370,13 +374,14 @@ class Bench:
             "config": without_paths(config),
         }
         self._store(f"{cell}/{CELL}", facts)
+        self._store(f"{cell}/{COUNTS}", self._counts(scored))
         shutil.copyfile(scored / METRICS, self.results / cell / ".metrics")
         (self.results / cell / ".metrics").replace(self.results / cell / METRICS)  # last: where it lies the cell is done
 
     # ---------------------------------------------------------------- telling
 
     def _publish(self) -> None:
-        """table.json where this machine has the scores of each film, then the page."""
+        """table.json, then the page."""
         table = self._stored(TABLE) or {"arms": {}, "differences": {}}
         for arm in arms(self.protocol):
             if fresh := self._fresh([arm], table["arms"].get(arm.name)):
@@ -392,18 +397,38 @@ class Bench:
         bench_page.write(self.page, self.results.parent)
 
     def _fresh(self, of: Sequence[Arm], known: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The seeds that all of these arms have the scores of each film for, and their bundles; None where that is none, or not news."""
-        whole = [s for s in self.protocol.seeds if all(self.done(f"{a.name}-{s}") and self._eval(a, s, CASES).exists() for a in of)]
-        if not whole or (known and not set(known["seeds"]) <= set(whole)):
-            return None
+        """The seeds that all of these arms have been run with, and their bundles; None where that is none, or not news."""
+        whole = [seed for seed in self.protocol.seeds if all(self.done(f"{arm.name}-{seed}") for arm in of)]
         bundles = [load_json(self.results / f"{arm.name}-{seed}" / METRICS)["bundle_sha256"] for arm in of for seed in whole]
-        return None if known and known["bundles"] == bundles else {"seeds": whole, "bundles": bundles}
+        return None if not whole or (known and known["bundles"] == bundles) else {"seeds": whole, "bundles": bundles}
 
-    def _eval(self, arm: Arm, seed: int, name: str = "") -> Path:
-        return self.work / "eval" / f"{arm.name}-{seed}" / name
+    def _films(self) -> list[Sample]:
+        """What is scored, in the order of counts.json."""
+        return sorted(self.dataset.split(self.protocol.split), key=lambda film: film.id)
+
+    def _counts(self, scored: Path) -> dict[str, Any]:
+        """An evaluation's pixels, film by film; a film that could not be read is among its cases, as an empty answer."""
+        cases, films = {case.id: case for case in read_cases(scored)}, [film.id for film in self._films()]
+        return {"split_sha256": split_sha256(films), **{name: [getattr(cases[film], name) for film in films] for name in PIXELS}}
 
     def _cases(self, arm: Arm, seeds: Sequence[int]) -> list[list[CaseScore]]:
-        return [run.cases for run in read_runs([self._eval(arm, seed) for seed in seeds])]
+        """The films under each seed, with the overlap scores alone. InputError protocol where the counts are those of other films."""
+        films, runs = self._films(), list[list[CaseScore]]()
+        for seed in seeds:
+            path = self.results / f"{arm.name}-{seed}" / COUNTS
+            counts = load_json(path)
+            if counts["split_sha256"] != split_sha256(film.id for film in films):
+                fix = "Give the data set that the bench was begun with, or another folder for --results."
+                raise InputError(f"the films that were scored are not those of the split {self.protocol.split!r}", path, fix, "protocol")
+            pixels = zip(*(counts[name] for name in PIXELS), strict=True)
+            runs.append([_case(film, *of_film) for film, of_film in zip(films, pixels, strict=True)])
+        return runs
+
+
+def _case(film: Sample, tp: int, fp: int, fn: int) -> CaseScore:
+    """A film's overlap scores; what the counts cannot tell is NaN."""
+    dice, iou = overlap(tp, fp, fn)
+    return CaseScore(film.id, film.patient, "", tp, fp, fn, dice, iou, math.nan, math.nan, None, tp + fn > 0, tp + fp)
 
 
 def pairs(protocol: Protocol) -> Iterator[tuple[str, str]]:

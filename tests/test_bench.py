@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -282,6 +283,21 @@ def test_a_bench_that_was_interrupted_goes_on_and_ends_in_cells_and_a_page(make,
     before = {path: path.read_bytes() for path in one.results.rglob("*.json")}
     assert make(folder_of(one)).run(CELLS) == 0 and not seen
     assert before == {path: path.read_bytes() for path in one.results.rglob("*.json")}
+
+    (one.results / bench.TABLE).unlink()
+    shutil.rmtree(one.work)
+    assert make(folder_of(one)).run(CELLS) == 0 and not seen, "another machine, which has the results only"
+    assert before == {path: path.read_bytes() for path in one.results.rglob("*.json")}
+    counts = json.loads((one.results / "unet-0" / bench.COUNTS).read_text())
+    assert {name: len(counts[name]) for name in bench.PIXELS} == dict.fromkeys(bench.PIXELS, len(read_manifest(films).split("val")))
+    tp, wrong = sum(counts["tp"]), sum(counts["fp"]) + sum(counts["fn"])
+    assert 2 * tp / (2 * tp + wrong) == pytest.approx(read_json(one.results / "unet-0" / "metrics.json", Metrics).dice_pooled)
+    assert not any(film.id in path.read_text() for film in read_manifest(films).samples for path in one.results.rglob("*.json"))
+    with pytest.raises(InputError, match="not those of the split 'val'") as caught:
+        other = make(folder_of(one))
+        other.dataset = replace(other.dataset, samples=[s for s in other.dataset.samples if s.id != other.dataset.split("val")[0].id])
+        other._cases(bench.ARMS["unet"], [0])
+    assert caught.value.code == "protocol"
     assert "done" in one.listing(["unet"]) and "guessed" not in one.listing(["tgcnet", "unet"]) and "guessed" in one.listing([])
     with pytest.raises(InputError, match=r"recipe of unet-0 has changed .*: data.augment, model.width") as caught:
         one = make(folder_of(one))

@@ -54,7 +54,7 @@ def score_case(
     tp = int(np.count_nonzero(pred_HW & truth_HW))
     area, true_area = int(np.count_nonzero(pred_HW)), int(np.count_nonzero(truth_HW))
     fp, fn = area - tp, true_area - tp
-    union = tp + fp + fn
+    dice, iou = overlap(tp, fp, fn)
     hd95, nsd = _border_scores(pred_HW, truth_HW, spacing_mm or (1.0,) * pred_HW.ndim)
     return CaseScore(
         id=id,
@@ -63,8 +63,8 @@ def score_case(
         tp=tp,
         fp=fp,
         fn=fn,
-        dice=2 * tp / (union + tp) if union else 1.0,
-        iou=tp / union if union else 1.0,
+        dice=dice,
+        iou=iou,
         hd95=hd95,
         nsd=nsd,
         presence=presence,
@@ -72,6 +72,12 @@ def score_case(
         area_px=area,
         warnings=tuple(warnings),
     )
+
+
+def overlap(tp: int, fp: int, fn: int) -> tuple[float, float]:
+    """(Dice, IoU) of counted pixels, in [0, 1]; 1 where both masks are empty."""
+    union = tp + fp + fn
+    return (2 * tp / (union + tp), tp / union) if union else (1.0, 1.0)
 
 
 def _border_scores(pred_HW: Mask, truth_HW: Mask, spacing: tuple[float, ...]) -> tuple[float, float]:
@@ -105,9 +111,10 @@ def summarise(cases: Sequence[CaseScore]) -> dict[str, float | None]:
         return dict.fromkeys(("dice_pooled", "iou_pooled", "dice_mean", "iou_mean", "hd95", "nsd", "absent_correct", "presence_auroc"))
     tp, fp, fn = (sum(counts) for counts in zip(*((c.tp, c.fp, c.fn) for c in cases), strict=True))
     absent = [c.area_px == 0 for c in cases if not c.present_truth]
+    dice_pooled, iou_pooled = overlap(tp, fp, fn)
     return {
-        "dice_pooled": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0,
-        "iou_pooled": tp / (tp + fp + fn) if tp + fp + fn else 1.0,
+        "dice_pooled": dice_pooled,
+        "iou_pooled": iou_pooled,
         "dice_mean": float(np.mean([c.dice for c in cases])),
         "iou_mean": float(np.mean([c.iou for c in cases])),
         "hd95": float(np.mean([c.hd95 for c in cases])),
