@@ -1,8 +1,8 @@
 """A bank of statements about what findings look like, and which of them a sentence calls for.
 
 Retrieval is lexical: a statement fits where its concept or one of its terms stands in the text. It needs no model, is the same on every
-machine, and says why. A cosine (`embed`) only re-ranks what the words found. Statements of kind "neutral" are controls and never retrieved:
-`Bank.control` puts them in the place of the fitting ones, sentence for sentence.
+machine, and says why. Statements of kind "neutral" are controls and never retrieved: `Bank.control` puts them in the place of the fitting
+ones, sentence for sentence.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reportseg.errors import InputError
 from reportseg.schemas import BankFile, Statement, parse, read_json
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reportseg.types import Laterality
-
-Embed = Callable[[Sequence[str]], Any]
-"""Sentences -> array (N, D), one vector each."""
 
 
 @dataclass(frozen=True)
@@ -216,17 +213,13 @@ def _stems(text: str) -> tuple[str, ...]:
     return tuple(map(stem, re.findall(r"[^\W_]+", normalise(text))))  # "ground-glass" is two words here
 
 
-def retrieve(text: str, bank: Bank, top_k: int = 8, embed: Embed | None = None) -> list[Hit]:
+def retrieve(text: str, bank: Bank, top_k: int = 8) -> list[Hit]:
     """The at most `top_k` statements that fit the text, best first; [] where no term of the bank stands in it.
 
     Score: for each term found, its number of words x the log-rarity of the term in the bank. Equal scores keep the bank's order. Concepts
     take turns: a second statement of one comes after the first of every other, so that no concept of many statements fills the answer.
-    With `embed` what the words found is ordered by cosine to the text instead (score = cosine): that changes order and adds nothing.
     """
-    hits = _lexical(normalise(text), bank)
-    if embed is not None and hits:
-        hits = _rerank(text, hits, embed)
-    return list(hits[: max(0, top_k)])
+    return list(_lexical(normalise(text), bank)[: max(0, top_k)])
 
 
 @lru_cache(maxsize=4096)
@@ -253,16 +246,6 @@ def _lexical(text: str, bank: Bank) -> tuple[Hit, ...]:
         taken[concept] += 1
     order = sorted(best_first, key=turn.__getitem__)
     return tuple(Hit(i, bank.file.statements[i], scores[i], tuple(why[i])) for i in order)
-
-
-def _rerank(text: str, hits: Sequence[Hit], embed: Embed) -> tuple[Hit, ...]:
-    import numpy as np
-
-    vectors = np.asarray(embed([text, *(hit.statement.statement for hit in hits)]), dtype=np.float64)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosines = vectors[1:] @ vectors[0]
-    ranked = sorted(zip(hits, cosines, strict=True), key=lambda pair: (-pair[1], pair[0].index))
-    return tuple(Hit(hit.index, hit.statement, float(cosine), hit.why) for hit, cosine in ranked)
 
 
 def union(texts: Sequence[str], bank: Bank, top_k: int = 8) -> tuple[list[int], list[list[int]]]:
