@@ -7,7 +7,6 @@ may repeat names or credentials. Nothing is sent anywhere but to the address tha
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ import urllib3
 
 from .errors import InputError
 from .limits import check_file
+from .web import address, is_here, retry_after, within
 
 USER, PASSWORD, TOKEN = "REPORTSEG_PACS_USER", "REPORTSEG_PACS_PASSWORD", "REPORTSEG_PACS_TOKEN"
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -88,12 +88,8 @@ def _checked(found: Any, where: str, fix: str) -> Credentials:
 def service_url(url: str) -> str:
     """The root of a DICOMweb service, without a slash at its end. InputError pacs_url, which never repeats what may hold a password."""
     fix = "Give the root of its DICOMweb service, as in https://pacs.example.org/dicom-web."
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-    except ValueError:
-        known = None
-    if not known or not re.fullmatch(r"[\x21-\x7e]+", url):
+    parts = address(url)
+    if parts is None:
         raise InputError("this is no http or https address", "URL", fix, "pacs_url")
     if "@" in parts.netloc:
         what = "the address holds a name or a password, which others can see in the list of processes"
@@ -101,15 +97,6 @@ def service_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise InputError("the address has a question mark or a hash in it", "URL", fix, "pacs_url")
     return url.rstrip("/")
-
-
-def is_here(url: str) -> bool:
-    """Whether an address is on this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _RetryError(Exception):
@@ -216,7 +203,7 @@ class Wire(requests.Session):
                 if response.status_code not in AGAIN:
                     return self._accepted(response, allow)
                 code, what = "pacs_error", f"the PACS answered {response.status_code}"
-                pause = max(pause, _retry_after(response.headers.get("Retry-After", "")))
+                pause = max(pause, retry_after(response.headers.get("Retry-After", "")))
                 if pause > MAX_WAIT_S:
                     raise InputError(f"{what} and asks to wait {pause:.0f} s", self.url, "Ask it later.", "pacs_busy")
             if attempt + 1 < self.tries:
@@ -226,25 +213,12 @@ class Wire(requests.Session):
         )
 
     def _try(self, method: str, url: str, headers: Mapping[str, str], data: bytes | None, budget: int) -> requests.Response:
-        """One try, on a thread of its own: a timeout of the socket starts anew with every byte, so a drip of bytes would never end."""
-        outcome: list[requests.Response | Exception] = []
-        late = threading.Event()
-
-        def work() -> None:
-            try:
-                outcome.append(self._exchange(method, url, headers, data, budget, late))
-            except Exception as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(WHOLE * self.timeout_s)
-        late.set()
-        if not outcome:
-            raise _RetryError(f"the PACS gave no whole answer within {WHOLE * self.timeout_s:g} s")
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return outcome[0]
+        """One try, however slowly its bytes come."""
+        seconds = WHOLE * self.timeout_s
+        try:
+            return within(seconds, lambda late: self._exchange(method, url, headers, data, budget, late))
+        except TimeoutError:
+            raise _RetryError(f"the PACS gave no whole answer within {seconds:g} s") from None
 
     def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], data: bytes | None, budget: int, late: threading.Event
@@ -322,14 +296,6 @@ def _certificates(ca: Path | None) -> str | bool:
     except (ssl.SSLError, OSError):
         raise InputError("the file holds no certificate", ca, "Give the authority's certificate as PEM.", "bad_ca") from None
     return str(ca)
-
-
-def _retry_after(value: str) -> float:
-    """Seconds that the header asks for; 0 where it asks for none."""
-    try:
-        return float(urllib3.Retry().parse_retry_after(value))
-    except (urllib3.exceptions.InvalidHeader, OverflowError, ValueError):
-        return 0.0
 
 
 def _origin(response: requests.Response) -> str:

@@ -6,12 +6,10 @@ address that the user gave. The key comes from `REPORTSEG_API_KEY`, goes into on
 
 from __future__ import annotations
 
-import email.utils
 import http.client
 import json
 import os
 import re
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,9 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from reportseg.errors import InputError
+from reportseg.web import address, is_here, retry_after, within
 
 KEY = "REPORTSEG_API_KEY"
 MAX_BYTES = 1 << 20  # of one answer
@@ -67,7 +66,7 @@ class Endpoint:
         self.url, self.model, self.timeout_s, self.tries, self.backoff_s = chat_url(url), model, timeout_s, tries, backoff_s
         self._key = _key_for(self.url)
         handlers: list[Any] = [_NoRedirect()]
-        if _is_here(self.url):
+        if is_here(self.url):
             handlers.append(urllib.request.ProxyHandler({}))  # what is meant for this machine goes through no proxy
         self._open = urllib.request.build_opener(*handlers).open
 
@@ -87,23 +86,11 @@ class Endpoint:
         raise NoAnswerError("endpoint_down", f"{what}, {self.tries} times", down=True)
 
     def _post(self, body: bytes) -> bytes:
-        """One try, on a thread of its own: a timeout of the socket starts anew with every byte, so a drip of bytes would never end."""
-        outcome: list[bytes | Exception] = []
-
-        def work() -> None:
-            try:
-                outcome.append(self._exchange(body))
-            except Exception as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(self.timeout_s)
-        if not outcome:
-            raise _RetryError(f"the endpoint gave no whole answer within {self.timeout_s:g} s")
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return outcome[0]
+        """One try, from the look-up of the name to the last byte."""
+        try:
+            return within(self.timeout_s, lambda _: self._exchange(body))
+        except TimeoutError:
+            raise _RetryError(f"the endpoint gave no whole answer within {self.timeout_s:g} s") from None
 
     def _exchange(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json", "User-Agent": "reportseg"}
@@ -130,7 +117,7 @@ class Endpoint:
             fix = "If you trust that address, give it to --endpoint."
             return InputError(f"the endpoint sends on to {target!r}, which is not followed", self.url, fix, "endpoint_redirect")
         if status in AGAIN:
-            return _RetryError(f"the endpoint answered {status}", _retry_after(error.headers.get("Retry-After", "")))
+            return _RetryError(f"the endpoint answered {status}", retry_after(error.headers.get("Retry-After", "")))
         what = f"the endpoint answered {status}{self._said(error)}"
         if status in HOPELESS:
             fix = f"Check --endpoint, --model and the key in {KEY}."
@@ -159,12 +146,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def chat_url(url: str) -> str:
     """The address that is asked: `http://host`, `http://host/v1` and the full path all work. InputError bad_endpoint for anything else."""
     fix = "Give the address as in http://127.0.0.1:8000/v1."
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-    except ValueError:
-        known = None
-    if not known or not re.fullmatch(r"[\x21-\x7e]+", url):
+    parts = address(url)
+    if parts is None:
         raise InputError("this is no http or https address", "--endpoint", fix, "bad_endpoint")
     if "@" in parts.netloc:
         raise InputError("the address holds a name or a key", "--endpoint", f"Put the key into the variable {KEY}.", "bad_endpoint")
@@ -174,29 +157,15 @@ def chat_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
-def _is_here(url: str) -> bool:
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-
-
 def _key_for(url: str) -> str:
     key = os.environ.get(KEY, "").strip()
     if key and not re.fullmatch(r"[\x21-\x7e]+", key):
         raise InputError("the key holds characters that no key has", KEY, "Copy it again.", "bad_key")
-    if key and url.startswith("http:") and not _is_here(url):
+    if key and url.startswith("http:") and not is_here(url):
         raise InputError(
             "a key is not sent over plain http to another machine", "--endpoint", f"Use https, or unset {KEY}.", "bad_endpoint"
         )
     return key
-
-
-def _retry_after(value: str) -> float:
-    """Seconds that the header asks for, given as a number or as a date; 0 where it says neither."""
-    if re.fullmatch(r"\d{1,9}(?:\.\d*)?", value.strip(), re.ASCII):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
 
 
 def _answer(data: bytes, asked: int) -> Answer:
