@@ -105,6 +105,8 @@ class Endpoint:
                 raise self._refusal(error) from None
         except (OSError, http.client.HTTPException) as error:  # no route, refused, reset, cut, not HTTP
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+            if isinstance(error, TimeoutError) or isinstance(reason, TimeoutError):
+                raise TimeoutError from None  # the socket's, which is as long as that of the try and may come first
             raise _RetryError(f"the endpoint cannot be reached ({reason})") from None
         if len(data) > MAX_BYTES:
             raise NoAnswerError("huge_answer", f"the answer is longer than {MAX_BYTES >> 20} MiB")
