@@ -79,3 +79,38 @@ def png(tmp_path) -> Path:
     path = tmp_path / "film.png"
     PIL.Image.fromarray((film()[:, :, 0] * 255).astype("uint8")).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    """The manifest of 40 small phantom films."""
+    from reportseg.data.synthetic import synthesise
+
+    return synthesise(tmp_path_factory.mktemp("phantoms") / "data", 40, size=32)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """The configuration of a tiny U-Net."""
+    file = tmp_path_factory.mktemp("config") / "t.yaml"
+    file.write_text("name: t\nmodel: {name: unet, width: 4}\n")
+    return file
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Starts a server of these replies that lives until the test ends; the environment says nothing of a PACS."""
+    from pacs_server import Server
+    from reportseg.pacs_http import PASSWORD, TOKEN, USER
+
+    for name in (USER, PASSWORD, TOKEN):
+        monkeypatch.delenv(name, raising=False)
+    servers = []
+
+    def start(*replies, **options) -> Server:
+        servers.append(Server(*replies, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import dicom_sources
 from dicom_films import dataset, encoded, write_stack
-from pacs_server import Archive, Server, hang_up, parts, rows, send
+from pacs_server import Archive, hang_up, parts, rows, send
 from reportseg.cli import app
 from reportseg.errors import InputError
 from reportseg.io.dicom_gsps import write_gsps
@@ -22,7 +22,7 @@ from reportseg.io.dicom_seg import write_seg
 from reportseg.io.series import find_series, read_volume
 from reportseg.limits import Limits
 from reportseg.pacs import Pacs, fetch, series_of, store, studies
-from reportseg.pacs_http import PASSWORD, TOKEN, USER, Wire
+from reportseg.pacs_http import PASSWORD, USER, Wire
 from test_dicom_out import SHA, segment
 from test_scripts import script
 
@@ -35,21 +35,16 @@ def film(number: int = 1, series: str = "1.2.3.4", value: int = 7, **tags) -> by
 
 
 @pytest.fixture
-def serve(monkeypatch):
-    """A PACS of this service; the environment says nothing of one."""
-    for name in (USER, PASSWORD, TOKEN):
-        monkeypatch.delenv(name, raising=False)
-    servers = []
+def serve(serve):
+    """Starts a PACS of these replies."""
 
     def start(*replies, **options) -> Pacs:
-        servers.append(Server(*replies))
-        pacs = Pacs(Wire(servers[-1].url, timeout_s=5, tries=2, backoff_s=0.01), **options)
-        pacs.server = servers[-1]
+        server = serve(*replies)
+        pacs = Pacs(Wire(server.url, timeout_s=5, tries=2, backoff_s=0.01), **options)
+        pacs.server = server
         return pacs
 
-    yield start
-    for server in servers:
-        server.close()
+    return start
 
 
 def refused(call, *args, **options) -> InputError:

@@ -24,22 +24,6 @@ KNOWN = Credentials(user="radiologist", password=SECRET)
 QUICK = {"timeout_s": 0.3, "tries": 3, "backoff_s": 0.01}
 
 
-@pytest.fixture
-def serve(monkeypatch):
-    """A server of these replies, until the test ends; the environment says nothing of a PACS."""
-    for name in (USER, PASSWORD, TOKEN):
-        monkeypatch.delenv(name, raising=False)
-    servers = []
-
-    def start(*replies, **options) -> Server:
-        servers.append(Server(*replies, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 def ask(server: Server, **options) -> list[dict[str, str]]:
     return studies(Pacs(Wire(server.url, KNOWN, **QUICK | options)), {"patient_id": PATIENT}, 10)[0]
 

@@ -10,27 +10,14 @@ import pytest
 
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import nested_shares
-from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
 from reportseg.schemas import Ablation, DataStudy, EnvFile, StudyPlan, TrainingFile, read_json
 from reportseg.studies.ablate import ablate, verdict
 from reportseg.studies.ablate_page import write_page
 from reportseg.studies.data import data
+from tiny import SMALL
 
-SMALL = ["data.size_px=16", "train.images=32", "train.batch=8", "train.precision=fp32", "eval.controls=[]"]
 CHANGES = ["model.width=8", "model.output_stride=2"]
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("phantoms") / "data", 40, size=32)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    file = tmp_path_factory.mktemp("config") / "t.yaml"
-    file.write_text("name: t\nmodel: {name: unet, width: 4}\n")
-    return file
 
 
 def ablated(source, phantoms, out, *extra, **options):

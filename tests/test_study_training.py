@@ -14,28 +14,13 @@ from typer.testing import CliRunner
 from reportseg.cli import app
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import draw_dev
-from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
 from reportseg.io.png import write_probability
 from reportseg.schemas import Ablation, StudyPlan, read_json
 from reportseg.studies.ablate import ablate
 from reportseg.studies.data import data
 from reportseg.studies.shown import ablation_lines, data_lines
-from tiny import UNET, write_bundle
-
-SMALL = ["data.size_px=16", "train.images=32", "train.batch=8", "train.precision=fp32", "eval.controls=[]"]
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("phantoms") / "data", 40, size=32)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    file = tmp_path_factory.mktemp("config") / "t.yaml"
-    file.write_text("name: t\nmodel: {name: unet, width: 4}\n")
-    return file
+from tiny import SMALL, UNET, write_bundle
 
 
 class Begun(Exception):

@@ -19,6 +19,8 @@ RIGHT = "Unilateral pulmonary infection, one infected area, upper right lung."
 SENTENCES = [LEFT, RIGHT, "Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung."]
 TGCNET = {"name": "tgcnet", "preset": "tiny"}
 UNET = {"name": "unet", "width": 4}
+#: A training of four steps.
+SMALL = ["data.size_px=16", "train.images=32", "train.batch=8", "train.precision=fp32", "eval.controls=[]"]
 
 
 def write_bundle(
