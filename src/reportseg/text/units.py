@@ -1,65 +1,25 @@
 """The units of a sentence: stretches that each affirm, deny or doubt one finding, device or structure.
 
-A sentence is cut into pieces at commas, "and", "or", "with", and before words that deny or doubt. A denial or doubt governs the terms of
-its piece and is handed on to the next pieces as `_carries` tells. A piece that names a finding, or a structure called normal, makes a unit;
-a piece that names neither belongs to the unit before it, else to the one after it. Every step is linear in the length of the sentence.
+A piece (`pieces.py`) that names a finding, or a structure called normal, makes a unit; a piece that names neither belongs to the unit
+before it, else to the one after it. Every step is linear in the length of the sentence.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from itertools import pairwise
 
 from ..types import Polarity, Reason, Side
 from . import lexicon as lex
-from .answers import MARK, answer
+from .pieces import FRESH, Piece, pieces_of, polarities
 from .sentences import Sentence
 from .whereabouts import governs, placed_side, side_in
-
-# ---------------------------------------------------------------- marks
-
-_FINDING, _FINDING_LABELS = lex.labelled(lex.FINDINGS, "f")
-_STRUCTURE, _STRUCTURE_LABELS = lex.labelled(lex.STRUCTURES, "s")
-_FIRST = {
-    "pseudo": lex.PSEUDO,
-    "doubted": lex.DOUBTED_AFTER,
-    "denied": lex.DENIED_AFTER,
-    "doubts": lex.DOUBTS,
-    "denies": lex.DENIES,
-    "turn": lex.TURNS,
-    "alternative": lex.ALTERNATIVES,
-}
-_LAST = {"normal": lex.NORMAL, "generic": lex.GENERIC, "tip": lex.TIP, "lead": lex.LEADS, "join": lex.JOINS}
-
-
-@lru_cache(maxsize=1)
-def _marker() -> re.Pattern[str]:
-    """All of the lexicon as one expression; a match's group says which table it is from. Words of _FIRST win over terms."""
-
-    def words(kinds: dict[str, str]) -> str:
-        return "|".join(f"(?P<{name}>{lex.alternation(pattern)})" for name, pattern in kinds.items())
-
-    edge = r"(?:(?<!\w)(?=\w)|(?=[^\w\s]))"
-    return re.compile(
-        rf"(?P<answer>{MARK})|{edge}(?:{words(_FIRST)}|{_FINDING}|{_STRUCTURE}|{words(_LAST)})(?:(?<!\w)|(?!\w))|(?<=\w)(?P<apostrophe>n't)(?!\w)"
-    )
-
 
 _ADVICE = re.compile(rf"\b{lex.alternation(lex.ADVICE)}\b")
 _HISTORY = re.compile(rf"\b{lex.alternation(lex.HISTORY)}\b")
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
-_CLAUSE = re.compile(
-    r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
-    rf"(?! (?:\w+ly )?(?:also )?{lex.SEEN}\b)"
-)
-_THERE = re.compile(r"\bthere (?:is|are|was|were)\b")
-_FRESH = re.compile(
-    r"\b(?:left|right|bilateral\w*|both|[rl][uml]l|stable|unchanged|mild(?:ly)?|minimal(?:ly)?|small|moderate(?:ly)?|severe(?:ly)?|"
-    r"tiny|trace|old|chronic|healed|persistent|interval|increased|decreased|scattered|multiple|calcified|degenerative|status|again|there|\d+)\b"
-)
 _COPULA = re.compile(r"\w+ (?:is|are|was|were|appears?|remains?) ")
 #: Words that affirm nothing, beside a denial.
 _HARMLESS = frozenset(
@@ -83,34 +43,6 @@ _EMPTY = frozenset(
 
 
 @dataclass
-class _Piece:
-    """A stretch between two cuts. `cut` is what it begins with: start, join, alternative, lead, turn, word (a denial or doubt), answer."""
-
-    start: int
-    end: int
-    cut: str
-    cut_text: str = ""
-    terms: list[tuple[int, str]] = field(default_factory=list)
-    generic: list[str] = field(default_factory=list)
-    tip: bool = False
-    spread: bool = False  # shares the "normal" in front of an earlier structure
-    structures: list[tuple[int, str]] = field(default_factory=list)
-    normal: list[tuple[int, str]] = field(default_factory=list)
-    before: list[tuple[int, str, str]] = field(default_factory=list)  # place, denies or doubts, the words
-    after: list[tuple[int, str]] = field(default_factory=list)  # place, denied or doubted
-    answer: Polarity | None = None  # what a form says of the piece before
-    text: str = ""
-
-    @property
-    def clause(self) -> bool:
-        return bool(_CLAUSE.search(self.text))
-
-    @property
-    def joined(self) -> bool:
-        return self.cut in {"join", "alternative"}
-
-
-@dataclass
 class Unit:
     """One finding before it is one: a stretch of the report. `dropped` says why it is none after all."""
 
@@ -124,126 +56,15 @@ class Unit:
     side: Side | None = None
 
 
-def _pieces(low: str, sentence: Sentence) -> list[_Piece]:
-    pieces = [_Piece(sentence.start, sentence.end, "start")]
-    for mark in _marker().finditer(low, sentence.start, sentence.end):
-        kind, here = str(mark.lastgroup), pieces[-1]
-        if kind == "apostrophe":
-            kind = "denies"
-        if kind == "answer" and (here.terms or here.generic or here.tip):
-            here.end = mark.start()
-            pieces.append(_Piece(mark.start(), sentence.end, "answer", answer=answer(low, mark.start(), sentence.end)))
-        elif kind == "answer" and mark.group():
-            here.end = mark.start()
-            pieces.append(_Piece(mark.end(), sentence.end, "join", mark.group()))
-        elif kind in {"join", "alternative", "lead", "turn"}:
-            here.end = mark.start()
-            pieces.append(_Piece(mark.end() if kind != "turn" else mark.start(), sentence.end, kind, mark.group()))
-        elif kind in {"denies", "doubts"}:
-            if here.terms or here.normal or here.generic:
-                here.end = mark.start()
-                here = _Piece(mark.start(), sentence.end, "word")
-                pieces.append(here)
-            here.before.append((mark.start(), kind, mark.group()))
-        elif kind in {"denied", "doubted"}:
-            here.after.append((mark.start(), kind))
-        elif kind == "normal":
-            here.normal.append((mark.start(), mark.group()))
-        elif kind == "generic":
-            here.generic.append(mark.group())
-        elif kind == "tip":
-            here.tip = True
-        elif kind in _FINDING_LABELS:
-            here.terms.append((mark.start(), _FINDING_LABELS[kind]))
-        elif kind in _STRUCTURE_LABELS:
-            here.structures.append((mark.start(), _STRUCTURE_LABELS[kind]))
-    for piece in pieces:
-        piece.text = low[piece.start : piece.end]
-    return pieces
-
-
-# ---------------------------------------------------------------- polarity
-
-
-def _polarities(pieces: list[_Piece]) -> list[Polarity]:
-    """What governs the terms of each piece."""
-    later_or = [False] * (len(pieces) + 1)
-    for i in range(len(pieces) - 2, -1, -1):
-        following = pieces[i + 1]
-        later_or[i] = following.cut == "alternative" or (following.cut == "join" and not following.clause and later_or[i + 1])
-    state: Polarity = "present"
-    narrow = False
-    heading: Polarity | None = None  # "no longer seen:" holds for all that follows
-    found: list[Polarity] = []
-    for number, (piece, carried) in enumerate(zip(pieces, later_or, strict=False)):
-        earlier = pieces[number - 1] if number else piece
-        if piece.cut_text == ":":
-            heading = _heading(earlier)
-        elif piece.cut == "turn" or piece.clause:
-            heading = None
-        opens = piece.cut in {"start", "turn", "answer"} or bool(earlier.answer and number)
-        opens = opens or (piece.cut != "word" and not _carries(piece, carried))
-        if heading:
-            state, narrow = heading, False
-        elif opens or (narrow and piece.cut != "alternative"):
-            state, narrow = "present", False
-        for nth, (place, kind, words) in enumerate(piece.before):
-            if kind == "denies" and nth and piece.before[nth - 1][2].endswith(" that"):
-                state, narrow = "uncertain", False
-            elif kind == "denies":
-                state, narrow = "absent", bool(lex.NARROW.fullmatch(words))
-            elif state != "absent" or (piece.joined and not piece.text[: place - piece.start].strip() and words != "suspicious"):
-                state, narrow = "uncertain", False
-        found.append(state)
-        if piece.answer:
-            _answer_for(pieces, found)
-    return found
-
-
-def _heading(piece: _Piece) -> Polarity | None:
-    """What a piece that does nothing but deny or doubt says of what follows its colon: "No longer seen: right effusion"."""
-    if piece.terms or piece.structures or piece.generic or piece.normal:
-        return None
-    if piece.after:
-        return "absent" if piece.after[-1][1] == "denied" else "uncertain"
-    return "absent" if piece.before and lex.NARROW.fullmatch(piece.before[-1][2]) else None
-
-
-def _answer_for(pieces: list[_Piece], found: list[Polarity]) -> None:
-    """The answer, the last piece so far, holds for the piece before it and for what "and" or "or" lists with that one."""
-    said, listed = pieces[len(found) - 1].answer, False
-    for number in range(len(found) - 2, -1, -1):
-        if said == "absent" or (said == "uncertain" and found[number] == "present"):
-            found[number] = said
-        piece = pieces[number]
-        listed |= piece.joined and piece.cut_text not in {",", ":", "(", ")"}
-        if not (piece.joined and listed) or piece.cut_text == ":" or pieces[number - 1].answer:
-            break
-
-
-def _carries(piece: _Piece, later_or: bool) -> bool:
-    """Whether the denial or doubt of the piece before reaches this one."""
-    if piece.cut == "alternative":
-        return not _THERE.search(piece.text)
-    if piece.cut == "lead" and piece.cut_text != "with":
-        return True
-    if piece.cut_text == ":" or piece.clause:
-        return False
-    return later_or or not _FRESH.search(piece.text)
-
-
-# ---------------------------------------------------------------- units
-
-
 def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
     """The units of a sentence, and whether it holds something besides them that may affirm."""
     if sentence.section in {"technique", "recommendation"}:
         return [], True
-    pieces = _pieces(low, sentence)
-    states = _polarities(pieces)
+    pieces = pieces_of(low, sentence)
+    states = polarities(pieces)
     waits = _waits(pieces)
     units: list[Unit] = []
-    waiting: list[tuple[int, _Piece]] = []  # pieces in front of the unit they belong to
+    waiting: list[tuple[int, Piece]] = []  # pieces in front of the unit they belong to
     doubt = False
     normal_ahead = False  # one of them is "normal" without what
     structure: str | None = None
@@ -285,7 +106,7 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
     return units, doubt
 
 
-def _make(pieces: list[_Piece], number: int, state: Polarity, follows: bool, normal_ahead: bool, structure: str | None) -> Unit | None:
+def _make(pieces: list[Piece], number: int, state: Polarity, follows: bool, normal_ahead: bool, structure: str | None) -> Unit | None:
     """The unit that a piece names, or None. `structure` is the last one named before it."""
     piece = pieces[number]
 
@@ -316,14 +137,14 @@ def _make(pieces: list[_Piece], number: int, state: Polarity, follows: bool, nor
     return None
 
 
-def _all_normal(piece: _Piece) -> bool:
+def _all_normal(piece: Piece) -> bool:
     """ "Normal heart size": what joins it is normal too."""
     if piece.terms or not piece.structures:
         return False
     return piece.spread or bool(piece.normal and piece.normal[0][0] < piece.structures[0][0])
 
 
-def _label(piece: _Piece) -> str:
+def _label(piece: Piece) -> str:
     """The most telling label of a piece: not an adjective or a shadow where something is named, and an enlarged heart by its name."""
     labels = [label for _, label in piece.terms]
     telling = [label for label in labels if label not in _VAGUE] or labels
@@ -335,7 +156,7 @@ def _label(piece: _Piece) -> str:
 _VAGUE = frozenset({"opacity", "calcification", "abnormal", "enlargement", "deformity", "cyst", "device", "shift"})
 
 
-def _waits(pieces: list[_Piece]) -> list[bool]:
+def _waits(pieces: list[Piece]) -> list[bool]:
     """Pieces that name a structure only, and share the normal statement or the finding that is said of the next one."""
     waits = [False] * len(pieces)
     for i in range(len(pieces) - 2, -1, -1):
@@ -346,7 +167,7 @@ def _waits(pieces: list[_Piece]) -> list[bool]:
     return waits
 
 
-def _apply_after(piece: _Piece, units: list[Unit], pieces: list[_Piece], leads: bool) -> None:
+def _apply_after(piece: Piece, units: list[Unit], pieces: list[Piece], leads: bool) -> None:
     """ "effusion and pneumothorax have resolved", "pneumonia is possible": words that deny or doubt what stands before them."""
     verdict: Polarity | None = None
     if piece.answer:
@@ -372,7 +193,7 @@ def _apply_after(piece: _Piece, units: list[Unit], pieces: list[_Piece], leads: 
             break
 
 
-def _alternatives(units: list[Unit], pieces: list[_Piece]) -> None:
+def _alternatives(units: list[Unit], pieces: list[Piece]) -> None:
     """ "scar, atelectasis or pneumonia": the last unit, the one before the "or", and those of the same list are uncertain."""
     if len(units) < 2 or units[-1].polarity != "present" or units[-2].polarity == "absent":
         return
@@ -382,7 +203,7 @@ def _alternatives(units: list[Unit], pieces: list[_Piece]) -> None:
         if (
             piece.cut != "join"
             or piece.cut_text != ","
-            or _FRESH.search(piece.text)
+            or FRESH.search(piece.text)
             or piece.structures
             or units[i - 1].polarity != "present"
         ):
@@ -390,11 +211,11 @@ def _alternatives(units: list[Unit], pieces: list[_Piece]) -> None:
         units[i - 1].polarity = "uncertain"
 
 
-def _harmless(piece: _Piece) -> bool:
+def _harmless(piece: Piece) -> bool:
     return all(word in _HARMLESS for word in _WORD.findall(piece.text))
 
 
-def _drop(low: str, sentence: Sentence, units: list[Unit], pieces: list[_Piece]) -> None:
+def _drop(low: str, sentence: Sentence, units: list[Unit], pieces: list[Piece]) -> None:
     """Marks what is said of the past, as advice, or as the reason of the examination."""
     text = low[sentence.start : sentence.end]
     advice = [m.start() + sentence.start for m in _ADVICE.finditer(text)]
@@ -416,7 +237,7 @@ def _within(places: list[int], begin: int, end: int) -> bool:
     return bisect_left(places, begin) < bisect_left(places, end)
 
 
-def _share_sides(low: str, units: list[Unit], pieces: list[_Piece]) -> None:
+def _share_sides(low: str, units: list[Unit], pieces: list[Piece]) -> None:
     """One side said of two findings that "and" or "or" joins, where grammar says so (`governs`, `placed_side`)."""
     for one, two in pairwise(units):
         first, second = pieces[one.piece], pieces[two.piece]
