@@ -206,8 +206,8 @@ FINDINGS: dict[str, str] = {
     "abnormal": r"abnormal(?:ly)?",
 }
 
-#: Where a device ends: a device by itself only where none is named.
-TIP = r"tips?"
+#: A part of a device: a device by itself only where none is named. What is said of it is not said of the device.
+TIP = r"tips? | side ?(?:port|hole)s?"
 
 #: Nouns that say nothing by themselves: a finding only where they are denied ("no acute process").
 GENERIC = r"""
@@ -283,12 +283,14 @@ PSEUDO = r"""
     (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
      (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
     uncertain (?:significance|etiology) | (?:not|n't) (?:only|just|merely|simply|necessarily) |
-    (?:not|n't) (?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
+    (?:not|n't) (?:yet )?(?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
     not (?:well|fully|completely|optimally|adequately|entirely|included)(?: \w+)? |
     not (?:\w+ly )?<seen> (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
     no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
-    (?:partial|incomplete|near|near ?complete|almost)(?:ly)? (?:complete(?:ly)? )?(?:interval )?(?:resolution|clearing|resolved|cleared)
+    (?:(?:has|have|had) )?(?:(?:now|since) )?(?:partial|incomplete|near|near ?complete|almost|large|most|part|substantial)(?:ly)?
+     (?:complete(?:ly)? )?(?:interval )?(?:resolution|clearing|resolved|cleared|disappeared|removed) |
+    neither (?:increased|enlarged|improved|progressed|worse\w*) nor \w+
 """
 
 DOUBTED_AFTER = r"""
@@ -300,7 +302,7 @@ DOUBTED_AFTER = r"""
 DENIED_AFTER = r"""
     (?:<seen> )?(?:in|on|at|within) neither |
     (?:not|no longer|never|n't) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
-    (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out)(?! with) |
+    (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out|excluded)(?! with) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded)
 """
 
@@ -311,13 +313,14 @@ DOUBTS = r"""
     presum(?:ed|ably|ptive) | perhaps | doubt(?:s|ed|ful)?(?: (?:of|about))? | if | rule out | to rule out | r/o | to exclude |
     can ?(?:not|t) (?:be )?(?:\w+ly )?(?:exclude|rule out) | (?:do|does|did|could) not (?:\w+ly )?exclude | can't exclude |
     not exclude | exclude | evaluate(?: for)? | evaluation (?:for|of) | eval(?: for)? | assess(?: for)? | check for | look for |
-    differential(?: diagnosis)?(?: includes?)? | favou?r(?:ed|s|ing)? | potential(?:ly)? | whether |
+    differential(?: diagnosis)?(?: includes?)? | favou?r(?:ed|s|ing)?(?! over) | potential(?:ly)? | whether |
     (?:felt|thought|believed|appears?|seems?) to (?:represent|be) |
     xxxx (?:represent|indicat|reflect|sequela|due to|related|secondary)\w* | raises?(?: the)? | \?
 """
 
 DENIES = r"""
     (?:not|n't) (?:true|correct|right|so|the case) that |
+    can ?(?:not|t) (?:see|identify|appreciate|visuali[sz]e|find|detect) |
     no | not | without | w/o | den(?:ies|ied|y) | negative for | free (?:of|from) | clear (?:of|from) | absence of | absent |
     lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't | (?:interval )?(?:resolution|clearing|removal|disappearance) of |
     resolved | excluded | rather than | fails? to (?:show|reveal|demonstrate) | instead of
@@ -337,7 +340,7 @@ TURNS = r"""
     which | who | that (?:is|are|was|were|has|have|may|could) | nevertheless | nonetheless | still | in addition | additionally
 """
 
-ALTERNATIVES = r"and/or | or | nor | versus | vs\.? | \+/ ? | ±"
+ALTERNATIVES = r"(?:(?:is|are) )?favou?red over | and/or | or | nor | versus | vs\.? | \+/ ? | ±"
 
 JOINS = r", | : | \( | \) | / | & | and | as well as | plus | along with | in addition to"
 

@@ -48,6 +48,7 @@ _CLAUSE = re.compile(
     r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
     rf"(?! (?:\w+ly )?(?:also )?{lex.SEEN}\b)"
 )
+_UNCHANGED = re.compile(r"(?:no|without)\b.* (?:in|of)$")
 _THERE = re.compile(r"\bthere (?:is|are|was|were)\b")
 FRESH = re.compile(
     r"\b(?:left|right|bilateral\w*|both|[rl][uml]l|stable|unchanged|mild(?:ly)?|minimal(?:ly)?|small|moderate(?:ly)?|severe(?:ly)?|"
@@ -66,6 +67,7 @@ class Piece:
     terms: list[tuple[int, str]] = field(default_factory=list)
     generic: list[str] = field(default_factory=list)
     tip: bool = False
+    unchanged: bool = False  # in the reach of "no change in", where "or" lists what is there
     spread: bool = False  # shares the "normal" in front of an earlier structure
     structures: list[tuple[int, str]] = field(default_factory=list)
     normal: list[tuple[int, str]] = field(default_factory=list)
@@ -78,6 +80,11 @@ class Piece:
     def clause(self) -> bool:
         """Whether it has a verb of its own, so that a denial before it is of another clause."""
         return bool(_CLAUSE.search(self.text))
+
+    @property
+    def bare(self) -> bool:
+        """Whether it names nothing that its denial could be of: "is not | due to pneumonia"."""
+        return self.cut == "word" and not (self.terms or self.generic or self.structures or self.normal)
 
     @property
     def joined(self) -> bool:
@@ -109,6 +116,8 @@ def pieces_of(low: str, sentence: Sentence) -> list[Piece]:
             here.before.append((mark.start(), kind, mark.group()))
         elif kind in {"denied", "doubted"}:
             here.after.append((mark.start(), kind))
+        elif kind == "pseudo":
+            here.unchanged |= bool(_UNCHANGED.match(mark.group()))
         elif kind == "normal":
             here.normal.append((mark.start(), mark.group()))
         elif kind == "generic":
@@ -119,8 +128,11 @@ def pieces_of(low: str, sentence: Sentence) -> list[Piece]:
             here.terms.append((mark.start(), _FINDING_LABELS[kind]))
         elif kind in _STRUCTURE_LABELS:
             here.structures.append((mark.start(), _STRUCTURE_LABELS[kind]))
+    earlier = pieces[0]
     for piece in pieces:
         piece.text = low[piece.start : piece.end]
+        piece.unchanged |= piece.joined and earlier.unchanged and not piece.clause
+        earlier = piece
     return pieces
 
 
@@ -147,7 +159,7 @@ def polarities(pieces: list[Piece]) -> list[Polarity]:
         opens = opens or (piece.cut != "word" and not _carries(piece, carried))
         if heading:
             state, narrow = heading, False
-        elif opens or (narrow and piece.cut != "alternative"):
+        elif opens or (narrow and piece.cut != "alternative" and not (piece.cut == "lead" and earlier.bare)):
             state, narrow = "present", False
         for nth, (place, kind, words) in enumerate(piece.before):
             if kind == "denies" and nth and piece.before[nth - 1][2].endswith(" that"):

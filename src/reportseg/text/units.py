@@ -170,7 +170,7 @@ def _waits(pieces: list[Piece]) -> list[bool]:
 def _apply_after(piece: Piece, units: list[Unit], pieces: list[Piece], leads: bool) -> None:
     """ "effusion and pneumothorax have resolved", "pneumonia is possible": words that deny or doubt what stands before them."""
     verdict: Polarity | None = None
-    if piece.answer:
+    if piece.answer or piece.tip:
         return
     if piece.after:
         verdict = "absent" if piece.after[-1][1] == "denied" else "uncertain"
@@ -195,7 +195,7 @@ def _apply_after(piece: Piece, units: list[Unit], pieces: list[Piece], leads: bo
 
 def _alternatives(units: list[Unit], pieces: list[Piece]) -> None:
     """ "scar, atelectasis or pneumonia": the last unit, the one before the "or", and those of the same list are uncertain."""
-    if len(units) < 2 or units[-1].polarity != "present" or units[-2].polarity == "absent":
+    if len(units) < 2 or pieces[units[-1].piece].unchanged or units[-1].polarity != "present" or units[-2].polarity == "absent":
         return
     units[-1].polarity = units[-2].polarity = "uncertain"
     for i in range(len(units) - 2, 0, -1):

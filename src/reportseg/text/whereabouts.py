@@ -8,7 +8,7 @@ from ..types import Side
 from .places import LEVELS
 
 _SIDE = re.compile(
-    r"\b(?:(?P<left>left|lt|lul|lll|lingular?|leftward)|(?P<right>right|rt|rul|rml|rll|rightward)|"
+    r"\b(?:(?P<left>left|lt|lul|lll|lingular?)|(?P<right>right|rt|rul|rml|rll)|"
     r"(?P<both>bilateral(?:ly)?|both|bi[ \-]?(?:basilar|basal|apical)))\b"
     r"(?![ \-](?:\w{1,20} )?(?:atri|ventric|heart|cardiac|main))"  # chambers and borders of the heart are no sides of the body
 )
