@@ -610,7 +610,10 @@ def test_the_file_of_a_report_lists_what_was_denied_and_what_gave_no_finding(tmp
     assert told["intended_use"] == INTENDED_USE
 
 
-@pytest.mark.parametrize(("report", "warning"), [("No effusion.", ["negated"]), ("Keine Ergüsse.", ["out_of_vocabulary"])])
+@pytest.mark.parametrize(
+    ("report", "warning"),
+    [("No effusion.", ["negated"]), ("Keine Ergüsse.", ["out_of_vocabulary"]), ("Keine Infiltrate", ["out_of_vocabulary"])],
+)
 def test_a_report_that_asks_nothing_leaves_its_file_and_no_mask(tmp_path, segmenter, films, report, warning):
     done = asked(segmenter, films[:1], tmp_path / "out", report)
     assert (done.done, done.exit_code) == (0, 0)

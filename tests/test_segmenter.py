@@ -359,7 +359,9 @@ def test_a_finding_is_asked_with_the_side_that_grammar_gives_it(folder):
     ("report", "warnings", "unknown"),
     [
         ("No effusion. Lungs are clear.", ("negated",), ()),
-        ("Der Herzschatten ist normal breit.", ("out_of_vocabulary",), ("der", "herzschatten", "ist", "normal", "breit")),
+        ("Der Herzschatten ist normal breit.", ("out_of_vocabulary",), ("der", "herzschatten", "ist", "breit")),
+        ("Keine Infiltrate, kein Pneumothorax.", ("out_of_vocabulary",), ("keine", "kein")),
+        ("Thank you for the referral.", ("out_of_vocabulary",), ("thank", "you", "for", "the", "referral")),
         ("Opacity in the left lung.", (), ()),
         ("", (), ()),
     ],
@@ -368,6 +370,20 @@ def test_what_concerns_a_whole_report_is_said_once(segmenter, report, warnings, 
     answer = segmenter.segment_report(film(), report)
     assert (answer.warnings, answer.unknown_words) == (warnings, unknown)
     assert bool(answer.predictions) == (not warnings and bool(report))
+
+
+def test_a_report_in_another_language_ends_also_where_no_model_reads_text(folder):
+    answer = Segmenter.from_pretrained(folder / "unet").segment_report(film(), "Keine Infiltrate")
+    assert (answer.predictions, answer.warnings, answer.unknown_words) == ((), ("out_of_vocabulary",), ("keine",))
+
+
+def test_a_denial_in_another_language_is_named_in_a_prompt_where_all_else_is_known(tmp_path):
+    segmenter = Segmenter.from_pretrained(write_bundle(tmp_path / "b"))
+    known = "one two infected area areas lower lung"
+    asked = segmenter.ask(f"{known} kein")
+    assert ("out_of_vocabulary" in asked.warnings, asked.unknown_words, asked.denied) == (True, ("kein",), False)
+    object.__setattr__(segmenter.bundles[0], "words", segmenter.bundles[0].words | {"kein"})
+    assert "out_of_vocabulary" not in segmenter.ask(f"{known} kein").warnings, "a model of that language knows the word"
 
 
 def test_unknown_words_are_named_where_they_are_warned_about(segmenter):

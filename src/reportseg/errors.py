@@ -8,7 +8,7 @@ from os import PathLike
 WARNINGS: dict[str, str] = {
     "laterality_assumed": "the text names a side and the file does not say whose left it is; the bundle's own convention was used",
     "negated": "the whole text says that nothing is there; the mask is empty, and a report gets none",
-    "out_of_vocabulary": "many words of the text were never seen in training; the answer may ignore them",
+    "out_of_vocabulary": "many words of the text were never seen in training, or it is in another language; the answer may ignore them",
     "text_truncated": "the text is longer than the model reads; the words past the limit had no effect",
     "empty_text": "the text is empty; the model answered from the image alone",
     "not_mirrored": "the text has a side word that cannot be exchanged, or the film is a view without left and right; "

@@ -15,7 +15,7 @@ from .engines import TorchEngine, native_logits
 from .errors import InputError
 from .knowledge.bank import retrieve
 from .schemas import TrainingFile, read_json
-from .text import CONSTANT, can_swap, normalise, swap_sides, unknown_sides, words
+from .text import CONSTANT, FOREIGN, can_swap, normalise, swap_sides, unknown_sides, words
 from .types import Geometry, Laterality
 
 UNKNOWN_WORDS = 0.3  # share of a text's distinct words that training never showed, above which the answer warns
@@ -122,10 +122,11 @@ class Member:
         )
 
     def unknown(self, prompt: str) -> list[str]:
-        """The words that training never showed, in their order, if they are more than a share of the prompt's distinct words."""
+        """The words that training never showed, in their order, if they are more than a share of the prompt's distinct words, or if one of
+        them is a denial or the like of another language."""
         distinct = list(dict.fromkeys(words(prompt))) if self.reads_text else []
         unknown = [word for word in distinct if word not in self.bundle.words]
-        return unknown if len(unknown) > UNKNOWN_WORDS * len(distinct) else []
+        return unknown if len(unknown) > UNKNOWN_WORDS * len(distinct) or not FOREIGN.isdisjoint(unknown) else []
 
 
 def is_twin(bundle: Bundle) -> bool:

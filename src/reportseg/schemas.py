@@ -631,7 +631,7 @@ class SkippedFile(File):
     span: tuple[Count, Count] = Field(description="Its characters in the report.")
     reason: Reason = Field(
         description="no_finding: names none that is known; indication: why the film was taken; history: the past; "
-        "recommendation: what to do; technique: how the film was taken."
+        "recommendation: what to do; technique: how the film was taken; other_language: the report is not in English."
     )
 
 

@@ -28,6 +28,7 @@ from .limits import DEFAULT, Limits, check_text, finding_id, safe_id
 from .members import Average, Member, is_twin
 from .schemas import DecisionConfig
 from .text import (
+    NAMED,
     SIDES,
     Reading,
     has_side,
@@ -232,14 +233,16 @@ class Segmenter:
     def read_report(self, report: str) -> tuple[Reading, tuple[str, ...], tuple[str, ...]]:
         """The report's findings; warnings that concern all of it, and the words behind out_of_vocabulary.
 
-        `negated`: something is denied and nothing asked. `out_of_vocabulary`: no finding is known, as in another language; its words are
-        then those that no bundle's training showed. InputError: those of check_text.
+        `negated`: something is denied and nothing asked. `out_of_vocabulary`: the report is in another language, whatever the bundles
+        know, or it names no finding that is known, and many of its words no training showed; at most 20 words. InputError: those of
+        check_text.
         """
         reading = read_report(check_text(report, "report", self.limits))
         if reading.findings:
             return reading, () if reading.asked else ("negated",), ()
-        unknown = dict.fromkeys(word for member in self._members for word in member.unknown(report))
-        return reading, ("out_of_vocabulary",) if unknown else (), tuple(unknown)
+        unseen = dict.fromkeys(word for member in self._members for word in member.unknown(report))
+        unknown = reading.foreign or tuple(unseen)[:NAMED]
+        return reading, ("out_of_vocabulary",) if unknown else (), unknown
 
     # ---- answers
 

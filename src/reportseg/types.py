@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 Laterality = Literal["patient", "image", "none"]
 Side = Literal["left", "right", "bilateral"]
 Polarity = Literal["present", "absent", "uncertain"]
-Reason = Literal["no_finding", "indication", "history", "recommendation", "technique"]
-"""Why a sentence of a report gives no finding: it names none, or tells why or how the film was taken, the past, or what to do."""
+Reason = Literal["no_finding", "indication", "history", "recommendation", "technique", "other_language"]
+"""Why a sentence of a report gives no finding: it names none, tells why or how the film was taken, the past, or what to do, or the report
+is not in English."""
 
 INTENDED_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
 

@@ -1,6 +1,7 @@
 """What the program knows about sentences without a model: spelling, sides, clauses, zones, findings, denial, and the text controls."""
 
 from .controls import shuffled, swapped_rows
+from .language import FOREIGN, NAMED
 from .places import LEVELS, zones
 from .reading import Reading, Skipped, findings, is_negated, read_report
 from .sentences import clauses
@@ -9,7 +10,9 @@ from .spelling import CONSTANT, normalise, word_bag, words
 
 __all__ = [
     "CONSTANT",
+    "FOREIGN",
     "LEVELS",
+    "NAMED",
     "SIDES",
     "Reading",
     "Skipped",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..types import Finding, Reason
+from .language import foreign_words
 from .sentences import Section, fold, sentences
 from .units import Unit, units_of
 from .whereabouts import zone_in
@@ -27,10 +28,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """A report as it was understood: findings and skipped parts, each in the order of the report."""
+    """A report as it was understood: findings and skipped parts, each in the order of the report.
+
+    `foreign` has words that show that the report is not in English: then it was not read, and all of it is skipped.
+    """
 
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
+    foreign: tuple[str, ...] = ()
 
     @property
     def asked(self) -> tuple[Finding, ...]:
@@ -43,7 +48,8 @@ def findings(report: str) -> list[Finding]:
 
     Resolved findings, normal structures, and questions of the indication that the report answers negatively are absent; alternatives,
     questions and rule-outs are uncertain. `side` is the side that the report names, in whatever convention it was written, None where it
-    names none; `label` is from a fixed vocabulary, None for a denial of something outside it.
+    names none; `label` is from a fixed vocabulary, None for a denial of something outside it. A report in another language than English
+    says nothing.
     """
     return list(read_report(report).findings)
 
@@ -51,6 +57,10 @@ def findings(report: str) -> list[Finding]:
 @lru_cache(maxsize=64)
 def read_report(report: str) -> Reading:
     """The findings, and the sentences without any with the reason."""
+    foreign = foreign_words(report)
+    if foreign:
+        parts = [(sentence.start, sentence.end) for sentence in sentences(report)]
+        return Reading((), tuple(Skipped(report[a:b], (a, b), "other_language") for a, b in parts), foreign)
     low = fold(report)
     found: list[tuple[Finding, Section]] = []
     skipped: list[Skipped] = []

@@ -28,16 +28,21 @@ _PIECES = (
 GLUED = re.compile("(?:" + "|".join(_PIECES) + "){2,6}")
 PIECE = re.compile("|".join(_PIECES))
 
-#: Words that name a side and that the lexicon cannot swap: abbreviations, Latin, curvatures, other languages.
-_FOREIGN_SIDES = frozenset(
+#: Sides in other languages.
+FOREIGN_SIDES = frozenset(
     """
-    lt rt lhs rhs lf leftish rightish lingular rij lij rsc lsc dexter dextra dextrum dextral sinister sinistra sinistrum sinistral
-    dextroscoliosis levoscoliosis dextrocurvature levocurvature dextroconvex levoconvex dextroposition levoposition dextrocardia levocardia
     links linke linker linken linkes linksseitig rechts rechte rechter rechten rechtes rechtsseitig linkerlong rechterlong
     gauche gauches droit droite droits droites izquierda izquierdo izquierdas izquierdos derecha derecho derechas derechos
     esquerda esquerdo direita direito sinistro sinistre sinistri destra destro destre destri vänster höger venstre højre høyre
     lewa lewy lewe prawa prawy prawe левый левая левое левого левой слева правый правая правое правого правой справа
     sağ يسار يمين اليسرى اليمنى 왼쪽 오른쪽 좌측 우측
+    """.split()
+)
+#: Words that name a side and that the lexicon cannot swap: abbreviations, Latin, curvatures, other languages.
+_NOT_SWAPPED = FOREIGN_SIDES | frozenset(
+    """
+    lt rt lhs rhs lf leftish rightish lingular rij lij rsc lsc dexter dextra dextrum dextral sinister sinistra sinistrum sinistral
+    dextroscoliosis levoscoliosis dextrocurvature levocurvature dextroconvex levoconvex dextroposition levoposition dextrocardia levocardia
     """.split()
 )
 _SIDE_SIGNS = re.compile("[左右]")
@@ -117,7 +122,7 @@ def _unknown_sides(text: str) -> tuple[str, ...]:
     for match in _WORD.finditer(plain):
         low = match.group().lower()
         slip = low not in SWAP and low not in _SWAP_BEFORE_LUNG and low not in SIDES and is_side_slip(low)
-        if low in _FOREIGN_SIDES or (slip and _LUNG_NEXT.match(plain, match.end())):
+        if low in _NOT_SWAPPED or (slip and _LUNG_NEXT.match(plain, match.end())):
             found.append((match.start(), low))
     for pattern in (_SIDE_SIGNS, _LETTER, _OCLOCK):
         found += [(m.start(), m.group().lower()) for m in pattern.finditer(plain)]
