@@ -43,7 +43,9 @@ def qata(tmp_path) -> Path:
 def test_lvit_matches_film_mask_and_sentence_by_stem(qata, tmp_path):
     imported = import_data("lvit", qata, tmp_path / "out")
     assert imported.n == {"train": 3, "val": 3}
-    assert imported.messages == ["val: 1 of 3 rows are of a patient whom train has too"]
+    assumed, *others = imported.messages
+    assert assumed.startswith("laterality: image is assumed for 6 rows") and "--laterality" in assumed and "qata_cov19" in assumed
+    assert others == ["val: 1 of 3 rows are of a patient whom train has too"]
     dataset = read_manifest(imported.manifest)
     assert dataset.laterality == "image"
     assert dataset.name == "QaTa"
@@ -389,7 +391,8 @@ def test_folder_prefers_manifest_csv_and_what_its_dataset_json_says(tmp_path):
     }
     (source / "dataset.json").write_text(json.dumps(info))
     dataset = read_manifest(import_data("folder", source, tmp_path / "o").manifest)
-    assert dataset.info.model_dump() == info | {"root": str(source.resolve() / "films")}
+    own = {"root": str(source.resolve() / "films"), "laterality_source": "dataset.json beside manifest.csv"}
+    assert dataset.info.model_dump() == info | own
     assert dataset.samples[0].id == "case-1"
     again = read_manifest(import_data("folder", source, tmp_path / "p", laterality="image", name="other").manifest)
     assert again.laterality == "image"

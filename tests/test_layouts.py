@@ -42,8 +42,11 @@ def test_languidemedseg_validates_on_the_last_fifth_of_train_as_its_own_code(tmp
     imported = import_data("languidemedseg", source, tmp_path / "o")
     assert imported.n == {"train": 7, "val": 2, "test": 1}
     assert [id for id, (split, _) in rows(imported).items() if split == "val"] == ["f7", "f8"]
-    assert imported.messages == ["val is the last fifth of train.csv, as LanGuideMedSeg cuts it: 2 rows"]
+    cut, assumed = imported.messages
+    assert cut == "val is the last fifth of train.csv, as LanGuideMedSeg cuts it: 2 rows"
+    assert assumed.startswith("laterality: image is assumed for 10 rows")
     dataset = read_manifest(imported.manifest)
+    assert {s.text_source for s in dataset.samples} == {"languidemedseg"}
     assert dataset.laterality == "image" and "published" in dataset.info.split_source
     assert all(s.flip_safe and s.text == LEFT and read_mask(s.mask).all() for s in dataset.samples)
 
@@ -280,6 +283,53 @@ def test_mosmed_says_what_it_looks_for(tmp_path):
     for source in (tmp_path, tmp_path / "x"):
         error = refused("mosmed", source, tmp_path / "o")
         assert error.code == "layout" and "Train_text" in error.fix
+
+
+# ---------------------------------------------------------------- whose left
+
+ONE_SIDED = {
+    "lvit": lambda root: lvit(root, train={"a": LEFT}),
+    "languidemedseg": lambda root: languidemedseg(root, train=["a", "b"]),
+    "medvlsm": lambda root: medvlsm(root, train=[annotation("a.png", p6="one polyp in the top left")]),
+    "mosmed": lambda root: lvit(root, train={"bjorke_1": LEFT}),
+}
+
+
+def whose_left(imported) -> tuple[str, str, list[str]]:
+    """As the manifest and the summary have it, which agree; and the warnings about it."""
+    info = read_manifest(imported.manifest).info
+    assert (info.laterality, info.laterality_source) == (imported.laterality, imported.laterality_source)
+    return info.laterality, info.laterality_source, [m for m in imported.messages if "laterality" in m]
+
+
+@pytest.mark.parametrize("layout", ONE_SIDED)
+def test_an_unknown_set_says_that_its_side_is_assumed_and_the_user_has_the_last_word(tmp_path, layout):
+    source = ONE_SIDED[layout](tmp_path / "hospital")
+    whose, why, (warning,) = whose_left(import_data(layout, source, tmp_path / "o"))
+    assert whose == "image" and why.startswith("assumed: ") and why.removeprefix("assumed: ") in warning and "--laterality" in warning
+    for told in ("patient", "image", "none"):
+        assert whose_left(import_data(layout, source, tmp_path / told, laterality=told)) == (told, "--laterality", [])
+
+
+@pytest.mark.parametrize(("layout", "name"), [("lvit", "qata_cov19"), ("languidemedseg", "qata_cov19"), ("medvlsm", "kvasir_seg")])
+def test_a_set_that_is_known_by_name_says_how_its_side_is_known(tmp_path, layout, name):
+    whose, why, warnings = whose_left(import_data(layout, ONE_SIDED[layout](tmp_path / "x"), tmp_path / "o", name=name))
+    assert whose == "image" and why.startswith(f"{name} is known") and not warnings
+
+
+def test_texts_without_a_side_need_no_warning(tmp_path):
+    imported = import_data("medvlsm", medvlsm(tmp_path / "x", train=[annotation("a.png", p6="two polyps")]), tmp_path / "o")
+    assert whose_left(imported)[1:] == ("assumed: MedVLSM computes the places in its prompts from the masks", [])
+
+
+def test_a_manifest_that_is_imported_again_keeps_the_reason_and_an_older_one_has_none(tmp_path):
+    import_data("lvit", ONE_SIDED["lvit"](tmp_path / "x"), tmp_path / "o")
+    assert whose_left(import_data("folder", tmp_path / "o", tmp_path / "p"))[1].startswith("assumed: ")
+    info = json.loads((tmp_path / "o/dataset.json").read_text())
+    del info["laterality_source"]
+    (tmp_path / "o/dataset.json").write_text(json.dumps(info))
+    assert read_manifest(tmp_path / "o").info.laterality_source == ""
+    assert whose_left(import_data("folder", tmp_path / "o", tmp_path / "q")) == ("image", "dataset.json beside manifest.csv", [])
 
 
 # ---------------------------------------------------------------- sheets: formulas and archives

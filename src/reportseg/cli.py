@@ -174,11 +174,13 @@ def data_import(
             progress=report,
         )
     if as_json:
-        print_json({"manifest": done.manifest, "n": done.n, "messages": done.messages})
+        whose = {"laterality": done.laterality, "laterality_source": done.laterality_source}
+        print_json({"manifest": done.manifest, "n": done.n, **whose, "messages": done.messages})
         return
     for message in () if quiet else done.messages:
         print(message, file=sys.stderr)
     print(f"{done.manifest}: " + ", ".join(f"{n} {split or 'without a split'}" for split, n in done.n.items()))
+    print(f"laterality: {done.laterality}" + f" ({done.laterality_source})" * bool(done.laterality_source))
 
 
 @data_app.command("verify", epilog="Example: reportseg data verify qata")

@@ -276,7 +276,8 @@ def _summary(dataset: Dataset, films: int, issues: list[Issue], sides: dict[Late
     if agree:
         share = agree[True] / agree.total()
         rates = f"{share:.1%} agree with the mask under image, {1 - share:.1%} under patient"
-        yield f"sides: of {agree.total()} one-sided sentences {rates}; declared: {dataset.laterality}"
+        why = f" ({dataset.info.laterality_source})" if dataset.info.laterality_source else ""
+        yield f"sides: of {agree.total()} one-sided sentences {rates}; declared: {dataset.laterality}{why}"
     counts = Counter((i.severity, i.code) for i in issues)
     for severity in ("error", "warning"):
         named = [f"{n} {code}" for (kind, code), n in sorted(counts.items()) if kind == severity]

@@ -60,15 +60,19 @@ KNOWN = {
         "AbdomenCT-1K: Ma et al., IEEE TPAMI 2022",
     ),
 }
+#: Data sets whose sentences were counted against their masks (docs/data.md) and mean the left of the image.
+IMAGE_SIDED = ("qata_cov19", "monuseg", "kvasir_seg", "busi")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The manifest that was written, its rows per split, and what its owner should know."""
+    """The manifest that was written, its rows per split, what its owner should know, whose left its sentences mean and what says so."""
 
     manifest: Path
     n: dict[str, int]
     messages: list[str]
+    laterality: Laterality
+    laterality_source: str
 
 
 def import_data(
@@ -120,15 +124,15 @@ def import_data(
         patients_joined |= _join(found, Path(path), limits)
         if not found.split_source and any(row.get("split") for row in found.rows):
             found.split_source = f"column split of {Path(path).name}"
-    if found.laterality is None:
-        _need_no_laterality(found)
-    _give_ids(found.rows, found.root)
     name = name or found.name or safe_id(found.root.resolve().name)
+    _whose_left(found, name, laterality)
+    _give_ids(found.rows, found.root)
     licence, citation = KNOWN.get(name, ("", ""))
     info = DatasetFile(
         name=name,
         root="." if copy or found.write else _root(found.root, target),
         laterality=found.laterality or "none",
+        laterality_source=found.laterality_source,
         licence=found.licence or licence,
         citation=found.citation or citation,
         split_source=found.split_source or OWN_SPLIT,
@@ -151,7 +155,8 @@ def import_data(
         found.messages.append(f"the source has no split; {OWN_SPLIT}")
     if found.write or copy:
         _fill(found, target)
-    return Imported(write_manifest(target, found.rows, info), dict(Counter(row["split"] for row in found.rows)), found.messages)
+    manifest, n = write_manifest(target, found.rows, info), dict(Counter(row["split"] for row in found.rows))
+    return Imported(manifest, n, found.messages, info.laterality, info.laterality_source)
 
 
 def _join(found: Found, path: Path, limits: Limits) -> bool:
@@ -197,17 +202,43 @@ def _stem(name: str) -> str:
     return Path(name.replace("\\", "/")).stem
 
 
-def _need_no_laterality(found: Found) -> None:
-    """InputError laterality_needed where a text names a side and nobody said whose: guessing would mirror half of the answers."""
-    for number, row in enumerate(found.rows, 1):
-        sided = [c for c, cell in row.items() if (c == "text" or c.startswith("text_")) and c != "text_source" and has_side(cell)]
-        if sided and not row.get("laterality"):
-            raise InputError(
-                f"{sided[0]} of row {number} names a side, and nothing says whose left is meant",
-                found.source,
-                "Give --laterality image (left half of the picture), patient (as a radiologist writes), or none.",
-                "laterality_needed",
+def _whose_left(found: Found, name: str, told: Laterality | None) -> None:
+    """Notes what says whose left the texts mean, and warns where it is only assumed.
+
+    InputError laterality_needed where a text names a side and its layout gives no reason to assume one: a guess would mirror half of the
+    answers.
+    """
+    sided = _sided(found)
+    if told is not None:
+        found.laterality_source = "--laterality"
+    elif found.laterality is None and sided:
+        number, column = sided[0]
+        raise InputError(
+            f"{column} of row {number} names a side, and nothing says whose left is meant",
+            found.source,
+            "Give --laterality image (left half of the picture), patient (as a radiologist writes), or none.",
+            "laterality_needed",
+        )
+    elif found.assumed and name in IMAGE_SIDED and found.laterality == "image":
+        found.laterality_source = f"{name} is known: its sentences were counted against its masks"
+    elif found.assumed:
+        found.laterality_source = f"assumed: {found.assumed}"
+        if sided:
+            found.messages.append(
+                f"laterality: {found.laterality} is assumed for {len(sided)} rows that name a side: {found.assumed}. If these texts are "
+                "others, say --laterality patient, image or none; `reportseg data verify` counts how many masks agree. "
+                f"Known by --name: {', '.join(IMAGE_SIDED)}"
             )
+
+
+def _sided(found: Found) -> list[tuple[int, str]]:
+    """(number of the row, its first column) of texts that name a side, where the row itself does not say whose."""
+    rows = [(number, row) for number, row in enumerate(found.rows, 1) if not row.get("laterality")]
+    texts = {
+        number: [c for c in row if (c == "text" or c.startswith("text_")) and c != "text_source" and has_side(row[c])]
+        for number, row in rows
+    }
+    return [(number, columns[0]) for number, columns in texts.items() if columns]
 
 
 def _give_ids(rows: list[dict[str, str]], root: Path) -> None:

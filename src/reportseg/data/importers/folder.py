@@ -45,6 +45,7 @@ def _from_table(table: Path, laterality: Laterality | None, limits: Limits) -> F
     if info:
         found.name, found.licence, found.citation, found.windows = info.name, info.licence, info.citation, info.windows
         found.laterality = laterality or (info.laterality if info.laterality != "none" else None)
+        found.laterality_source = (info.laterality_source or f"{DATASET} beside {table.name}") if found.laterality else ""
         found.split_source = info.split_source or found.split_source if split else ""
     found.report("rows whose film or mask is not there, left out", [dicom_name(root / row["image"]) or row["image"] for row in lost])
     if not kept:

@@ -18,15 +18,19 @@ IMAGES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"])
 class Found:
     """Rows of a manifest; `image` and `mask` are relative to `root`, or absolute. `source` is what they were read from.
 
-    `laterality` is None where the source does not say whose left it means, `split_source` empty where it has no split. Where the films have
-    to be made, as the slices of volumes, `write(target)` makes them; it may take rows away.
+    `laterality` is None where the source does not say whose left it means; `laterality_source` is what says it, and `assumed` why it was
+    supposed where nothing does. `split_source` is empty where there is no split. Where the films have to be made, as the slices of volumes,
+    `write(target)` makes them; it may take rows away.
     """
 
     rows: list[dict[str, str]]
     source: Path
     root: Path
     laterality: Laterality | None = None
+    laterality_source: str = ""
+    assumed: str = ""
     name: str = ""
+    text_source: str = ""
     split_source: str = ""
     licence: str = ""
     citation: str = ""

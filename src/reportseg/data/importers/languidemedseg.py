@@ -12,6 +12,7 @@ from .found import Found, image_files
 from .sheets import MASK, add_rows, read_sheet
 
 SPLITS = ("train", "val", "test")
+ASSUMED = "the data sets that were published in this layout mean it"
 MASKS = ("gts", "ground-truths")
 TRAIN_SHARE = 0.8  # of train.csv, in its order; its published code validates on the rest
 
@@ -28,7 +29,8 @@ def read_languidemedseg(src: Path, laterality: Laterality | None = None, limits:
     if not there:
         fix = "Give the folder that holds Train, Test and prompt, with prompt/train.csv and prompt/test.csv."
         raise InputError("this is not the layout of LanGuideMedSeg", src, fix, "layout")
-    found = Found([], src, src, laterality or "image", split_source="published with the data, in the layout of LanGuideMedSeg")
+    found = Found([], src, src, laterality or "image", assumed=ASSUMED, text_source="languidemedseg")
+    found.split_source = "published with the data, in the layout of LanGuideMedSeg"
     for split in there:
         inner = _inside(parts[split])
         folder = next((inner[name] for name in MASKS if name in inner), parts[split] / "GTs")

@@ -12,6 +12,7 @@ from .found import Found, image_files
 from .sheets import MASK, add_rows, read_sheet
 
 SPLITS = ("train", "val", "test")
+ASSUMED = "the data sets that were published in this layout mean it"
 
 
 def read_lvit(src: Path, laterality: Laterality | None = None, limits: Limits = DEFAULT) -> Found:
@@ -23,7 +24,8 @@ def read_lvit(src: Path, laterality: Laterality | None = None, limits: Limits = 
     if not parts:
         fix = "Give the folder that holds Train_Folder, Val_Folder or Test_Folder."
         raise InputError("this is not the layout of LViT", src, fix, "layout")
-    found = Found([], src, src, laterality or "image", split_source="published with the data, in the layout of LViT")
+    found = Found([], src, src, laterality or "image", assumed=ASSUMED, text_source="lvit")
+    found.split_source = "published with the data, in the layout of LViT"
     for split, folder in parts.items():
         images, masks = image_files(folder / "img", found.messages), image_files(folder / "labelcol", found.messages, MASK)
         add_rows(found, images, masks, read_sheet(one_sheet(folder), split, limits), limits, f"{split}: ")

@@ -1,8 +1,8 @@
 """The layout of MedVLSM: images/, masks/ and anns/*.json, each a list of {img_name, mask_name, bbox, prompts: {p0: ..., p9: ...}}.
 
-The prompts were made from the masks by a program; place words mean the image. A prompt may be a list of phrasings. One of them is taken,
-by a hash of the mask's name: one row a mask keeps the published counts and weighs no film five times, no random state is involved, and over
-many films all phrasings occur.
+The prompts were made from the masks by a program, so place words mean the image, unless they name a part, as "left ventricle" does. A
+prompt may be a list of phrasings. One of them is taken, by a hash of the mask's name: one row a mask keeps the published counts and weighs
+no film five times, no random state is involved, and over many films all phrasings occur.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...types import Laterality
 from ..manifest import near
 from .found import Found, image_files
 
+ASSUMED = "MedVLSM computes the places in its prompts from the masks"
 PROMPT = "p6"  # the fullest that every one of its data sets has
 ORDER = {"train": 0, "val": 1, "test": 2}
 _PATIENT = re.compile(r"(patient[0-9]+)_")  # CheXlocalize, CAMUS
@@ -34,7 +35,7 @@ def read_medvlsm(src: Path, laterality: Laterality | None = None, limits: Limits
     files = [f for f in (src / "anns").glob("*.json") if not f.name.startswith(".")]
     if not files:
         raise InputError("this is not the layout of MedVLSM", src, "Give the folder that holds images, masks and anns/*.json.", "layout")
-    found = Found([], src, src, laterality or "image", split_source="published with the data, in the layout of MedVLSM")
+    found = Found([], src, src, laterality or "image", assumed=ASSUMED, split_source="published with the data, in the layout of MedVLSM")
     folders: dict[Path, dict[str, Path]] = {}
     for file in sorted(files, key=lambda f: (ORDER.get(f.stem, len(ORDER)), f.name)):
         strangers = []

@@ -109,7 +109,10 @@ def add_volumes(
 
     InputError no_rows if nothing is left.
     """
-    found.laterality = "patient"  # slices are turned to the standard display, where it is known which side is the patient's left
+    found.laterality, found.laterality_source = (
+        "patient",
+        "slices are turned to the standard display, and organs are named as anatomists do",
+    )
     cases = _with_split(found, cases)
     broken, strange = [], set[int]()
     for done, case in enumerate(cases, 1):

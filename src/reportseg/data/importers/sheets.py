@@ -72,7 +72,7 @@ def _row(found: Found, image: Path, mask: Path, line: Line) -> dict[str, str]:
         "split": line.split,
         "patient": subject.group(1) if subject else "",
         "flip_safe": "1" if safe else "0",
-        "text_source": "lvit",
+        "text_source": found.text_source,
         "subsets": "sub" if subject and line.split != "train" else "",
     }
 
