@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from reportseg.bundle import load_bundle, save_bundle
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import build, check, count_parameters, make_tokenizer, model_config
-from reportseg.models.assembly import FAMILIES, Tower, open_tower, source_tokenizer
+from reportseg.models.assembly import FAMILIES, MOST, Tower, open_tower, source_tokenizer
 from reportseg.models.encoders import SentenceTokenizer
 from reportseg.models.lora import Adapted, merge
 from reportseg.models.sources import find
@@ -389,6 +390,30 @@ def test_more_layers_than_tensors_are_refused_before_one_is_built(saved, tmp_pat
         open_tower(part, Tower(source=before.id, train="frozen"), record, None)
 
 
+HOSTILE = [10**9, 10**30, 0, -1, 2.5, "12", True, [4] * 1000, {"a": 1}]
+
+
+@pytest.mark.parametrize(("name", "part"), [("clip", "vision"), ("clip", "text"), ("bert", "text"), ("resnet", "cnn"), ("convnext", "cnn")])
+def test_every_size_that_a_bundle_says_of_a_tower_in_it_is_bounded_before_a_layer_is_laid_out(saved, monkeypatch, name, part):
+    source = find(str(saved[0] / name))
+    family = next(family for family in FAMILIES[part] if source.config["model_type"] in family.kinds)
+    sound = family.settings(source.config)
+    monkeypatch.setattr(family, "__init__", lambda *_: pytest.fail("laid out"))
+    for key in MOST.keys() & sound:
+        for value in [*HOSTILE, *([[512] * 4, [8, 12, 10**9, 20]] if key == "depths" else [])]:
+            record = Record(id="no/such", revision=None, sha256="a" * 64, config=sound | {key: value})
+            with pytest.raises(InputError, match=rf"base\.{part}: {key} is .* from 1 to {MOST[key]}") as caught:
+                open_tower(part, Tower(source="no/such", train="full"), record, None)
+            assert caught.value.code == "bad_tower" and caught.value.fix
+
+
+def test_every_key_that_decides_an_architecture_is_a_bounded_size_or_none():
+    others = {"hidden_act", "layer_norm_eps", "layer_scale_init_value", "layer_type", "pad_token_id"}
+    others |= {"downsample_in_first_stage", "downsample_in_bottleneck"}
+    families = [family for part in FAMILIES.values() for family in part]
+    assert families and {key for family in families for key in family.keeps} == MOST.keys() | others
+
+
 def test_random_weights_are_not_adapted_and_a_folder_has_no_revision(saved):
     with pytest.raises(InputError, match="random weights cannot be adapted by lora"):
         model_config({"name": "tgcnet", "vision": {"train": "lora"}})
@@ -540,6 +565,14 @@ def stored(saved, path, **kwargs):
     return model
 
 
+@pytest.fixture(scope="module")
+def hostile(saved, tmp_path_factory):
+    """A bundle that holds its towers whole; a test that writes its config.json puts it back."""
+    stored(saved, path := tmp_path_factory.mktemp("hostile") / "b", text="bert", train="full")
+    load_bundle(path)
+    return path
+
+
 @pytest.mark.parametrize("train", ["frozen", "lora", "full"])
 def test_a_bundle_gives_the_model_back_and_holds_what_was_trained(saved, tmp_path, train):
     model = stored(saved, tmp_path / "b", text="bert", cnn="convnext", train=train)
@@ -590,6 +623,45 @@ def test_a_tower_that_was_trained_in_full_is_in_the_bundle_and_needs_no_source(s
     stored((root, None), tmp_path / "b", train="full")
     shutil.rmtree(root)
     load_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("text", {"num_hidden_layers": 10**9}),
+        ("text", {"hidden_size": 10**9}),
+        ("text", {"vocab_size": 10**12}),
+        ("text", {"intermediate_size": 10**15}),
+        ("text", {"num_hidden_layers": -1}),
+        ("text", {"hidden_size": 16.0}),
+        ("text", {"vocab_size": "64"}),
+        ("cnn", {"depths": [10**9] * 4}),
+        ("cnn", {"hidden_sizes": [8] * 10_000}),
+        ("vision", {"num_hidden_layers": 10**9}),
+    ],
+)
+def test_a_bundle_whose_own_tower_says_absurd_sizes_is_refused(hostile, part, change):
+    config = json.loads((hostile / "config.json").read_text())
+    kept = dict(config["base"][part]["config"])
+    config["base"][part]["config"] |= change
+    (hostile / "config.json").write_text(json.dumps(config))
+    try:
+        with pytest.raises(InputError, match=f"base.{part}: {next(iter(change))}") as caught:
+            load_bundle(hostile)
+    finally:
+        config["base"][part]["config"] = kept
+        (hostile / "config.json").write_text(json.dumps(config))
+    assert caught.value.code == "bad_tower" and caught.value.where == str(hostile / "config.json")
+
+
+def test_a_size_within_the_bounds_that_the_weights_lack_is_refused_from_their_header(hostile, tmp_path):
+    shutil.copytree(hostile, tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    config["base"]["text"]["config"] |= {"vocab_size": 2**22, "hidden_size": 2**16, "num_hidden_layers": 8}
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError) as caught:
+        load_bundle(tmp_path / "b")
+    assert caught.value.code == "weights_mismatch"
 
 
 def test_a_config_json_that_changed_after_training_changes_nothing(saved, tmp_path):

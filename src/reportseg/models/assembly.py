@@ -214,13 +214,21 @@ FAMILIES: dict[str, tuple[type[Any], ...]] = {
     "convnext": (ConvNeXt,),
 }
 
+#: The sizes that a config.json states, and the most that a tower may have: far above any that was published.
+MOST = dict.fromkeys(
+    ("hidden_size", "intermediate_size", "projection_dim", "embedding_size", "hidden_sizes", "max_position_embeddings"), 2**16
+)
+MOST |= dict.fromkeys(("num_attention_heads", "type_vocab_size", "patch_size"), 2**10) | {"image_size": 2**14, "vocab_size": 2**22}
+MOST |= {"num_hidden_layers": 512, "depths": 512, "num_stages": 16}
+STAGES = 16  # values of a list
+
 
 def open_tower(part: str, tower: Tower, record: Record | None, layout: Mapping[str, Any] | None, **options: Any) -> tuple[Any, Record]:
     """The tower of `part` (a key of FAMILIES), of which that takes a gradient which `tower.train` says, and what a bundle records of it.
 
     `layout` given: with random weights, to be counted; no source is opened. `record` given: as in the bundle that recorded it: a frozen or
     adapted tower is found again and must be the same, and one that was trained in full has its weights in the bundle. Else from
-    `tower.source`. InputError: those of find and Source.fill, family, bad_tower, sha256.
+    `tower.source`. InputError: those of find, Source.fill and check_bounds, family, bad_tower, sha256.
     """
     if layout is not None:
         module, found = _family(part, layout, "layout")(layout, **options), Record()
@@ -235,6 +243,7 @@ def open_tower(part: str, tower: Tower, record: Record | None, layout: Mapping[s
     else:
         family, found = _family(part, record.config, record.id), record
         if tower.train == "full":
+            check_bounds(part, family.pick(record.config))
             module = family(record.config, **options)
         else:
             source = find(record.id, record.revision)
@@ -244,6 +253,19 @@ def open_tower(part: str, tower: Tower, record: Record | None, layout: Mapping[s
             module = _filled(family, record.config, source, options)
     module.regime(tower.train)
     return module, found
+
+
+def check_bounds(part: str, config: Mapping[str, Any]) -> None:
+    """InputError bad_tower where a size that a bundle records of a tower is no whole number from 1 to MOST: a layer takes time when it is
+    laid out, even without memory. What is laid out must then fit the header of the bundle's weights before it takes any.
+    """
+    stated = {key: config[key] if isinstance(config[key], list | tuple) else [config[key]] for key in MOST if key in config}
+    for key, values in stated.items():
+        sound = len(values) <= STAGES and all(type(value) is int and 1 <= value <= MOST[key] for value in values)
+        if not sound or (key == "depths" and sum(values) > MOST[key]):
+            what = f"base.{part}: {key} is {str(config[key])[:80]}, and a tower has a whole number from 1 to {MOST[key]}"
+            fix = "Fetch the bundle again or write it anew with `reportseg train`."
+            raise InputError(what, f"base.{part}", fix, "bad_tower")
 
 
 def source_tokenizer(tower: Tower) -> str | None:
