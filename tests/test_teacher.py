@@ -123,7 +123,7 @@ def test_a_student_learns_from_what_predict_wrote_and_says_so(tmp_path, films, s
     assert weights[0] != weights[1]
 
 
-def test_a_run_goes_on_with_its_teacher_and_with_no_other(tmp_path, films, answers):
+def test_a_run_goes_on_with_its_teacher_and_with_no_other(tmp_path, films, answers, samples):
     class Interrupt(Exception):
         pass
 
@@ -140,6 +140,14 @@ def test_a_run_goes_on_with_its_teacher_and_with_no_other(tmp_path, films, answe
         training.train(config(answers, checkpoint_minutes=1e-6), manifest=films, out=tmp_path / "cut", resume=True)
     for file in answers.glob("*.json"):
         change(file, bundle_sha256="a" * 64)
+    dev = read_json(tmp_path / "cut" / "env.json", EnvFile).dev_ids
+    asked = next(sample.id for sample in samples if sample.id not in dev)
+    kept = (answers / f"{asked}.prob.png").read_bytes()
+    write_probability(answers / f"{asked}.prob.png", np.zeros((32, 32)))
+    with pytest.raises(InputError, match="answers of the teacher changed") as caught:
+        training.train(config(answers, checkpoint_minutes=1e-6), manifest=films, out=tmp_path / "cut", resume=True)
+    assert caught.value.code == "config" and caught.value.where == str(answers)
+    (answers / f"{asked}.prob.png").write_bytes(kept)
     moved = answers.rename(tmp_path / "moved")
     resumed = training.train(config(moved, checkpoint_minutes=1e-6), manifest=films, out=tmp_path / "cut", resume=True)
     assert (resumed / "bundle" / "model.safetensors").read_bytes() == (whole / "bundle" / "model.safetensors").read_bytes()

@@ -26,7 +26,7 @@ from reportseg.knowledge.bank import load_bank
 from reportseg.runs import LOCK, alone, prepare
 from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
 from reportseg.text import CONSTANT
-from tiny import TGCNET
+from tiny import TGCNET, UNET, write_bundle
 
 training = import_module("reportseg.train")  # `reportseg.train` is the function
 SIDES = ("left", "right")
@@ -203,6 +203,34 @@ def test_a_resume_follows_films_that_moved_and_refuses_others(tmp_path):
         training.train(config(), manifest=more, out=tmp_path / "r", resume=True)
     run = training.train(config(), manifest=tmp_path / "there", out=tmp_path / "r", resume=True)
     assert load_config(run / "config.yaml").data.manifest == str(tmp_path / "there")
+
+
+def test_a_resume_follows_a_parent_that_moved_and_refuses_another(tmp_path, films):
+    parent = write_bundle(tmp_path / "parent", UNET)
+    child = config(images=24, init=str(parent), checkpoint_minutes=1e-9)
+    with pytest.raises(Interrupt):
+        training.train(child, manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
+    before = load_bundle(parent).sha256
+    assert read_json(tmp_path / "r" / "env.json", EnvFile).sources == {"init": before}
+    moved = parent.rename(tmp_path / "moved")
+    write_bundle(parent, UNET, seed=1)
+    with pytest.raises(InputError, match="bundle to start from changed") as caught:
+        training.train(child, manifest=films, out=tmp_path / "r", resume=True)
+    assert caught.value.code == "config" and caught.value.where == str(parent) and "another -o" in caught.value.fix
+    with pytest.raises(InputError, match=r"another train\.init"):
+        training.train(config(images=24, checkpoint_minutes=1e-9), manifest=films, out=tmp_path / "r", resume=True)
+    there = config(images=24, init=str(moved), checkpoint_minutes=1e-9)
+    run = training.train(there, manifest=films, out=tmp_path / "r", resume=True)
+    assert load_bundle(run / "bundle").config.parent == before
+
+
+def test_a_run_of_an_earlier_version_that_noted_no_hash_goes_on(tmp_path, films):
+    with pytest.raises(Interrupt):
+        training.train(config(images=16), manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
+    noted = json.loads((tmp_path / "r" / "env.json").read_text())
+    assert noted.pop("sources") == {}
+    (tmp_path / "r" / "env.json").write_text(json.dumps(noted))
+    assert (training.train(config(images=16), manifest=films, out=tmp_path / "r", resume=True) / "bundle").is_dir()
 
 
 def test_seeds_are_checked_before_the_first_run(tmp_path, films):

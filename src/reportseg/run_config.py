@@ -54,10 +54,11 @@ def check_free(folder: Path) -> None:
 
 def stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunConfig:
     """The config that the run began with. What was repeated on the command line must agree, but for what the run itself fixed, and for
-    where the films lie by now.
+    where films, teacher and parent lie by now, which are told by their hashes.
     """
     stored = resolve(load_config(folder / CONFIG))
     free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest", "teacher"}}
+    free["train"] |= {"init"} if config.train.init and stored.train.init else set()
     differs = []
     for section in ("data", "model", "train", "eval"):
         one, two = config.model_dump(mode="json")[section], stored.model_dump(mode="json")[section]
@@ -67,4 +68,4 @@ def stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunCo
         raise InputError(f"the run was started with another {keys}", folder, "Leave these out to go on, or choose another -o.", "config")
     moved = {"manifest": config.data.manifest} if manifest else {}
     moved |= {"teacher": config.data.teacher} if config.data.teacher else {}
-    return changed(stored, "data", **moved)
+    return changed(changed(stored, "data", **moved), "train", init=config.train.init)

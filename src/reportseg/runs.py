@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -166,8 +166,10 @@ def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def environment(config: RunConfig, prepared: Prepared, device: torch.device, teacher: Sequence[str] = ()) -> EnvFile:
-    """env.json of the run; `teacher` are the hashes of its bundles."""
+def environment(
+    config: RunConfig, prepared: Prepared, device: torch.device, teacher: Sequence[str] = (), sources: Mapping[str, str] | None = None
+) -> EnvFile:
+    """env.json of the run; `teacher` are the hashes of its bundles, `sources` those that teacher.sources_sha256 gives."""
     return EnvFile(
         commit=_commit(),
         versions={
@@ -181,6 +183,7 @@ def environment(config: RunConfig, prepared: Prepared, device: torch.device, tea
         split_sha256=split_sha256(sample.id for sample in prepared.train),
         dev_ids=sorted(sample.id for sample in prepared.dev),
         teacher=list(teacher),
+        sources=dict(sources or {}),
     )
 
 

@@ -161,6 +161,10 @@ class EnvFile(File):
     split_sha256: Sha256 = Field(description="sha256 of the sorted ids trained on, joined by newlines.")
     dev_ids: list[str] = Field(description="Ids held out of training for everything that is fitted or selected.")
     teacher: list[Sha256] = Field(default=[], description="Hashes of the bundles whose answers soften the masks.")
+    sources: dict[str, Sha256] | None = Field(
+        default=None,
+        description="Hashes of the answers at data.teacher (`teacher`) and of the bundle at train.init (`init`); null in older runs.",
+    )
 
 
 # ---- metrics.json

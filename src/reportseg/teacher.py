@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .bundle import read_config
+from .bundle import resolve as find_bundle
+from .config import RunConfig
 from .data.loader import prepare_image
 from .errors import InputError
 from .io import read_image
@@ -62,6 +65,18 @@ def teacher_sha256(folder: str | Path, samples: Sequence[Sample], constant: bool
         answer = hashlib.sha256((folder / f"{sample.id}{PROBABILITY}").read_bytes()).hexdigest()
         whole.update("\t".join([sample.id, *bundles, answer, "\n"]).encode())
     return whole.hexdigest()
+
+
+def sources_sha256(config: RunConfig, asked: Sequence[Sample]) -> dict[str, str]:
+    """Hashes of what lies at the paths `data.teacher`, its answers to the films `asked`, and `train.init`: a resume must find both as they
+    were, wherever they lie by then. InputError: teacher, those of a bundle.
+    """
+    found = {}
+    if config.data.teacher is not None:
+        found["teacher"] = teacher_sha256(config.data.teacher, asked, config.data.text == "constant")
+    if config.train.init is not None:
+        found["init"] = read_config(find_bundle(config.train.init))[1]
+    return found
 
 
 def _bundles(folder: Path, sample: Sample, constant: bool) -> list[str]:

@@ -36,7 +36,7 @@ from .models import bank_of, build, make_tokenizer, resolve
 from .run_config import CONFIG, Manifests, changed, check_free, check_parent, checked, stored_config
 from .runs import Prepared, alone, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
-from .teacher import read_teacher
+from .teacher import read_teacher, sources_sha256
 
 ENV, LOG, CHECKPOINTS, BUNDLE = "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -131,7 +131,7 @@ class Run:
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         check_negatives(prepared.train, self.films.masks_NHW, config.data.negatives)
         self.learnt, self.teacher = self._targets()
-        env = environment(config, prepared, self.device, self.teacher)
+        env = environment(config, prepared, self.device, self.teacher, sources_sha256(config, prepared.train))
         self._check_films(env)
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
@@ -161,7 +161,9 @@ class Run:
         self._rewrite_log()
 
     def _check_films(self, now: EnvFile) -> None:
-        """A run goes on with the films that it began with: on others it would end neither as this run nor as a new one."""
+        """A run goes on with the films, the teacher and the parent that it began with: on others it would end neither as this run nor as a
+        new one.
+        """
         if not (self.folder / ENV).exists():
             return
         before = read_json(self.folder / ENV, EnvFile)
@@ -171,6 +173,11 @@ class Run:
             raise InputError("these are not the films that the run was started with", where, fix, "config")
         if before.teacher != now.teacher:
             raise InputError("this is not the teacher that the run was started with", str(self.config.data.teacher), fix, "config")
+        named = {"teacher": ("answers of the teacher", self.config.data.teacher), "init": ("bundle to start from", self.config.train.init)}
+        for name, (what, path) in named.items() if before.sources is not None else ():
+            if before.sources.get(name) != (now.sources or {}).get(name):
+                fix = "Put back what lay there, name the place where it lies by now, or begin anew with another -o."
+                raise InputError(f"the {what} changed since the run was started", str(path), fix, "config")
 
     def _targets(self) -> tuple[FilmCache, list[str]]:
         """The films that are trained on, their masks softened by a teacher where there is one, and the hashes of its bundles."""

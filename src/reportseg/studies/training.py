@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import read_config
-from ..bundle import resolve as find_bundle
 from ..compare import Run, read_runs
 from ..config import RunConfig
 from ..data.splits import draw_dev
@@ -22,7 +20,7 @@ from ..optim import bf16_gains
 from ..runs import without_paths
 from ..schemas import COMPARED, ComparedRun, IntervalMethod, StudyPlan
 from ..stats import MIN_SEEDS, bootstrap_runs, clusters
-from ..teacher import teacher_sha256
+from ..teacher import sources_sha256
 from ..train import train
 from .films import Films
 from .plan import Progress, remark, told
@@ -75,17 +73,11 @@ def sources(config: RunConfig, films: Films, parts: Sequence[Collection[str]]) -
     `parts` are the ids of each arm's films; each run sets its own dev aside, and what is dev in all of them needs no teacher.
     InputError: teacher, those of a bundle.
     """
-    found = {}
-    if config.data.teacher is not None:
-        learnt: set[str] = set()
-        for ids in parts:
-            part = [sample for sample in films.train if sample.id in ids]
-            learnt |= {sample.id for sample in part} - set(draw_dev(part, films.dataset.name))
-        asked = [sample for sample in films.train if sample.id in learnt]
-        found["teacher"] = teacher_sha256(config.data.teacher, asked, config.data.text == "constant")
-    if config.train.init is not None:
-        found["init"] = read_config(find_bundle(config.train.init))[1]
-    return found
+    learnt: set[str] = set()
+    for ids in parts:
+        part = [sample for sample in films.train if sample.id in ids]
+        learnt |= {sample.id for sample in part} - set(draw_dev(part, films.dataset.name))
+    return sources_sha256(config, [sample for sample in films.train if sample.id in learnt])
 
 
 def run_arms(
