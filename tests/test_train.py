@@ -26,6 +26,7 @@ from reportseg.knowledge.bank import load_bank
 from reportseg.runs import LOCK, alone, prepare
 from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
 from reportseg.text import CONSTANT
+from reportseg.twins import parent_twin
 from tiny import TGCNET, UNET, write_bundle
 
 training = import_module("reportseg.train")  # `reportseg.train` is the function
@@ -426,6 +427,8 @@ def test_init_starts_from_a_bundle_and_records_it(tmp_path, films):
     child = training.train(config(tgcnet, images=8, lr=1e-9, init=str(parent)), manifest=films, out=tmp_path / "child") / "bundle"
     one, two = load_bundle(parent), load_bundle(child)
     assert two.config.parent == one.sha256 and two.tokenizer_json == one.tokenizer_json
+    known, after = (read_json(path / "training.json", TrainingFile) for path in (parent, child))
+    assert known.parent_twin is None and after.parent_twin == parent_twin(known, one.config, reads=True, constant=False) is not None
     a, b = one.model.state_dict(), two.model.state_dict()
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-3
 

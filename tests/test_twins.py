@@ -12,7 +12,7 @@ from reportseg.errors import InputError
 from reportseg.models import resolve
 from reportseg.runs import without_paths
 from reportseg.schemas import BundleConfig, Metrics, TrainingFile, read_json, write_json
-from reportseg.twins import config_sha256, read_twin, twin_sha256
+from reportseg.twins import config_sha256, parent_twin, read_twin, twin_sha256
 
 ROOT = Path(__file__).parents[1]
 QATA = ROOT / "results" / "qata"
@@ -27,7 +27,7 @@ def training(*overrides, recipe="tgcnet_qata_small", **fields) -> TrainingFile:
 
 def bundle(**fields) -> BundleConfig:
     values = read_json(ROOT / "weights" / "tgcnet-qata" / "config.json", BundleConfig).model_dump()
-    return BundleConfig.model_validate(values | fields)
+    return BundleConfig.model_validate(values | {"parent": None} | fields)
 
 
 def evaluation(folder: Path, of: TrainingFile, config: BundleConfig | None = None, **fields) -> Path:
@@ -139,17 +139,90 @@ def test_a_key_that_came_later_leaves_the_hash_as_it_was():
     assert twin_sha256(whole.model_copy(update={"config": older}), bundle()) == twin_sha256(whole, bundle())
 
 
-def test_the_published_twin_is_the_shipped_configuration_with_one_sentence_and_the_published_unet_is_not():
-    """Made before twins had a hash of their own, in fp32, which was quicker where it was trained."""
-    shipped = read_json(ROOT / "weights" / "tgcnet-qata" / "training.json", TrainingFile)
+# ---- models that went on from a bundle
+
+NEXT = ["train.lr=3e-4"]  # of the second training
+
+
+def went_on(parent: TrainingFile, *overrides, of: BundleConfig | None = None, **fields) -> TrainingFile:
+    """The second training, as `train` notes it where `parent` is at train.init."""
+    reads = parent.config["data"]["text"] != "constant"
+    after = training(*NEXT, *overrides)
+    known = parent_twin(parent, of or bundle(), reads=reads, constant=after.config["data"]["text"] == "constant")
+    return after.model_copy(update={"parent_twin": known} | fields)
+
+
+ONE, ONE_TWIN = "1" * 64, "2" * 64  # hashes of the two parents
+
+
+def test_the_twin_of_a_model_that_went_on_went_on_from_the_twin_of_its_parent(tmp_path):
+    model, twin = went_on(training()), went_on(training(*TWIN, "train.precision=bf16"), *TWIN)
+    folder = evaluation(tmp_path / "twin", twin, bundle(parent=ONE_TWIN))
+    assert read(folder, model, bundle(parent=ONE)).text == "constant"
+
+
+def test_so_it_is_through_all_parents(tmp_path):
+    model, twin = training(), training(*TWIN)
+    for step in range(3):
+        above = bundle(parent=ONE if step else None), bundle(parent=ONE_TWIN if step else None)
+        model, twin = went_on(model, of=above[0]), went_on(twin, *TWIN, of=above[1])
+    assert twin_sha256(model, bundle(parent=ONE)) == twin_sha256(twin, bundle(parent=ONE_TWIN))
+    cut = went_on(went_on(training(*TWIN), *TWIN), *TWIN, of=bundle(parent=ONE_TWIN))
+    assert twin_sha256(model, bundle(parent=ONE)) != twin_sha256(cut, bundle(parent=ONE_TWIN)), "a parent less"
+
+
+FALSE_TWINS = {
+    "of the reading parent": (went_on(training(), *TWIN), ONE),
+    "through a reading grandparent": (went_on(went_on(training(), *TWIN), *TWIN, of=bundle(parent=ONE)), ONE_TWIN),
+    "of another parent": (went_on(training(*TWIN, "train.images=9000"), *TWIN), ONE_TWIN),
+    "of a parent with another seed": (went_on(training(*TWIN, "seed=1"), *TWIN), ONE_TWIN),
+    "of no parent": (training(*TWIN, *NEXT), None),
+}
+
+
+@pytest.mark.parametrize("other", FALSE_TWINS)
+def test_a_twin_of_other_parents_is_refused_with_the_command(tmp_path, other):
+    of, parent = FALSE_TWINS[other]
+    with pytest.raises(InputError, match="parent are others") as caught:
+        read(evaluation(tmp_path / "other", of, bundle(parent=parent)), went_on(training()), bundle(parent=ONE))
+    assert caught.value.code == "twin" and "-s train.init=TWIN_OF_THE_PARENT" in caught.value.fix
+
+
+def test_what_begins_text_free_and_then_reads_has_the_twin_that_goes_on_without_reading():
+    first = training(*TWIN)
+    assert twin_sha256(went_on(first), bundle(parent=ONE)) == twin_sha256(went_on(first, *TWIN), bundle(parent=ONE))
+
+
+def test_a_bundle_that_does_not_tell_its_parents_twin_is_held_to_the_parent_itself(tmp_path):
+    """One from an earlier version, or whose parent does not tell its configuration."""
+    model, twin = training(*NEXT), training(*TWIN, *NEXT)
+    assert read(evaluation(tmp_path / "same", twin, bundle(parent=ONE)), model, bundle(parent=ONE)).text == "constant"
+    with pytest.raises(InputError) as caught:
+        read(evaluation(tmp_path / "other", twin, bundle(parent=ONE_TWIN)), model, bundle(parent=ONE))
+    assert caught.value.code == "twin" and "-s train.init=PARENT" in caught.value.fix
+    bare = TrainingFile(images=1, steps=1, seconds=1)
+    assert parent_twin(bare, bundle(), reads=True, constant=False) is None
+
+
+# ---- what is published
+
+
+def test_the_published_twin_is_the_published_configuration_with_one_sentence_and_the_published_unet_is_not():
+    """Made before twins had a hash of their own; the model is from before `presence`, and each was trained in the quicker precision."""
     published = {
         name: read_json(QATA / name / "metrics.json", Metrics) for name in ("tgcnet_qata_small", "tgcnet_qata_small-twin", "unet_width16")
     }
-    config = {section: dict(values) if isinstance(values, dict) else values for section, values in shipped.config.items()}
-    assert config_sha256(shipped) == published["tgcnet_qata_small"].config_sha256
-    config["data"] |= {"text": "constant", "negatives": 0.0}
-    config["model"] |= {"presence": False}
-    config["train"] |= {"precision": "fp32"}
-    twin = shipped.model_copy(update={"config": config})
+    model, twin = training("train.precision=bf16"), training(*TWIN, "train.precision=fp32")
+    del model.config["model"]["presence"]
+    assert config_sha256(model) == published["tgcnet_qata_small"].config_sha256
     assert config_sha256(twin) == published["tgcnet_qata_small-twin"].config_sha256 != published["unet_width16"].config_sha256
-    assert twin_sha256(twin, bundle()) == twin_sha256(shipped, bundle())
+    assert twin_sha256(twin, bundle()) == twin_sha256(model, bundle())
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "weights").glob("*/training.json")))
+def test_a_published_bundle_has_a_twin_whether_it_went_on_from_a_parent_or_not(name):
+    shipped = read_json(ROOT / "weights" / name / "training.json", TrainingFile)
+    card = read_json(ROOT / "weights" / name / "config.json", BundleConfig)
+    config = shipped.config | {"data": shipped.config["data"] | {"text": "constant", "negatives": 0.0}}
+    twin, theirs = shipped.model_copy(update={"config": config}), card.model_copy(update={"presence": False})
+    assert twin_sha256(shipped, card) == twin_sha256(twin, theirs) is not None

@@ -141,6 +141,9 @@ class TrainingFile(File):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass.")
     truncated: bool = Field(default=False, description="Whether the safety stop cut the schedule short.")
     teacher: list[Sha256] = Field(default=[], description="Hashes of the bundles whose answers softened the masks.")
+    parent_twin: Sha256 | None = Field(
+        default=None, description="Hash of what the parent and its text-free twin share; null without a parent that has a twin, or unknown."
+    )
     config: dict[str, Any] = Field(default={}, description="The resolved run configuration, without paths.")
     dev: dict[str, float | None] = Field(default={}, description="Scores of the finished model on dev.")
     curves: dict[str, Curve] = Field(default={}, description="Name to [images seen, value], at most 200 points each.")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, optim
-from .bundle import Bundle, load_bundle, save_bundle
+from .bundle import TRAINING, Bundle, load_bundle, reads_text, save_bundle
 from .config import RunConfig, dump_config
 from .data.cache import FilmCache, open_cache
 from .data.loader import Batch, Steps, batches
@@ -37,6 +37,7 @@ from .run_config import CONFIG, Manifests, changed, check_free, check_parent, ch
 from .runs import Prepared, alone, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
 from .teacher import read_teacher, sources_sha256
+from .twins import parent_twin
 
 ENV, LOG, CHECKPOINTS, BUNDLE = "env.json", "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
@@ -412,12 +413,20 @@ class Run:
             precision=self.precision,
             truncated=self.state.truncated,
             teacher=self.teacher,
+            parent_twin=self._parent_twin(),
             config=without_paths(config),
             dev=scores,
             curves=curves(self.state.log),
         )
         save_bundle(self.folder / BUNDLE, self.model, config.model, self.tokenizer, self.bank, fields, training, prepared.words)
         return self.folder
+
+    def _parent_twin(self) -> str | None:
+        """What tells that a twin of this run went on from the parent's twin."""
+        if self.parent is None:
+            return None
+        known = read_json(self.parent.path / TRAINING, TrainingFile)
+        return parent_twin(known, self.parent.config, reads=reads_text(self.parent.model, known), constant=self.prepared.constant)
 
 
 def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:

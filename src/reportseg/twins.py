@@ -1,6 +1,7 @@
 """What a text-free twin is, and what proves that an evaluation is one.
 
-The twin of a model is the same configuration with `data.text=constant`: seed, films, schedule, architecture, teacher and parent are equal.
+The twin of a model is the same configuration with `data.text=constant`: seed, films, schedule, architecture and teacher are equal, and a
+model that went on from a parent has a twin that went on from the parent's twin, for else the twin's first weights would have read texts.
 What the text bought is the model minus this twin; minus another model it would be the text and all else in which the two differ.
 """
 
@@ -53,7 +54,8 @@ def config_sha256(training: TrainingFile | None, parent: str | None = None) -> s
 def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
     """Equal for a model and its twin, whatever their seeds and names; None where the training does not tell its configuration.
 
-    Defaults are no part of it: a key that comes later leaves it as it is.
+    Defaults are no part of it: a key that comes later leaves it as it is. Of a parent that has a twin it takes `parent_twin`, of any other
+    its hash, so that both must have gone on from that very bundle.
     """
     from .models import model_config
 
@@ -70,8 +72,18 @@ def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
         return None
     values: dict[str, Any] = {name: one.model_dump(mode="json", exclude=_FREE[name], exclude_defaults=True) for name, one in read.items()}
     values["model"]["name"] = sections["model"].get("name")
-    values |= {"images": training.images, "teacher": training.teacher, "parent": bundle.parent}
+    values |= {"images": training.images, "teacher": training.teacher, "parent": training.parent_twin or bundle.parent}
     return _sha256(values | {"films": [[source.name, source.split_sha256] for source in bundle.trained_on]})
+
+
+def parent_twin(parent: TrainingFile, bundle: BundleConfig, *, reads: bool, constant: bool) -> str | None:
+    """For the training.json of what goes on from a bundle: equal for that bundle and its twin of the same seed, through all parents.
+
+    `reads`: a sentence moves the parent's answers; `constant`: what goes on from it reads one sentence for all. None where both are so, for
+    then it is nobody's twin, and where the parent does not tell its configuration.
+    """
+    shared = None if reads and constant else twin_sha256(parent, bundle)
+    return shared and _sha256({"twin": shared, "seed": parent.seed})
 
 
 def read_twin(
@@ -83,7 +95,8 @@ def read_twin(
         what = f"the twin was evaluated on other cases ({metrics.n_cases} of the split {metrics.split!r})"
         raise InputError(what, folder / METRICS, "Evaluate it on the same split of the same manifest.", "cases_differ")
     if differs := _differs(metrics, training, bundle):
-        raise InputError(f"this is not the evaluation of the model's text-free twin: {differs}", folder / METRICS, _how(training), "twin")
+        fix = _how(training, bundle)
+        raise InputError(f"this is not the evaluation of the model's text-free twin: {differs}", folder / METRICS, fix, "twin")
     flips = decision is not None and decision.flips
     if flips != (metrics.decision is not None and metrics.decision.flips):
         what = f"the model answers with{'' if flips else 'out'} flips and the twin with{'out' if flips else ''}"
@@ -109,11 +122,12 @@ def _differs(metrics: Metrics, training: TrainingFile, bundle: BundleConfig) -> 
     return None if ours == metrics.twin_sha256 else "its architecture, schedule, films, teacher or parent are others"
 
 
-def _how(training: TrainingFile) -> str:
+def _how(training: TrainingFile, bundle: BundleConfig) -> str:
     """The command that trains the twin."""
     name, schedule = training.config.get("name") or "CONFIG", training.config.get("train", {})
     keys = ["data.text=constant", f"seed={training.seed}", f"train.images={training.images}", f"train.precision={training.precision}"]
     keys += ["train.minutes=null"] if schedule.get("minutes") else []
+    keys += [f"train.init={'TWIN_OF_THE_PARENT' if training.parent_twin else 'PARENT'}"] if bundle.parent else []
     command = f"reportseg train {name} {' '.join(f'-s {key}' for key in keys)}"
     return f"Train it on the model's films with the settings that the model had and `{command}`, and evaluate it on this split."
 
