@@ -10,7 +10,8 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -102,17 +103,22 @@ class Source:
         depths = config.get("depths", [])
         stated = [config.get("num_hidden_layers"), *(depths if isinstance(depths, list) else [])]
         counts = [n for n in stated if isinstance(n, int | float)]
-        held = sum(len(self._keys(file)) for file in self.weights)
+        held = 0
+        for file in self.weights:
+            with self._opened(file) as weights:
+                held += len(weights.keys())
         if any(n < 0 for n in counts) or sum(counts) > held or len(stated) > held:
             what = f"the config.json of {self.id!r} asks for more layers than its weights have tensors, {held}"
             raise InputError(what, self.folder, "Fetch the source again, or name another one.", "bad_tower")
 
-    def _keys(self, file: Path) -> list[str]:
+    @contextmanager
+    def _opened(self, file: Path) -> Iterator[Any]:
+        """A file of weights. InputError bad_weights, whenever safetensors finds that it is none."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(file, framework="pt") as weights:
-                return list(weights.keys())
+                yield weights
         except (SafetensorError, OSError) as error:
             fix = "Fetch the source again; weights are read as safetensors only, never as pickle."
             what = f"the weights of {self.id!r} are not readable as safetensors: {error}"
@@ -125,32 +131,25 @@ class Source:
         InputError weights_mismatch, bad_weights. On the meta device as default the header is checked and nothing is read.
         """
         import torch
-        from safetensors import SafetensorError, safe_open
 
         expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
         only_checked = torch.get_default_device().type == "meta"
         tensors: dict[str, torch.Tensor] = {}
         problems: list[str] = []
         for file in self.weights:
-            try:
-                with safe_open(file, framework="pt") as weights:
-                    for key in weights.keys():  # noqa: SIM118 - not a dict
-                        name = rename(key)
-                        if name is None:
-                            continue
-                        found = tuple(weights.get_slice(key).get_shape())
-                        if name not in expected:
-                            problems.append(f"{key[:120]} has no place")
-                        elif found != expected.pop(name):
-                            problems.append(f"{key} has another shape than config.json says: {found}")
-                        elif not only_checked:
-                            tensor = weights.get_tensor(key)
-                            tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
-            except (SafetensorError, OSError) as error:
-                fix = "Fetch the source again; weights are read as safetensors only, never as pickle."
-                raise InputError(
-                    f"the weights of {self.id!r} are not readable as safetensors: {error}", file, fix, "bad_weights"
-                ) from error
+            with self._opened(file) as weights:
+                for key in weights.keys():  # noqa: SIM118 - not a dict
+                    name = rename(key)
+                    if name is None:
+                        continue
+                    found = tuple(weights.get_slice(key).get_shape())
+                    if name not in expected:
+                        problems.append(f"{key[:120]} has no place")
+                    elif found != expected.pop(name):
+                        problems.append(f"{key} has another shape than config.json says: {found}")
+                    elif not only_checked:
+                        tensor = weights.get_tensor(key)
+                        tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
         problems = [f"{key} is missing" for key in expected] + problems
         if problems:
             listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
