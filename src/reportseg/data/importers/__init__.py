@@ -165,15 +165,20 @@ def _join(found: Found, path: Path, limits: Limits) -> bool:
     InputError ambiguous_join where the table says two things of one stem.
     """
     table: dict[str, dict[str, str]] = {}
-    shown: dict[str, str] = {}  # names for messages: hospitals name DICOM files after people
+    images: dict[str, str] = {}
+
+    def shown(stem: str) -> str:
+        """The name for messages: hospitals name DICOM files after people."""
+        return dicom_name(path.parent / images[stem]) or stem
+
     for row in read_table(path, ("image",), limits):
         image = row.pop("image")
         stem = _stem(image)
-        shown[stem] = dicom_name(path.parent / image) or stem
+        images[stem] = image
         if "subject" in row and "patient" not in row:
             row["patient"] = row.pop("subject")
         if table.setdefault(stem, row) != row:
-            raise InputError(f"two different rows stand for {shown[stem]}", path, "Leave one row for each film.", "ambiguous_join")
+            raise InputError(f"two different rows stand for {shown(stem)}", path, "Leave one row for each film.", "ambiguous_join")
     columns = list(next(iter(table.values()), {}))
     unknown, differs = [], Counter[str]()
     patients = False
@@ -190,7 +195,7 @@ def _join(found: Found, path: Path, limits: Limits) -> bool:
         found.messages.append(f"{path.name}: films without a row in it: {some(unknown)}")
     strangers = set(table) - {_stem(row["image"]) for row in found.rows}
     if strangers:
-        found.messages.append(f"{path.name}: rows without a film, left out: {some(sorted(shown[stem] for stem in strangers))}")
+        found.messages.append(f"{path.name}: rows without a film, left out: {some(sorted(map(shown, strangers)))}")
     for column, n in differs.items():
         if n:
             found.messages.append(f"{path.name}: {column} stays as it was in {n} rows where the joined value differs")
