@@ -12,6 +12,7 @@ from ..types import Polarity
 from . import lexicon as lex
 
 _YES, _NO, _UNSURE = (lex.alternation(words) for words in (lex.YES, lex.NO, lex.UNSURE))
+_ANY = lex.alternation(f"{lex.YES} | {lex.NO} | {lex.UNSURE}")
 _WORDS = rf"(?:(?P<yes>{_YES})|(?P<no>{_NO})|(?P<unsure>{_UNSURE}))(?!\w)"
 _BOX = r"(?:\[[ \t]?[x✓✔✗✘*]?[ \t]?\]|\([ \t]?[x✓✔✗✘*]?[ \t]?\)|[☐☑☒])"
 _CHOICE = rf"{_BOX}[ \t]{{0,3}}(?:{_YES}|{_NO}|{_UNSURE})(?!\w)"
@@ -20,12 +21,10 @@ _MARK = r"(?:[:(]|\?+|(?<=[ \t])--?(?=[ \t]))"
 _END = r"(?=[ \t]{0,4}(?:\.(?![ \t]{0,3}\d)|[,;!)(\n\r]|$))"
 
 #: The mark in front of an answer: a box needs none, so there it is empty.
-MARK = (
-    rf"(?:{_MARK}(?=[ \t]{{0,4}}(?:{_CHOICES}|{lex.alternation(f'{lex.YES} | {lex.NO} | {lex.UNSURE}')}(?!\w)){_END})|(?={_CHOICES}{_END}))"
-)
+MARK = rf"(?:{_MARK}(?=[ \t]{{0,4}}(?:{_CHOICES}|{_ANY}(?!\w)){_END})|(?={_CHOICES}{_END}))"
 _ANSWER = re.compile(rf"{_MARK}?[ \t]{{0,4}}(?:{_CHOICES}|{_WORDS}){_END}")
 _CHECKED = re.compile(rf"(?:\W[x✓✔✗✘*]\W|[☑☒])[ \t]{{0,3}}{_WORDS}")
-_LINE = re.compile(rf"{_MARK}[ \t]{{0,4}}(?:{_CHOICES}|{lex.alternation(f'{lex.YES} | {lex.NO} | {lex.UNSURE}')})[ \t]{{0,80}}\r?$")
+_LINE = re.compile(rf"{_MARK}[ \t]{{0,4}}(?:{_CHOICES}|{_ANY})[ \t]{{0,80}}\r?$")
 
 
 def answer(low: str, start: int, end: int) -> Polarity:
