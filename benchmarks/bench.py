@@ -28,14 +28,14 @@ import torch
 
 import bench_page
 from reportseg import Segmenter
-from reportseg.cases import read_cases
+from reportseg.cases import METRICS, read_cases
 from reportseg.config import RunConfig, load_config, parse_config
 from reportseg.console import print_error, print_line, progress
 from reportseg.data.manifest import MANIFEST, read_manifest, read_table, write_manifest
 from reportseg.data.splits import draw_dev, nested_shares, split_sha256
 from reportseg.engines import pick_device
 from reportseg.errors import InputError
-from reportseg.evaluate import METRICS, evaluate
+from reportseg.evaluate import evaluate
 from reportseg.limits import atomic_write
 from reportseg.metrics import overlap
 from reportseg.models import count_parameters, resolve

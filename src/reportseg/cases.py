@@ -13,7 +13,7 @@ from .limits import atomic_write, csv_cell
 from .schemas import CSV_COLUMNS
 from .types import CaseScore
 
-CASES, FAILURES = "cases.csv", "failures.csv"
+METRICS, CASES, FAILURES = "metrics.json", "cases.csv", "failures.csv"  # what an evaluation leaves
 OPTIONAL = ("presence", "uncertainty", "disagreement")  # empty where a case has none
 LATER = ("uncertainty", "disagreement")  # columns that older tables lack
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .cases import CASES, read_cases
+from .cases import CASES, METRICS, read_cases
 from .compare_films import TIE, PairPicture, Shown, draw_pairs, furthest, win_tie_loss
 from .compare_page import write_page
 from .compare_tables import csv_table, latex_table, markdown_table
 from .data.manifest import near, read_manifest
 from .errors import InputError
-from .evaluate import MASKS, METRICS
+from .evaluate import MASKS
 from .limits import atomic_write
 from .metrics import summarise
 from .schemas import COMPARED, ComparedArm, ComparedRun, Comparison, Family, IntervalMethod, Metrics, read_json, write_json

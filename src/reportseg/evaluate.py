@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cases import CASES, FAILURES, write_cases, write_failures
+from .cases import CASES, FAILURES, METRICS, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
 from .data.negatives import opposites
 from .data.splits import draw_dev, split_sha256
@@ -49,7 +49,6 @@ from .scoring import (
 from .stats import N_BOOT, clusters, paired_bootstrap
 from .text import CONSTANT, shuffled, swap_sides, swapped_rows
 from .totals import control_scores, intervals, merged, risk_coverage, scores_of, subset_scores
-from .twins import METRICS as METRICS
 from .twins import config_sha256, read_twin, twin_sha256
 from .types import CaseScore, Sample
 from .volume_scores import VOLUMES, Volumes, are_volumes, volume_scores, write_volumes

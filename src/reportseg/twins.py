@@ -15,13 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .cases import CASES, read_cases
+from .cases import CASES, METRICS, read_cases
 from .config import DataConfig, EvalSection, TrainSection
 from .errors import InputError
 from .schemas import BundleConfig, DecisionConfig, Metrics, TrainingFile, read_json
 from .types import CaseScore
-
-METRICS = "metrics.json"
 
 # Keys that configurations did not have from the start: at their defaults they are no part of the hash, so older seeds still group.
 LATER: Mapping[str, Mapping[str, Any]] = {

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..bundle import TRAINING, load_bundle, reads_text
+from ..cases import METRICS
 from ..compare import Run, read_runs
 from ..data.manifest import Dataset, read_manifest
 from ..errors import InputError
-from ..evaluate import CONTROLS, METRICS, evaluate
+from ..evaluate import CONTROLS, evaluate
 from ..limits import safe_id
 from ..runs import alone
 from ..schemas import COMPARED, ControlScores, Metrics, StudyPlan, TextRow, TextStudy, TrainingFile, read_json, write_json

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..cases import METRICS
 from ..compare import Run, read_runs
 from ..config import RunConfig
 from ..data.splits import draw_dev
 from ..engines import pick_device
 from ..errors import InputError
-from ..evaluate import METRICS, evaluate
+from ..evaluate import evaluate
 from ..limits import safe_id
 from ..optim import bf16_gains
 from ..runs import without_paths

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import CONFIG, TRAINING, load_bundle, shipped
-from ..cases import CASES, read_cases
+from ..cases import CASES, METRICS, read_cases
 from ..data.manifest import Dataset, read_manifest
 from ..errors import InputError
-from ..evaluate import METRICS, evaluate
+from ..evaluate import evaluate
 from ..limits import safe_id
 from ..runs import alone
 from ..schemas import COMPARED, Metrics, StudyPlan, TrainingFile, TransferRow, TransferStudy, read_json, write_json
