@@ -87,6 +87,9 @@ app = _typer(cls=Commands, no_args_is_help=True, epilog="First steps: reportseg 
 data_app = _typer("Import, check and make data sets.")
 config_app = _typer("Show the configs that ship with the program, and all schemas.")
 knowledge_app = _typer("Show, check and build the banks of knowledge that TGC-Net reads beside a sentence.")
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+app.add_typer(knowledge_app, name="knowledge")
 
 
 def _version(asked: bool) -> None:
@@ -124,116 +127,6 @@ def demo(out: Out = Path("runs/demo"), as_json: Json = False, quiet: Quiet = Fal
     print(f"dice_pooled {result['dice_pooled']:.3f}, with shuffled sentences {result['dice_pooled_shuffled']:.3f}")
     print(f"report: {result['report']}")
     print(f"next: {result['next']}")
-
-
-# ---------------------------------------------------------------- data
-
-app.add_typer(data_app, name="data")
-
-
-@data_app.command("import", epilog="Example: reportseg data import lvit QaTa-COV19 -o qata")
-def data_import(
-    layout: Annotated[
-        str, typer.Argument(metavar="LAYOUT", help="lvit, mosmed, languidemedseg, medvlsm, folder; volumes: msd, word, abdomenct1k.")
-    ],
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set; with folder also the table itself.")],
-    out: Out,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the files too, else the manifest refers to them.")] = False,
-    join: Annotated[list[Path] | None, typer.Option("--join", metavar="CSV", help="Add columns by file stem; may be repeated.")] = None,
-    laterality: WhoseLeft = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the data set; default: the folder's.")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Of medvlsm: the prompt that becomes the text; default p6.")] = None,
-    windows: Annotated[
-        Path | None, typer.Option("--windows", metavar="YAML", help="Of volumes: windows of organs, as in `liver: [60, 200]`.")
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write a manifest for a data set in a known layout.
-
-    The folder -o gets manifest.csv and dataset.json; the films stay where they are unless --copy is given. Volumes become slices, which are
-    written there.
-    """
-    from .config import load_windows
-    from .console import print_json, progress
-    from .data.importers import import_data
-
-    with progress(quiet, "volumes") as report:
-        done = import_data(
-            layout,
-            src,
-            out,
-            copy=copy,
-            join=tuple(join or ()),
-            laterality=laterality,
-            name=name,
-            prompt=prompt,
-            windows=None if windows is None else load_windows(windows),
-            overwrite=overwrite,
-            progress=report,
-        )
-    if as_json:
-        whose = {"laterality": done.laterality, "laterality_source": done.laterality_source}
-        print_json({"manifest": done.manifest, "n": done.n, **whose, "messages": done.messages})
-        return
-    for message in () if quiet else done.messages:
-        print(message, file=sys.stderr)
-    print(f"{done.manifest}: " + ", ".join(f"{n} {split or 'without a split'}" for split, n in done.n.items()))
-    print(f"laterality: {done.laterality}" + f" ({done.laterality_source})" * bool(done.laterality_source))
-
-
-@data_app.command("verify", epilog="Example: reportseg data verify qata")
-def data_verify(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.csv or its folder.")],
-    text_column: Column = "text",
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Check every row, file, mask and sentence of a manifest.
-
-    All findings at once; exit 2 if one is an error, 0 if there are only warnings.
-    """
-    from dataclasses import asdict
-
-    from .console import print_json
-    from .data.manifest import read_manifest
-    from .data.verify import verify
-
-    found = verify(read_manifest(manifest, text_column=text_column))
-    if as_json:
-        print_json({"errors": len(found.errors), "warnings": len(found.warnings), **asdict(found)})
-    else:
-        for issue in found:
-            print(f"{issue.severity}: {issue}")
-        for line in found.summary:
-            print(line)
-    if found.errors:
-        raise typer.Exit(2)
-
-
-@data_app.command("synth", epilog="Example: reportseg data synth -o phantoms -n 300")
-def data_synth(
-    out: Out,
-    n: Annotated[int, typer.Option("-n", help="Number of films.")],
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same films.")] = 0,
-    size: Annotated[int, typer.Option("--size", help="Side of a film in pixels.")] = 128,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Draw phantom chest films with masks and sentences.
-
-    The sentences tell side, zone and number of the opacities. Splits keep patients apart.
-    """
-    from .console import print_json, progress
-    from .data.synthetic import synthesise
-
-    with progress(quiet, "drawing") as report:
-        manifest = synthesise(out, n, seed=seed, size=size, progress=report)
-    if as_json:
-        print_json({"manifest": manifest, "n": n})
-    else:
-        print(manifest)
 
 
 # ---------------------------------------------------------------- train, evaluate, predict
@@ -486,9 +379,6 @@ def models(as_json: Json = False, quiet: Quiet = False) -> None:
     show(known_models(), as_json)
 
 
-app.add_typer(config_app, name="config")
-
-
 @config_app.command("list", epilog="Example: reportseg config list")
 def config_list(as_json: Json = False, quiet: Quiet = False) -> None:
     """List the configs that ship with the program."""
@@ -530,93 +420,4 @@ def config_schema(
     print_json(schemas(name))
 
 
-app.add_typer(knowledge_app, name="knowledge")
-
-
-@knowledge_app.command("show", epilog='Example: reportseg knowledge show "bilateral pulmonary infection, upper left lung"')
-def knowledge_show(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence.")],
-    bank: Annotated[str, typer.Option("--bank", help="A shipped bank's name, or a JSON file.")] = "chest",
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="At most so many statements.")] = 8,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Show the statements that a sentence calls for, and why.
-
-    Best first, each with its score and the words that called for it. Concepts take turns.
-    """
-    from .console import print_hits, print_json
-    from .knowledge.bank import load_bank, retrieve
-
-    loaded = load_bank(bank)
-    hits = retrieve(text, loaded, top_k)
-    if as_json:
-        rows = [{"score": hit.score, "why": hit.why, **hit.statement.model_dump(mode="json")} for hit in hits]
-        print_json({"bank": loaded.name, "sha256": loaded.sha256, "hits": rows})
-    else:
-        print_hits(hits)
-
-
-@knowledge_app.command("check", epilog="Example: reportseg knowledge check chest")
-def knowledge_check(
-    bank: Annotated[str, typer.Argument(metavar="BANK|NAME", help="A JSON file, or a shipped bank's name.")],
-    concepts: Annotated[Path | None, typer.Option("--concepts", help="A list, one a line, that the bank ought to cover.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Check the statements of a bank.
-
-    All findings at once; exit 2 if one is an error, 0 if there are only warnings.
-    """
-    from .console import print_findings
-    from .knowledge.build import read_concepts
-    from .knowledge.check import check, read_bank
-
-    file = read_bank(bank)
-    found = check(file, read_concepts(concepts) if concepts else ())
-    print_findings(file, found, as_json)
-    if any(finding.severity == "error" for finding in found):
-        raise typer.Exit(2)
-
-
-@knowledge_app.command(
-    "build", epilog="Example: reportseg knowledge build concepts.txt -o mine.json --endpoint http://127.0.0.1:8000/v1 --model NAME"
-)
-def knowledge_build(
-    concepts: Annotated[Path, typer.Argument(metavar="CONCEPTS", help="A text file, one concept a line; # begins a remark.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="BANK", help="JSON file to write; its stem is the bank's name.")],
-    endpoint: Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="An endpoint that speaks /v1/chat/completions.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Model of the endpoint.")] = None,
-    local: Annotated[Path | None, typer.Option("--local", metavar="DIR", help="A causal language model of transformers instead.")] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Let a language model write a bank.
-
-    Nothing is sent unless --endpoint names where; its key is read from REPORTSEG_API_KEY. Answers are cached: the same command goes on
-    after an interruption. Exit 3 if some concepts failed.
-    """
-    from .console import print_built, progress
-    from .errors import InputError
-    from .knowledge.ask import Ask, Endpoint, local_name
-    from .knowledge.ask import local as local_model
-    from .knowledge.build import build, read_concepts
-    from .limits import cache_root
-
-    ask: Ask
-    wanted = read_concepts(concepts)
-    if endpoint and model and not local:
-        ask, name = Endpoint(endpoint, model), model
-    elif local and not endpoint and not model:
-        ask, name = local_model(local), local_name(local)
-    else:
-        raise InputError("who is to be asked is not clear", "", "Name --endpoint and --model, or --local alone.", "usage")
-    with progress(quiet, "asking") as report:
-        built = build(wanted, out, ask, name, cache=cache_root() / "knowledge", overwrite=overwrite, progress=report)
-    print_built(built, as_json, quiet)
-    if built.failed:
-        raise typer.Exit(3)
-
-
-from . import cli_pacs, cli_study  # noqa: E402, F401 - the commands of `reportseg pacs` and `study`; they need what stands above
+from . import cli_data, cli_knowledge, cli_pacs, cli_study  # noqa: E402, F401 - the commands of these groups need what stands above
