@@ -142,7 +142,7 @@ def test_a_header_whose_length_begins_like_a_pickle_is_no_pickle(folder):
             break
     assert path.read_bytes()[:1] == b"\x80"
     relist(folder)
-    load_bundle(folder)
+    assert load_bundle(folder).config.model_type == "unet"
 
 
 def test_a_config_that_asks_for_a_giant_takes_no_memory(folder):
