@@ -5,9 +5,9 @@
 
 A cell is a method, or one with a change, under one seed. RESULTS/<cell>/ has its metrics.json, as `evaluate` writes it, cell.json: what it
 was trained with, and counts.json: the pixels of each film, by its place in the split and without its name, so that cells which were run
-months or machines apart are still paired film by film. Beside them protocol.json, search.json (the learning rates tried) and table.json
-(what was computed from the counts). Runs, evaluations and the manifest of the films stay in WORK. docs/bench.md is written anew after each
-cell.
+months or machines apart are still paired film by film; of a training that diverged it has failed.json alone. Beside them protocol.json,
+search.json (the learning rates tried) and table.json (what was computed from the counts). Runs, evaluations and the manifest of the films
+stay in WORK. docs/bench.md is written anew after each cell.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
 from reportseg.types import CaseScore, Sample
 
 ROOT = Path(__file__).parents[1]
-CELL, COUNTS, PROTOCOL, SEARCH, TABLE = "cell.json", "counts.json", "protocol.json", "search.json", "table.json"
+CELL, COUNTS, FAILED = "cell.json", "counts.json", bench_page.FAILED
+PROTOCOL, SEARCH, TABLE = "protocol.json", "search.json", "table.json"
 PIXELS = ("tp", "fp", "fn")
 SCORES = ("dice_pooled", "dice_mean")
 CHECKPOINT_MINUTES = 2.0  # a cell takes about ten: a kill costs no more than this
@@ -336,7 +337,12 @@ class Bench:
         arm, seed = cells(self.protocol)[cell]
         run, scored, images = self.work / "runs" / cell, self.work / "eval" / cell, self.images_of(arm)
         config = configure(self.protocol, arm, seed, rate, images, self.precision)
-        training = self._train(config, run, cell)
+        try:
+            training = self._train(config, run, cell)
+        except InputError as error:
+            if error.code == "diverged":
+                self._store(f"{cell}/{FAILED}", self._diverged(cell, config, run, error))
+            raise
         began = time.monotonic()
         if not (scored / METRICS).exists():
             with progress(False, f"{cell}, scoring") as report:
@@ -377,6 +383,23 @@ class Bench:
         self._store(f"{cell}/{COUNTS}", self._counts(scored))
         shutil.copyfile(scored / METRICS, self.results / cell / ".metrics")
         (self.results / cell / ".metrics").replace(self.results / cell / METRICS)  # last: where it lies the cell is done
+        (self.results / cell / FAILED).unlink(missing_ok=True)  # of an earlier try
+
+    def _diverged(self, cell: str, config: RunConfig, run: Path, error: InputError) -> dict[str, Any]:
+        """What the page tells of a cell without scores. The films of the batch, which the error names, are not published."""
+        arm, seed = cells(self.protocol)[cell]
+        return {
+            "cell": cell,
+            "method": arm.method,
+            "seed": seed,
+            "command": self.command(cell),
+            "commit": read_json(run / ENV, EnvFile).commit if (run / ENV).exists() else None,
+            "params": count_parameters(config.model)["total"],
+            "images": config.train.images,
+            "lr": config.train.lr,
+            "why": error.what.partition(". ")[0],
+            "config": without_paths(config),
+        }
 
     # ---------------------------------------------------------------- telling
 

@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "bench.md"
 CLIMBING = 0.005  # over the last fifth of the images: such a curve is marked
 SMALLEST = 0.003  # effect of interest
 METRIC = "dice_mean"  # of the verdicts
+FAILED = "failed.json"  # of a cell whose training diverged
 SCORES = ("dice_pooled", "dice_mean")
 NAMES = {
     "tgcnet": "TGC-Net",
@@ -75,7 +76,9 @@ python benchmarks/bench.py cpu qata --list             # what is done, and how l
   dev. A twin, and a method that lacks a module, have the rate of their method.
 - **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third.
 - **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them
-  would have helped; `end of the grid` where the best rate is the lowest or the highest of the three.
+  would have helped; `end of the grid` where the best rate is the lowest or the highest of the three; `seed N diverged` where that
+  training ended in a loss that is not finite. Such a method has no rank and stands below the others: the seeds that are left would
+  flatter it. Why it ended is told under *Cells*.
 """
 
 MODULE_TEXT = """
@@ -111,19 +114,23 @@ def text(results: Path) -> str:
 
 def _bench(folder: Path, *, modules: bool) -> str:
     cells = {path.parent.name: (load_json(path), load_json(path.parent / "cell.json")) for path in sorted(folder.glob("*/metrics.json"))}
-    if not cells:
+    failed = {path.parent.name: load_json(path) for path in sorted(folder.glob(f"*/{FAILED}")) if path.parent.name not in cells}
+    if not cells and not failed:
         return "\nNo cell has been run yet.\n"
     protocol, search, told = (load_json(folder / f"{name}.json") for name in ("protocol", "search", "table"))
     of = {arm: [cells[cell] for cell in cells if cell.rpartition("-")[0] == arm] for arm in (*NAMES, *FULL, *MODULES)}
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
-    parts = [on, _methods(of, told, search), _differences(told["differences"]), _rates(search, len(protocol["rates"]))]
+    lost = {arm: [failed[cell] for cell in failed if cell.rpartition("-")[0] == arm] for arm in of}
+    differences = _differences(told["differences"], [arm for arm in NAMES if lost[arm]])
+    parts = [on, _methods(of, lost, told, search), differences, _rates(search, len(protocol["rates"]))]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
-    return "".join([*parts, _cells(cells)])
+    return "".join([*parts, _cells(cells, failed)])
 
 
-def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any]) -> str:
+def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any]) -> str:
+    """`of` and `lost` by arm: the cells that have scores, and those that diverged."""
     heads = [
         "method",
         "M parameters",
@@ -133,36 +140,39 @@ def _methods(of: dict[str, list[Any]], told: dict[str, Any], search: dict[str, A
         "shuffled sentences",
         "marks",
     ]
-    rows = []
+    ranked, unranked = [], []
     for arm, name in NAMES.items():
-        if not of[arm]:
+        facts = [cell for _, cell in of[arm]] + lost[arm]
+        if not facts:
             continue
         intervals = told["arms"].get(arm, {})
         seeds = [cell["seed"] for _, cell in of[arm]]
         ci95 = intervals.get("ci95", {}) if intervals.get("seeds") == seeds else {}
-        scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) for score in SCORES]
+        scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) if of[arm] else NONE for score in SCORES]
         shuffled = [metrics["controls"]["shuffled"]["dice_pooled"] for metrics, _ in of[arm] if "shuffled" in metrics["controls"]]
-        marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm]) + ["end of the grid"] * _at_the_end(
-            search.get(of[arm][0][1]["method"], {})
-        )
+        marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm])
+        marks += ["end of the grid"] * _at_the_end(search.get(facts[0]["method"], {}))
+        marks += [f"seed {cell['seed']} diverged" for cell in lost[arm]]
         row = [
             name,
-            f"{of[arm][0][1]['params'] / 1e6:.2f}",
-            ", ".join(map(str, seeds)),
+            f"{facts[0]['params'] / 1e6:.2f}",
+            ", ".join(map(str, seeds)) or NONE,
             *scores,
             f"{fmean(shuffled):.4f}" if shuffled else NONE,
         ]
-        rows.append([*row, ", ".join(marks)])
-    order = sorted(rows, key=lambda row: row[3], reverse=True)
+        (unranked if lost[arm] else ranked).append([*row, ", ".join(marks)])
+    order = [*sorted(ranked, key=lambda row: row[3], reverse=True), *unranked]
     return "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's.\n\n" + _table(heads, order)
 
 
-def _differences(told: dict[str, Any]) -> str:
-    """Each reference minus every other method on both scores, and in a sentence whether it is above all peers."""
+def _differences(told: dict[str, Any], diverged: Sequence[str] = ()) -> str:
+    """Each reference minus every other method on both scores, and in a sentence whether it is above all peers. Arms in `diverged` lack a
+    seed, so that nothing is said of them.
+    """
     said, rows = [], []
     for one in REFERENCES:
-        minus = {arm: told[one][arm] for arm in NAMES if arm in told.get(one, {})}
-        said += [_above(one, minus)] if any(arm in PEERS for arm in minus) else []
+        minus = {arm: told[one][arm] for arm in NAMES if arm in told.get(one, {}) and not {one, arm} & set(diverged)}
+        said += [_above(one, minus, diverged)] if any(arm in PEERS for arm in minus) else []
         for arm, effect in minus.items():
             seeds = ", ".join(map(str, effect["seeds"]))
             rows.append([NAMES[one], NAMES[arm], seeds, *(_difference(effect.get(score)) for score in SCORES)])
@@ -172,17 +182,19 @@ def _differences(told: dict[str, Any]) -> str:
     return "\n### Differences\n\n" + "".join(f"{line}\n\n" for line in said) + says + _table(["method", "minus", "seeds", *SCORES], rows)
 
 
-def _above(one: str, minus: dict[str, Any]) -> str:
+def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
     """Whether a method is above every peer on both scores; which it is not above, and by how much."""
     found = [(arm, score, minus[arm][score]) for arm in PEERS if arm in minus for score in SCORES if score in minus[arm]]
     below = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] <= 0]
     unsure = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] > 0 >= effect[1]]
-    missing = [NAMES[arm] for arm in PEERS if arm not in minus]
-    whom = "every peer that has been run" if missing else "every peer"
+    missing = [NAMES[arm] for arm in PEERS if arm not in minus and arm not in diverged]
+    fell = [NAMES[arm] for arm in PEERS if arm in diverged]
+    whom = "every peer that has been scored" if fell else "every peer that has been run" if missing else "every peer"
     parts = [f"**{NAMES[one]} is {'not ' if below else ''}above {whom} on both scores**"]
     parts[0] += f": not above {', '.join(below)}" if below else ""
     parts += [f"above, though the interval holds 0: {', '.join(unsure)}"] * bool(unsure)
     parts += [f"not yet run: {', '.join(missing)}"] * bool(missing)
+    parts += [f"diverged: {', '.join(fell)}"] * bool(fell)
     return "; ".join(parts) + "."
 
 
@@ -219,7 +231,7 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
     return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
 
 
-def _cells(cells: dict[str, Any]) -> str:
+def _cells(cells: dict[str, Any], failed: dict[str, Any]) -> str:
     rows = []
     for cell, (metrics, facts) in cells.items():
         rise = " / ".join(NONE if facts["climb"][score] is None else f"{100 * facts['climb'][score]:+.1f}" for score in SCORES)
@@ -235,6 +247,9 @@ def _cells(cells: dict[str, Any]) -> str:
                 facts["commit"][:8] if facts["commit"] else NONE,
             ]
         )
+    for cell, facts in failed.items():
+        commit = facts["commit"][:8] if facts["commit"] else NONE
+        rows.append([f"`{cell}`", f"{facts['images']:,}", f"{facts['lr']:g}", f"diverged: {facts['why']}", NONE, NONE, NONE, commit])
     heads = ["cell", "images", "rate", "dice_pooled", "dice_mean", "rise of both on dev over the last fifth, points", "minutes", "commit"]
     return "\n### Cells\n\n" + _table(heads, rows)
 

@@ -165,6 +165,49 @@ def test_a_row_of_modules_is_about_the_seeds_that_both_have():
     assert row.startswith("| pixel term of the enhancement | TMCA | 0 | +0.1000") and "| 0.7000 | helps |  |" in row
 
 
+def put(folder: Path, name: str, values: dict) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(values))
+
+
+def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_rank(tmp_path):
+    folder = tmp_path / "bench-cpu"
+    put(folder, "protocol.json", {"precision": "fp32", "on": "cpu", "threads": 1, "train_films": 9, "rates": [1e-3]})
+    put(folder, "search.json", {})
+    minus = {"seeds": [0], "dice_pooled": (0.2, 0.1, 0.3), "dice_mean": (0.2, 0.1, 0.3)}
+    put(folder, "table.json", {"arms": {}, "differences": {"tgcnet": {"unet": minus, "lvit": minus}}})
+    for cell, value in {"tgcnet-0": 0.7, "unet-0": 0.9, "lvit-0": 0.6}.items():
+        put(folder, f"{cell}/metrics.json", scored(value))
+        put(folder, f"{cell}/cell.json", fact(0))
+    why = "training diverged at step 3: loss or gradient is not finite"
+    for cell, seed in (("unet-1", 1), ("mmiunet-0", 0), ("lvit-0", 0)):  # that of lvit is of an earlier try
+        put(folder, f"{cell}/failed.json", fact(seed) | {"why": why})
+    page = bench_page.text(tmp_path)
+    methods = [line for line in page.partition("### Methods")[2].partition("###")[0].splitlines() if line.startswith("| ")][1:]
+    assert [line.split(" | ")[0] for line in methods[1:]] == ["| TGC-Net", "| LViT", "| U-Net", "| MMI-UNet"]
+    assert methods[3].endswith("| 0 | 0.9000 | 0.9000 | – | seed 1 diverged |") and methods[4].endswith(
+        "| – | – | – | – | seed 0 diverged |"
+    )
+    assert [f"| `{cell}` | 1 | 0.001 | diverged: {why} | – |" in page for cell in ("unet-1", "mmiunet-0", "lvit-0")] == [True, True, False]
+    assert "| TGC-Net | LViT | 0 |" in page and "| TGC-Net | U-Net |" not in page
+    said = next(line for line in page.splitlines() if line.startswith("**TGC-Net is "))
+    above = "**TGC-Net is above every peer that has been scored on both scores**"
+    assert said == f"{above}; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
+
+
+def test_a_bench_whose_only_cell_diverged_says_so_and_names_no_film(make, monkeypatch):
+    one = make()
+    one.search = {"unet": {str(rate): {"dice_pooled": rate, "dice_mean": rate, "images_per_s": 1.0} for rate in RATES}}
+    one._store(bench.SEARCH, one.search)
+    counted_trainings(monkeypatch, diverge=RATES)
+    assert one.run(["unet-1"]) == 3 and not one.done("unet-1")
+    told = json.loads((one.results / "unet-1" / bench.FAILED).read_text())
+    assert told["why"] == "training diverged" and told["seed"] == 1 and told["lr"] == RATES[1]
+    page = one.page.read_text()
+    assert page == bench_page.text(one.results.parent) and "| `unet-1` |" in page and "diverged: training diverged |" in page
+    assert "film7" not in page + json.dumps(told)
+
+
 # ---- a bench of phantoms
 
 
@@ -201,7 +244,7 @@ def counted_trainings(monkeypatch, *, stop_at=None, diverge=()):
         if len(seen) == stop_at:
             raise KeyboardInterrupt
         if config.train.lr in diverge:
-            raise InputError("training diverged", "", "", "diverged")
+            raise InputError("training diverged. Films of this batch: film7", "", "", "diverged")
         return real(config, **options)
 
     monkeypatch.setattr(bench, "train", train)
