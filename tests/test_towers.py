@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import subprocess
@@ -427,6 +428,64 @@ def test_the_tokenizer_must_be_that_of_the_text_tower(saved):
     with pytest.raises(InputError, match="does not fit the text tower") as caught:
         build(SECTION | {"text": {"source": str(saved[0] / "clip")}}, train_tokenizer([]), None)
     assert caught.value.code == "bad_tower"
+
+
+def added(folder, tokens=("opacity",), rows=None):
+    """The BERT of a folder, whose tokenizer has learnt more words; its table has `rows` more (default: one for each)."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(source_tokenizer(Tower(source=str(folder), train="frozen")))
+    tokenizer.add_tokens(list(tokens))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    more, key = len(tokens) if rows is None else rows, "embeddings.word_embeddings.weight"
+    edit_weights(folder, lambda tensors: tensors | {key: F.pad(tensors[key], (0, 0, 0, more), value=0.5)})
+    config = json.loads((folder / "config.json").read_text())
+    edit_json(folder / "config.json", vocab_size=config["vocab_size"] + more)
+    return config["vocab_size"]
+
+
+@pytest.mark.parametrize("train", ["frozen", "full"])
+def test_a_tokenizer_with_added_words_is_read_where_the_tower_has_rows_for_them(saved, tmp_path, train):
+    shutil.copytree(saved[0], tmp_path / "towers")
+    first = added(tmp_path / "towers" / "bert")
+    model = stored((tmp_path / "towers", None), tmp_path / "b", vision=None, text="bert", cnn=None, train=train)
+    assert model.date.tokenizer.ids("opacity lung")[1:2] == [first]
+    loaded = load_bundle(tmp_path / "b").model
+    with torch.inference_mode():
+        one, two = (m(films(), ["opacity lung", "lung"]).logits_B1HW for m in (model, loaded))
+    assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_an_added_word_without_a_row_is_refused_before_any_film_is_read(saved, tmp_path):
+    shutil.copytree(saved[0] / "bert", tmp_path / "bert")
+    added(tmp_path / "bert", ("opacity", "effusion"), rows=1)
+    with pytest.raises(InputError, match="does not fit the text tower") as caught:
+        check(SECTION | {"text": {"source": str(tmp_path / "bert"), "train": "frozen"}})
+    assert caught.value.code == "bad_tower" and caught.value.fix
+
+
+def forged(bundle, change):
+    """The bundle with another tokenizer.json, signed as it now is."""
+    tokenizer, config = (json.loads((bundle / name).read_text()) for name in ("tokenizer.json", "config.json"))
+    change(tokenizer)
+    (bundle / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config["files"]["tokenizer.json"] = hashlib.sha256((bundle / "tokenizer.json").read_bytes()).hexdigest()
+    (bundle / "config.json").write_text(json.dumps(config))
+
+
+def test_a_bundle_whose_tokenizer_numbers_a_word_past_the_tower_is_refused(hostile, tmp_path):
+    shutil.copytree(hostile, tmp_path / "b")
+    forged(tmp_path / "b", lambda t: t["added_tokens"].append(t["added_tokens"][0] | {"id": len(t["model"]["vocab"]), "content": "<evil>"}))
+    with pytest.raises(InputError, match="does not fit the text tower") as caught:
+        load_bundle(tmp_path / "b")
+    assert caught.value.code == "bad_tower" and caught.value.where == str(tmp_path / "b" / "config.json")
+
+
+def test_a_bundles_tokenizer_does_not_say_how_far_sentences_are_padded(hostile, tmp_path):
+    shutil.copytree(hostile, tmp_path / "b")
+    padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None}
+    forged(tmp_path / "b", lambda t: t.update(padding=padding | {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}))
+    assert len(load_bundle(tmp_path / "b").model.date.tokenizer.ids("lung")) == 3
 
 
 # ---- TGC-Net on pretrained towers

@@ -6,7 +6,6 @@ source, and any other is found again and must be the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from ..config import Section
 from ..errors import InputError
 from ..schemas import Base
 from ..schemas import Tower as Record
-from .encoders import VOCABULARY, ConvNeXtPyramid, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer
+from .encoders import VOCABULARY, ConvNeXtPyramid, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer, count_pieces
 from .sources import Source, find
 from .towers import (
     IMAGENET_STATISTICS,
@@ -129,7 +128,7 @@ def build_towers(p: Preset, named: Mapping[str, Tower | None], compared: bool, t
     elif cnn is not None and cnn.statistics != statistics:
         cnn = Renormalised(cnn, statistics, cnn.statistics)
     if text is None:
-        vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
+        vocabulary = p.vocabulary if tokenizer_json is None else count_pieces(tokenizer_json)
         width, depth, heads = p.text
         text = TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
     else:
@@ -189,7 +188,7 @@ def build_pyramid(p: PyramidPreset, image: Tower, text: Tower, tokenizer_json: s
         cnn, records["vision"] = open_tower("cnn", image, base.vision if base else None, p.layout("cnn") if laid_out else None)
         widths, stem, statistics = cnn.widths, cnn.stem, cnn.statistics
     if text.source == "scratch":
-        vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
+        vocabulary = p.vocabulary if tokenizer_json is None else count_pieces(tokenizer_json)
         width, depth, heads = p.text
         reader: Any = TextTransformer(vocabulary, width, depth, heads, p.joint, p.max_tokens)
         limit = p.max_tokens

@@ -156,24 +156,49 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> str:
 
 
 def check_tokenizer(tokenizer_json: str, vocabulary: int) -> None:
-    """InputError for a tokenizer that is not the one of a tower with so many pieces: it must mark begin and end of a sentence."""
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    marks = tokenizer.encode("").ids
-    if len(marks) != 2 or tokenizer.get_vocab_size() > vocabulary:
-        what = f"the tokenizer does not fit the text tower: {tokenizer.get_vocab_size()} pieces of {vocabulary}, {len(marks)} marks of 2"
+    """InputError for a tokenizer that is not the one of a tower with so many pieces, those that were added to it among them: each must have
+    its row in the tower's table, and begin and end of a sentence must be marked.
+    """
+    marks, rows = _marks_and_rows(_read(tokenizer_json))
+    if len(marks) != 2 or rows > vocabulary:
+        what = f"the tokenizer does not fit the text tower: it numbers {rows} pieces of {vocabulary}, and has {len(marks)} marks of 2"
         raise InputError(what, "tokenizer.json", "Take tokenizer.json and the weights from one source.", "bad_tower")
+
+
+def count_pieces(tokenizer_json: str) -> int:
+    """Rows in the table of a tower that is trained with this tokenizer. ValueError where it numbers a piece past its vocabulary, which
+    `train_tokenizer` never does.
+    """
+    tokenizer = _read(tokenizer_json)
+    size = int(tokenizer.get_vocab_size(with_added_tokens=False))
+    if _marks_and_rows(tokenizer)[1] > size:
+        raise ValueError(f"the tokenizer numbers a piece past its vocabulary of {size}")
+    return size
+
+
+def _read(tokenizer_json: str) -> Tokenizer:
+    """Without the padding and the cut that its file may ask for: a bundle is untrusted, and neither is its to say."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _marks_and_rows(tokenizer: Tokenizer) -> tuple[list[int], int]:
+    """The ids around a sentence, and the rows that a table needs for these and for all pieces."""
+    marks: list[int] = tokenizer.encode("").ids
+    return marks, max([*marks, *tokenizer.get_vocab(with_added_tokens=True).values()], default=-1) + 1
 
 
 class SentenceTokenizer:
     """Normalised sentences to padded ids, of the tower's own tokenizer. Ids are kept per distinct sentence; what is over the limit is cut
-    before the end token, so a long text is to be given in `chunks`.
+    before the end token, so a long text is to be given in `chunks`. That each id has its row, check_tokenizer or count_pieces has said.
     """
 
     def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
-        self.tokenizer = Tokenizer.from_str(tokenizer_json)
-        frame, size = self.tokenizer.encode("").ids, self.tokenizer.get_vocab_size(with_added_tokens=False)
-        if len(frame) != 2 or max(*frame, *self.tokenizer.get_vocab().values()) >= size:  # a row past the table, or no sentence vector
-            raise ValueError("the tokenizer frames no sentence, or numbers a piece past its vocabulary")
+        self.tokenizer = _read(tokenizer_json)
+        if len(self.tokenizer.encode("").ids) != 2:
+            raise ValueError("the tokenizer does not mark begin and end of a sentence")
         self.max_tokens = max_tokens
         self.known: dict[str, list[int]] = {}
 

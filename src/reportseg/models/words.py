@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from ..schemas import Tower as Record
 from .assembly import Tower, open_tower
-from .encoders import VOCABULARY, SentenceTokenizer, TextTransformer, check_tokenizer, train_tokenizer
+from .encoders import VOCABULARY, SentenceTokenizer, TextTransformer, check_tokenizer, count_pieces, train_tokenizer
 from .reader import TokenReader
 
 
@@ -45,7 +44,7 @@ class Words(TokenReader):
     def __init__(self, p: WordPreset, section: Tower, tokenizer_json: str | None, record: Record | None) -> None:
         found, width, limit = Record(), p.width, p.max_tokens
         if section.source == "scratch":
-            vocabulary = p.vocabulary if tokenizer_json is None else len(json.loads(tokenizer_json)["model"]["vocab"])
+            vocabulary = p.vocabulary if tokenizer_json is None else count_pieces(tokenizer_json)
             tower: Any = TextTransformer(vocabulary, p.width, p.depth, p.heads, p.width, p.max_tokens)
         else:
             tower, found = open_tower("text", section, record, p.layout() if tokenizer_json is None else None)
