@@ -10,7 +10,9 @@ import pytest
 
 from reportseg.page import (
     Html,
+    breakable,
     cell,
+    command_line,
     counted,
     el,
     escape,
@@ -68,8 +70,8 @@ class TestNumbers:
         assert number(12345, 0) == "12,345"
 
     @pytest.mark.parametrize("missing", [None, float("nan"), float("inf"), float("-inf")])
-    def test_a_missing_value_is_an_en_dash_that_says_why(self, missing):
-        assert number(missing, why="no case") == '<span class="none" title="no case">–</span>'
+    def test_a_missing_value_is_an_en_dash_that_is_read_aloud(self, missing):
+        assert number(missing) == '<span class="none" role="img" aria-label="not available">–</span>'
         assert 'data-v=""' in sort_cell(missing, 3)
 
     def test_interval(self):
@@ -99,6 +101,16 @@ class TestParts:
         assert re.findall(r'aria-sort="(\w+)"', made) == ["none", "ascending"]
         assert made.count('<button type="button">') == 2
         assert 'class="sortable"' in made
+
+    def test_a_long_name_breaks_between_its_words_and_stays_whole_as_text(self):
+        assert breakable("tgcnet_qata_small (q-teacher)") == "tgcnet_<wbr>qata_<wbr>small (q-<wbr>teacher)"
+        assert breakable("a") == "a" and breakable("_") == "_" and breakable("") == ""
+        assert breakable("<b>_x") == "&lt;b&gt;_<wbr>x"
+
+    def test_no_option_of_a_command_is_broken(self):
+        made = command_line("reportseg evaluate A <M> --split val")
+        assert '<span class="option">--split</span> val</code>' in made
+        assert re.sub("<[^>]*>", "", made) == "reportseg evaluate A &lt;M&gt; --split val"
 
     def test_facts_leave_out_what_is_not_known(self):
         assert facts([("a", "1"), ("b", None), ("c", "")]) == '<dl class="facts"><div><dt>a</dt><dd>1</dd></div></dl>'
@@ -133,6 +145,13 @@ class TestShell:
         assert "</script" not in js
         assert not re.search(r"url\(|@import|@font-face|https?:", css + js)
         assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch|XMLHttpRequest|import\(", js)
+
+
+def test_paper_has_what_a_filter_or_a_fold_hides():
+    paper = resource("page.css").partition("@media print")[2]
+    assert "tr[hidden] { display: table-row; }" in paper
+    assert "details::details-content { display: block; content-visibility: visible; }" in paper
+    assert not re.search(r"(?:details|\.scroll)[^{}]*\{[^}]*display: none", paper)
 
 
 def colours(css: str, dark: bool = False) -> dict[str, str]:

@@ -288,13 +288,19 @@ class TestScores:
         assert rows["HD95, px"][:3] == ["18.31", "[17.20, 19.50]", "lower"]
         assert rows["NSD"][0] == "0.6421"
         assert "within 2 px" in rows["NSD"][3]
-        assert rows["ECE"][:3] == ["0.0123", "–", "lower"]
+        assert rows["ECE"][:3] == ["0.0123", "not drawn", "lower"]
         assert rows["Dice, pooled"][:3] == ["0.8713", "[0.863, 0.879]", "higher"]
 
-    def test_a_null_score_is_an_en_dash_that_says_why(self, full):
-        titles = [attrs["title"] for attrs in full.all("span") if attrs.get("class") == "none"]
-        assert any("trained presence head" in title for title in titles)
-        assert any("absent target" in title for title in titles)
+    def test_a_null_score_is_an_en_dash_and_the_reason_stands_in_its_row(self, full):
+        rows = {" ".join(row[0]): [" ".join(c) for c in row[1:]] for row in full.rows("scores")}
+        assert rows["Presence AUROC"][:2] == ["–", "–"]
+        assert "Not told here: it needs a bundle with a trained presence head" in rows["Presence AUROC"][3]
+        assert "Not told here: it needs a case with an absent target" in rows["Absent left empty"][3]
+        assert "Not told here" not in rows["NSD"][3]
+
+    def test_no_reason_waits_to_be_hovered(self, full):
+        hovered = [attrs["title"] for tag, attrs in full.tags if "title" in attrs]
+        assert hovered and all(re.fullmatch("[0-9a-f]{64}", title) and title in full.section("method") for title in hovered)
 
     def test_nothing_known(self, render):
         page = render([], changes=dict.fromkeys(SCORES) | {"ci95": {}, "ci": None, "n_cases": 0, "n_patients": 0})
@@ -376,7 +382,7 @@ class TestSections:
 
     def test_loss_and_dev_dice_are_seen_at_once_and_other_curves_are_folded(self, full):
         seen, folded = full.section("training").split("<details>")
-        names = [re.findall(r'role="img" aria-label="([^"]*)"', part) for part in (seen, folded)]
+        names = [re.findall(r'<svg[^>]* aria-label="([^"]*)"', part) for part in (seen, folded)]
         assert names == [["Loss", "Dice on dev"], ["Parts of the loss", "Images a second", "Learning rate"]]
         assert "<summary>More curves: Parts of the loss, Images a second, Learning rate</summary>" in folded
         assert "Dice, mean <b>0.810</b>" in seen

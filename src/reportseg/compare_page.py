@@ -16,7 +16,9 @@ from .limits import atomic_write
 from .page import (
     Child,
     Html,
+    breakable,
     cell,
+    command_line,
     counted,
     el,
     facts,
@@ -66,7 +68,7 @@ def _header(c: Comparison) -> Html:
                 ("Draws", f"{c.ci.n_boot:,} of {counted(c.ci.clusters, 'cluster')}"),
             ]
         ),
-        el("pre", el("code", c.command), tabindex="0", role="region", aria_label="The command that made this page"),
+        command_line(c.command),
         el("p", INTENDED_USE, class_="use"),
     )
 
@@ -123,7 +125,9 @@ def _name(arm: ComparedArm, c: Comparison) -> Html:
         notes.append("masks made by other code")
     if len(arm.runs) > 1:
         notes.append(f"mean of {len(arm.runs)} seeds")
-    return el("th", el("bdi", arm.name), el("span", ", ".join(notes), class_="under") if notes else None, scope="row", class_="method")
+    return el(
+        "th", el("bdi", breakable(arm.name)), el("span", ", ".join(notes), class_="under") if notes else None, scope="row", class_="method"
+    )
 
 
 def _score_heads(c: Comparison) -> list[str]:
@@ -151,7 +155,7 @@ def _differences(c: Comparison) -> Html | None:
     rows = []
     for arm in (arm for arm in c.arms if arm.difference):
         values = [cell(signed(s, arm.difference[s][0]), _bounds(s, arm.difference[s][1:])) for s in COMPARED]
-        p = number(None, why="two seeds cannot tell how much a method varies") if arm.p_holm is None else p_value(arm.p_holm)
+        p = number(None) if arm.p_holm is None else p_value(arm.p_holm)
         counts = cell(f"{arm.win} / {arm.tie} / {arm.loss}")
         rows.append(el("tr", _name(arm, c), *values[:2], cell(p), counts, *values[2:]))
     if not rows:
@@ -159,7 +163,9 @@ def _differences(c: Comparison) -> Html | None:
     heads = ["Method", *_score_heads(c)]
     heads[3:3] = ["p, Holm", "Win / tie / loss"]
     says = f"Each method minus {c.reference}, paired: the same films, the same draws of patients. For HD95 below 0 is better."
-    return join(el("p", says), table(heads, rows, "Differences to the reference", text={"Method"}))
+    none = el("p", "– under p: two seeds cannot tell how much a method varies.", class_="small")
+    shown = table(heads, rows, "Differences to the reference", text={"Method"})
+    return join(el("p", says), shown, none if any(arm.difference and arm.p_holm is None for arm in c.arms) else None)
 
 
 def _seeds(c: Comparison) -> Html | None:
@@ -187,7 +193,7 @@ def _films(c: Comparison) -> Html | None:
     rows = []
     for arm, film in films:
         values = (sort_cell(v, 3) for v in (film.reference, film.dice, film.dice - film.reference))
-        rows.append(el("tr", el("th", el("code", film.id, dir="auto"), scope="row"), el("td", el("bdi", arm.name)), *values))
+        rows.append(el("tr", el("th", el("code", breakable(film.id), dir="auto"), scope="row"), el("td", el("bdi", arm.name)), *values))
     heads = ("Film", "Method", "Dice, reference", "Dice, method", "Difference")
     search = el("label", "Show only rows with ", el("input", type="search", autocomplete="off"))
     says = "Of each method the films where it lies furthest below and furthest above the reference; a column's name sorts by it."
@@ -263,10 +269,12 @@ def _method(c: Comparison) -> Html:
                 cell(str(run.seed)),
                 el("td", text),
                 el("td", how),
-                el("td", *bundles or [number(None, why="masks made by other code")]),
+                el("td", *bundles or ["masks made by other code"]),
             )
             rows.append(el("tr", el("th", el("bdi", arm.name), scope="row"), *values))
-    hashes = el("dl", el("div", el("dt", "Cases"), el("dd", el("code", c.cases_sha256))), class_="hashes")
+    bundles = dict.fromkeys(sha for arm in c.arms for run in arm.runs for sha in (run.bundle_sha256, *run.ensemble) if sha)
+    pairs = [*(("Bundle", sha) for sha in bundles), ("Cases", c.cases_sha256)]
+    hashes = el("dl", *(el("div", el("dt", name), el("dd", el("code", sha))) for name, sha in pairs), class_="hashes")
     heads = ("Method", "Seed", "Text", "Decision rule", "Bundle")
     return join(
         el("ul", *(el("li", item) for item in items)),

@@ -357,7 +357,7 @@ def _warnings(
             f"The shuffled control leaves out {left_out} of {n} cases, since over half of the rows have one and the same sentence."
         )
     if result.failures:
-        names = [f"{id} ({error.code})" for id, error in result.failures.items()]
+        names = [f"{id} ({error.what.rstrip('.')}; {error.code})" for id, error in result.failures.items()]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         found.append(f"Scored as empty predictions, since they failed: {', '.join(names[:NAMED])}{more}. See {FAILURES}.")
     return found

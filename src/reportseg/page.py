@@ -17,7 +17,7 @@ from importlib.resources import files
 from .types import INTENDED_USE
 
 MAIN = "main"  # id of what the skip link leads to
-VOID = {"meta", "img", "input", "br"}
+VOID = {"meta", "img", "input", "br", "wbr"}
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # not allowed in HTML, or not writable as UTF-8
 
 
@@ -106,10 +106,12 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def number(value: float | None, digits: int = 4, why: str = "not available") -> Html:
-    """What is missing or not finite is an en dash that says why when hovered."""
+def number(value: float | None, digits: int = 4) -> Html:
+    """What is missing or not finite is an en dash, with a name for those who hear it. Why it is missing is for the page to write beside it:
+    what only shows when hovered is lost to touch, keyboard and paper.
+    """
     if value is None or not math.isfinite(value):
-        return el("span", "–", class_="none", title=why)
+        return el("span", "–", class_="none", role="img", aria_label="not available")
     return escape(minus(f"{value:,.{digits}f}"))
 
 
@@ -124,11 +126,25 @@ def counted(n: int, noun: str) -> str:
 
 
 def short_hash(sha256: str) -> Html:
-    """The first twelve digits; the whole hash shows when hovered."""
+    """The first twelve digits. The whole hash stands where the page says how its numbers were made; here it shows when hovered."""
     return el("code", sha256[:12], title=sha256)
 
 
 # ---------------------------------------------------------------- parts of a page
+
+
+def breakable(name: str) -> Html:
+    """A name that may go on in the next line behind its underscores and hyphens, and not in the middle of a word."""
+    parts = re.split("(?<=[_/=-])(?=.)", name)
+    return join(parts[0], *(join(el("wbr"), part) for part in parts[1:]))
+
+
+def command_line(command: str) -> Html:
+    """The command that made a page; no option is broken at its hyphens."""
+    words = (el("span", word, class_="option") if word.startswith("-") else word for word in command.split(" "))
+    first, *others = words
+    code = el("code", first, *(join(" ", word) for word in others))
+    return el("pre", code, tabindex="0", role="region", aria_label="The command that made this page")
 
 
 def cell(*children: Child) -> Html:
@@ -157,7 +173,7 @@ def table(heads: Sequence[str], rows: Iterable[Html], label: str, *, text: Colle
 
 
 def figure(title: str, says: Child, plot: Html, legend: Html | None = None, *, wide: bool = False) -> Html:
-    """A plot with its title, one line on how to read it, and a key where it has several series; `wide`: as wide as the page."""
+    """A plot with its title, one line on how to read it, and a key where it has several series; `wide`: alone in its row."""
     return el("figure", el("figcaption", el("strong", title), says), legend, plot, class_="chart wide" if wide else "chart")
 
 

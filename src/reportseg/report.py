@@ -14,7 +14,7 @@ from pathlib import Path
 from .charts import bar_plot
 from .errors import WARNINGS
 from .limits import atomic_write
-from .page import Child, Html, counted, el, facts, join, number, sectioned, short_hash
+from .page import Child, Html, command_line, counted, el, facts, join, number, sectioned, short_hash
 from .report_cases import CasePicture, case_table, curve_plots, distribution_plots, picture_rows
 from .report_numbers import (
     DICE,
@@ -167,10 +167,10 @@ def _read(metrics: Metrics) -> Html | None:
 def _warnings(metrics: Metrics, cases: Sequence[CaseScore], training: TrainingFile | None) -> Html | None:
     items: list[Child] = list(metrics.warnings)
     if metrics.counts.failed:
-        items.append(f"{counted(metrics.counts.failed, 'case')} could not be read and scored as an empty prediction.")
+        items.append(f"{counted(metrics.counts.failed, 'case')} could not be read and scored as an empty prediction: the warning failed.")
     if training and training.truncated:
         items.append("The training was cut short by its time limit: the learning rate never reached zero.")
-    for code, n in sorted(Counter(code for case in cases for code in set(case.warnings)).items()):
+    for code, n in sorted(Counter(code for case in cases for code in set(case.warnings) - {"failed"}).items()):
         items.append(join(f"{counted(n, 'case')}: ", el("code", code), f", {WARNINGS[code]}." if code in WARNINGS else None))
     return el("ul", *(el("li", item) for item in items), class_="warnings") if items else None
 
@@ -201,12 +201,12 @@ def _method(metrics: Metrics) -> Html:
         items.append("ECE: 15 bins of equal width, over pixels.")
     if metrics.images_per_s:
         items.append(f"Prediction ran at {metrics.images_per_s:,.1f} images a second, reading and scoring not counted.")
-    hashes = {
-        "Bundle": metrics.bundle_sha256,
-        "Configuration": metrics.config_sha256,
-        "Twin": metrics.twin.bundle_sha256 if metrics.twin else None,
-        "Cases": metrics.cases_sha256,
-    }
-    rows = (el("div", el("dt", name), el("dd", el("code", sha))) for name, sha in hashes.items() if sha)
-    command = el("pre", el("code", metrics.command), tabindex="0", role="region", aria_label="The command that made this page")
-    return join(command, el("ul", *(el("li", item) for item in items)), el("dl", *rows, class_="hashes"))
+    hashes = [
+        ("Bundle", metrics.bundle_sha256),
+        *(("Averaged with", sha) for sha in metrics.ensemble),
+        ("Configuration", metrics.config_sha256),
+        ("Twin", metrics.twin.bundle_sha256 if metrics.twin else None),
+        ("Cases", metrics.cases_sha256),
+    ]
+    rows = (el("div", el("dt", name), el("dd", el("code", sha))) for name, sha in hashes if sha)
+    return join(command_line(metrics.command), el("ul", *(el("li", item) for item in items)), el("dl", *rows, class_="hashes"))

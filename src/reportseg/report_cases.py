@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .charts import histogram, line_plot, reliability, style
-from .page import Child, Html, counted, el, facts, figure, join, minus, number, side_by_side, sort_cell, table
+from .page import Child, Html, breakable, counted, el, facts, figure, join, minus, number, side_by_side, sort_cell, table
 from .report_numbers import NAMES
 from .schemas import Curve, Metrics, TrainingFile
 from .types import CaseScore
@@ -94,15 +94,20 @@ def case_table(metrics: Metrics, cases: Sequence[CaseScore], texts: Mapping[str,
         areas = (sort_cell(case.tp + case.fn, 0), sort_cell(case.tp + case.fp, 0))
         presence = (sort_cell(case.presence, 2),) if with_presence else ()
         warnings = el("td", ", ".join(case.warnings), class_="codes")
-        rows.append(el("tr", el("th", el("code", case.id, dir="auto"), scope="row"), *scores, *areas, *presence, *sentence, warnings))
+        rows.append(
+            el("tr", el("th", el("code", breakable(case.id), dir="auto"), scope="row"), *scores, *areas, *presence, *sentence, warnings)
+        )
     heads = ["Case", "Dice", "IoU", f"HD95, {metrics.hd95_unit}", "NSD", "True px", "Pred. px", "Presence", "Sentence", "Warnings"]
     heads = [h for h in heads if (h != "Sentence" or texts is not None) and (h != "Presence" or with_presence)]
+    means = (
+        join(" What a warning means stands under ", el("a", "Warnings", href="#warnings"), ".") if any(c.warnings for c in worst) else None
+    )
     says = f"All {counted(len(cases), 'case')}"
     if len(worst) < len(cases):
         says = f"The {len(worst):,} of {counted(len(cases), 'case')} with the lowest Dice"
     search = el("label", "Show only rows with ", el("input", type="search", autocomplete="off"))
     return join(
-        el("p", f"{says}; a column's name sorts by it. ", el("code", "cases.csv"), " has all cases and columns."),
+        el("p", f"{says}; a column's name sorts by it. ", el("code", "cases.csv"), " has all cases and columns.", means),
         el("p", search, el("span", role="status"), class_="filter", hidden=True),
         table(heads, rows, "Cases", text={"Case", "Sentence", "Warnings"}, sorted_by="Dice"),
     )

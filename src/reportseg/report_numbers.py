@@ -41,7 +41,7 @@ WHY_MISSING = {
     "ece": NO_PROBABILITIES,
     "ece_border": NO_PROBABILITIES,
     "presence_auroc": "needs a bundle with a trained presence head, and cases with and without a target",
-    "absent_correct": "no case here has an absent target, and no film can be asked for its other side",
+    "absent_correct": "needs a case with an absent target, or a film that can be asked for its other side",
 }
 
 
@@ -78,7 +78,7 @@ def signed(name: str, difference: float, places: int | None = None) -> str:
 
 
 def score_table(metrics: Metrics) -> Html:
-    """Every score with its interval, its direction and what it is; a null one says why when hovered."""
+    """Every score with its interval, its direction and what it is; a null one says why."""
     what = {
         "dice_pooled": "Overlap over all pixels of all cases together: large lesions weigh more.",
         "dice_mean": "Overlap of each case alone, then averaged: every case weighs the same.",
@@ -93,14 +93,16 @@ def score_table(metrics: Metrics) -> Html:
     }
     rows = []
     for name in NAMES:
+        known, pair = value(name, metrics), bounds(name, metrics.ci95.get(name))
+        why = WHY_MISSING.get(name) if known is None else None
         rows.append(
             el(
                 "tr",
                 el("th", label(name, metrics), scope="row"),
-                cell(number(value(name, metrics), digits(name), WHY_MISSING.get(name, "not available"))),
-                cell(bounds(name, metrics.ci95.get(name)) or number(None, why="no interval was drawn")),
+                cell(number(known, digits(name))),
+                cell(pair or (number(None) if known is None else el("span", "not drawn", class_="none"))),
                 el("td", "lower" if name in LOWER_IS_BETTER else "higher", class_="soft"),
-                el("td", what[name], class_="says"),
+                el("td", what[name], el("span", f"Not told here: it {why}.", class_="why") if why else None, class_="says"),
             )
         )
     heads = ("Score", "Value", "95 % interval", "Better", "What it is")

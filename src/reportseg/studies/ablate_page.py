@@ -102,12 +102,13 @@ def _figures(study: Ablation) -> Html | None:
         return None
     rows = []
     for key in sorted(names, key=lambda n: (not n.startswith("dev_"), n)):
-        why = "this configuration logs no such figure"
-        rows.append(el("tr", row_head(key), *(cell(number(arm.figures.get(key), 4, why)) for arm in study.arms)))
+        rows.append(el("tr", row_head(key), *(cell(number(arm.figures.get(key))) for arm in study.arms)))
     says = (
         "The last logged value of each loss and figure, mean over the seeds: whether a part did what it is there for. What begins with "
         "dev_ was read on the tenth of the training films that is held out."
     )
+    if any(key not in arm.figures for key in names for arm in study.arms):
+        says += " –: that configuration logs no such figure."
     heads = ("Figure", *(name(arm) for arm in study.arms))
     return join(el("p", says), table(heads, rows, "Figures of the trainings", text={"Figure"}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..page import Child, Html, cell, el, facts, interval, minus, number
+from ..page import Child, Html, breakable, cell, command_line, el, facts, interval, minus, number
 from ..report_numbers import NAMES
 from ..schemas import ComparedRun, Difference, Interval, StudyArm
 from ..types import INTENDED_USE
@@ -21,7 +21,7 @@ def header(title: str, answer: Child, pairs: Iterable[tuple[str, Child]], comman
         el("h1", el("bdi", title)),
         el("p", answer, class_="answer") if answer else None,
         facts(pairs),
-        el("pre", el("code", command), tabindex="0", role="region", aria_label="The command that made this page") if command else None,
+        command_line(command) if command else None,
         el("p", INTENDED_USE, class_="use"),
     )
 
@@ -33,7 +33,7 @@ def warnings(items: Sequence[str]) -> Html | None:
 
 def row_head(name: str, under: str = "") -> Html:
     """The first cell of a row."""
-    return el("th", el("bdi", name), el("span", under, class_="under") if under else None, scope="row", class_="named")
+    return el("th", el("bdi", breakable(name)), el("span", under, class_="under") if under else None, scope="row", class_="named")
 
 
 def arm_head(name: str, arm: StudyArm) -> Html:
