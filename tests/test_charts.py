@@ -113,7 +113,7 @@ class TestIntervals:
         name = "<script>" + "x" * 60
         svg = interval_plot([(name, 0.5, 0.4, 0.6)], "T")
         assert "<script" not in svg
-        assert "…" in svg
+        assert "&lt;script&gt;xxxx…xxxxxxxxxxx<" in svg
         assert f"<title>&lt;script&gt;{'x' * 60}</title>" in svg
 
 
@@ -185,10 +185,23 @@ def test_the_front_is_what_nothing_else_beats():
 
 def test_points_lie_inside_and_are_numbered():
     points = [Point("a", 0.1, 0.5, 0.4, 0.6), Point("b<i>", 10, 0.7)]
-    svg = point_plot(points, "score over cost", "cost", log=True, front=True)
+    svg = point_plot(points, "score over cost", "cost", "score", log=True, front=True)
     assert inside(svg) and "<i>" not in svg and ">1</text>" in svg and ">2</text>" in svg
-    assert {"0.1", "1", "10"} <= set(marks(svg))
-    assert inside(point_plot(points[:1], "one", "cost", log=True)) and inside(point_plot(points, "curve", "films", joined=True))
+    assert {"0.1", "1", "10", "cost"} <= set(marks(svg)) and ">score</text>" in svg
+    assert inside(point_plot(points[:1], "one", "cost", "score", log=True)) and inside(
+        point_plot(points, "curve", "films", "score", joined=True)
+    )
+
+
+def test_numbers_of_neighbours_do_not_lie_upon_each_other():
+    points = [Point(str(i), 1 + 0.01 * (i % 3), 0.8 + 0.002 * (i // 3)) for i in range(6)] + [Point("far", 10, 0.5)]
+    svg = point_plot(points, "T", "cost", "score", log=True)
+    dots = list(zip(numbers(svg, "cx"), numbers(svg, "cy"), strict=True))
+    found = re.findall(r'class="halo strong" x="([\d.]+)" y="([\d.]+)"[^>]*>(\d)<', svg)
+    places = [(float(x), float(y)) for x, y, _ in found]
+    assert [n for *_, n in found] == list("1234567")
+    assert min(abs(a - c) + abs(b - d) for i, (a, b) in enumerate(places) for c, d in places[:i]) > 8
+    assert all(abs(a - x) + abs(b - y) < 35 for (a, b), (x, y) in zip(places, dots, strict=True))
 
 
 def test_a_band_ends_at_the_mark():

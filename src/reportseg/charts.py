@@ -1,7 +1,7 @@
 """The plots of a report as inline SVG: no font, script or file from elsewhere. Colours are CSS classes, so the page's theme decides.
 
-Every plot but the ladder is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers
-(`title`).
+Every plot is WIDTH units wide with the same type size, and scales with its column. What is hovered says its numbers (`title`); a reader
+who cannot hover has them in a table beside the plot, or in the line below its title.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from .page import Child, Html, el, join, minus
 
 WIDTH = 420
-LADDER = 680  # the width of a ladder, which has its page's width to itself
 ECE_BINS = 15
 Row = tuple[str, float, float | None, float | None]  # label, value, lower, upper
 
@@ -29,7 +28,7 @@ class Frame:
     y1: float
     left: float = 52
     right: float = WIDTH - 10
-    top: float = 12
+    top: float = 20
     bottom: float = 212
 
     def x(self, value: float) -> float:
@@ -74,7 +73,7 @@ def interval_plot(rows: Sequence[Row], title: str, *, differences: bool = False,
         parts.append(el("rect", class_="band", x=frame.x(0), y=frame.top, width=frame.x(mark) - frame.x(0), height=bottom - frame.top))
     for i, (label, value, lo, hi) in enumerate(rows):
         y = 44.0 * i + 18
-        shown = f"{value:+.3f}" if differences else f"{value:.3f}"
+        shown = f"{value:+.3f}" if differences and abs(value) >= 0.0005 else f"{abs(value) if differences else value:.3f}"
         if lo is not None and hi is not None:
             shown += f" [{lo:.3f}, {hi:.3f}]"
         parts += [
@@ -121,39 +120,40 @@ class Rung:
 
 
 def ladder_plot(rungs: Sequence[Rung], title: str, line: tuple[str, float] | None = None) -> Html:
-    """Bars of 0..1, two lines of label each; what is missing to `own` is shaded up to a tick. `line` names a value for all of them."""
-    top = 26.0 if line else 4.0
-    frame = Frame(0, 1, 0, 1, left=206, right=LADDER - 128, top=top, bottom=top + 42 * len(rungs))
-    parts: list[Child] = []
+    """Bars of 0..1, each below its two lines of label; what is missing to `own` is shaded up to a tick. `line` names a value for all."""
+    top, pitch = 24.0 if line else 0.0, 64.0
+    frame = Frame(0, 1, 0, 1, left=8, right=WIDTH - 8, top=top, bottom=top + pitch * len(rungs))
+    parts: list[Child] = [_x_axis(frame, 5)]
     for i, rung in enumerate(rungs):
-        y, end, own = top + 42.0 * i + 7, frame.x(rung.value), frame.x(rung.own)
+        y, end, own = top + pitch * i, frame.x(rung.value), frame.x(rung.own)
+        bar = {"y": y + 38, "height": 16.0}
         difference = rung.value - rung.own
         loss = minus(f"{difference:+.3f}") if abs(difference) >= 0.0005 else ""
         parts += [
-            el("text", _short(rung.label, 30), el("title", rung.label), class_="strong", x=frame.left - 12, y=y + 11, text_anchor="end"),
-            el("text", _short(rung.under, 38), el("title", rung.under), class_="tick", x=frame.left - 12, y=y + 25, text_anchor="end"),
-            el("rect", class_="track", x=frame.left, y=y, width=frame.right - frame.left, height=26.0),
-            el("rect", class_=f"bar {rung.style}", x=frame.left, y=y, width=max(end - frame.left, 1.0), height=26.0),
+            el("text", _short(rung.label, 30), el("title", rung.label), class_="halo strong", x=frame.left, y=y + 14),
+            el("text", _short(rung.under, 38), el("title", rung.under), class_="halo tick", x=frame.left, y=y + 31),
+            el("text", f"{rung.value:.3f}", class_="halo strong", x=frame.right, y=y + 14, text_anchor="end"),
+            el("text", loss, class_="halo tick", x=frame.right, y=y + 31, text_anchor="end"),
+            el("rect", class_=f"bar {rung.style}", x=frame.left, width=max(end - frame.left, 1.0), **bar),
         ]
         if loss:
             lost = difference < 0
-            parts.append(
-                el("rect", class_=f"gap {'c2' if lost else 'c1'}", x=min(end, own), y=y, width=max(abs(own - end), 0.5), height=26.0)
-            )
-            parts.append(el("line", class_="axis", x1=own, x2=own, y1=y - 2, y2=y + 28))
-        parts.append(el("text", f"{rung.value:.3f}", class_="strong", x=frame.right + 12, y=y + 17))
-        parts.append(el("text", loss, class_="tick", x=LADDER - 8, y=y + 17, text_anchor="end"))
+            parts.append(el("rect", class_=f"gap {'c2' if lost else 'c1'}", x=min(end, own), width=max(abs(own - end), 0.5), **bar))
+            parts.append(el("line", class_="axis", x1=own, x2=own, y1=y + 36, y2=y + 56))
+        if line is not None:
+            x = frame.x(line[1])
+            parts.append(el("line", class_="zero", x1=x, x2=x, y1=y + 36, y2=y + 56))
     if line is not None:
         x = frame.x(line[1])
         left = x > (frame.left + frame.right) / 2
         parts += [
-            el("line", class_="zero", x1=x, x2=x, y1=8, y2=frame.bottom),
-            el("text", line[0], x=x + (-7 if left else 7), y=16, text_anchor="end" if left else "start"),
+            el("line", class_="zero", x1=x, x2=x, y1=4, y2=top),
+            el("text", line[0], class_="halo", x=x + (-7 if left else 7), y=14, text_anchor="end" if left else "start"),
         ]
-    return _svg(title, frame.bottom + 2, *parts, width=LADDER)
+    return _svg(title, frame.bottom + 22, *parts)
 
 
-def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Html:
+def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str, y_label: str = "") -> Html:
     """Curves of (x, y) over one axis, x from 0; `style` gives the classes of each, in order, for the legend."""
     points = [p for curve in curves.values() for p in curve]
     ys = [y for _, y in points]
@@ -162,7 +162,7 @@ def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x
         low = 0
     pad = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
     frame = Frame(0, max(1, *(x for x, _ in points)), low if low == 0 else low - pad, high + pad)
-    parts: list[Child] = [_y_axis(frame), _x_axis(frame, 5, x_label)]
+    parts: list[Child] = [_y_axis(frame, label=y_label), _x_axis(frame, 5, x_label)]
     for i, (name, curve) in enumerate(curves.items()):
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve)
         parts.append(el("polyline", el("title", name), class_=f"curve {style(i)}", points=path))
@@ -182,7 +182,9 @@ class Point:
     high: float | None = None
 
 
-def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool = False, joined: bool = False, front: bool = False) -> Html:
+def point_plot(
+    points: Sequence[Point], title: str, x_label: str, y_label: str, *, log: bool = False, joined: bool = False, front: bool = False
+) -> Html:
     """Points with their intervals, numbered in their order. `joined`: one line through all instead; `front`: a stair along those that no
     other point beats, which lies left of them and above. `log`: x above 0 on a logarithmic axis.
     """
@@ -191,7 +193,7 @@ def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool =
     pad_y, pad_x = 0.12 * (max(ys) - min(ys)) or 0.02, 0.1 * (max(xs) - min(xs)) or 0.3
     frame = Frame(min(xs) - pad_x if log else 0, max(xs) + pad_x, min(ys) - pad_y, max(ys) + pad_y, bottom=252)
     at = [(frame.x(x), frame.y(p.y)) for x, p in zip(xs, points, strict=True)]
-    parts: list[Child] = [_y_axis(frame), _log_axis(frame, x_label) if log else _x_axis(frame, 5, x_label)]
+    parts: list[Child] = [_y_axis(frame, label=y_label), _log_axis(frame, x_label) if log else _x_axis(frame, 5, x_label)]
     if joined:
         parts.append(el("polyline", class_="curve c1 d1", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at)))
     best = front_of([(p.x, p.y) for p in points])
@@ -205,9 +207,25 @@ def point_plot(points: Sequence[Point], title: str, x_label: str, *, log: bool =
         if point.low is not None and point.high is not None:
             parts.append(el("line", class_="axis", x1=x, x2=x, y1=frame.y(point.low), y2=frame.y(point.high)))
         parts.append(el("circle", el("title", f"{point.label}: {point.x:.3g}, {point.y:.4f}"), class_=f"dot {colour}", cx=x, cy=y, r=5.0))
-        if not joined:
-            parts.append(el("text", str(i + 1), class_="halo strong", x=x + 8, y=y - 6))
+    for i, (x, y) in enumerate([] if joined else _beside(at)):
+        parts.append(el("text", str(i + 1), class_="halo strong", x=x, y=y, text_anchor="middle"))
     return _svg(title, 292, *parts)
+
+
+def _beside(at: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where the number of each point stands: of the places around it the one farthest from every dot and number, the nearer one first."""
+    taken, places = list(at), []
+    for x, y in at:
+        around = [
+            (x + far * dx, y + far * dy)
+            for far in (13, 22)
+            for dx, dy in ((0.8, -0.7), (-0.8, -0.7), (0.8, 0.7), (-0.8, 0.7), (1, 0), (-1, 0))
+        ]
+        clear = [min(math.hypot(a - px, b - py) for px, py in taken) for a, b in around]
+        best = next((i for i, room in enumerate(clear) if room > 12), clear.index(max(clear)))
+        taken.append(around[best])
+        places.append((around[best][0], around[best][1] + 4))
+    return places
 
 
 def front_of(places: Sequence[tuple[float, float]]) -> list[int]:
@@ -230,7 +248,7 @@ def histogram(values: Sequence[float], title: str, x_label: str, *, lo: float = 
     counts = _count(values, lo, hi, bins)
     frame = Frame(lo, hi, 0, max(1, *counts) * 1.14)
     width = (hi - lo) / bins
-    parts: list[Child] = [_y_axis(frame, whole=True), _x_axis(frame, 5, x_label)]
+    parts: list[Child] = [_y_axis(frame, whole=True, label="cases"), _x_axis(frame, 5, x_label)]
     for i, n in enumerate(counts):
         a, b = lo + i * width, lo + (i + 1) * width
         if n:
@@ -276,8 +294,8 @@ def reliability(bins: Sequence[tuple[float, float, int]], title: str) -> Html:
 # ---------------------------------------------------------------- parts
 
 
-def _svg(title: str, height: float, *parts: Child, width: int = WIDTH) -> Html:
-    return el("svg", *parts, viewBox=f"0 0 {width} {height:.0f}", role="img", aria_label=title)
+def _svg(title: str, height: float, *parts: Child) -> Html:
+    return el("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=title)
 
 
 def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Html:
@@ -321,7 +339,7 @@ def _y_axis(frame: Frame, *, whole: bool = False, label: str = "") -> Html:
             el("text", tick_label(value, step), class_="tick", x=frame.left - 6, y=y + 4, text_anchor="end"),
         ]
     if label:
-        parts.append(el("text", label, class_="halo tick", x=frame.left + 8, y=frame.top + 11))
+        parts.append(el("text", label, class_="halo tick", x=frame.left, y=frame.top - 5))
     return join(*parts)
 
 
@@ -333,4 +351,6 @@ def _count(values: Sequence[float], lo: float, hi: float, bins: int) -> list[int
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """The text with its middle left out where it is long: names of one family differ at their ends."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else text[: most - 1 - half] + "…" + text[-half:]

@@ -82,7 +82,7 @@ def _risk_plot(metrics: Metrics, cases: Sequence[CaseScore]) -> Html | None:
         picked = sorted({round(i * (len(risk) - 1) / POINTS) for i in range(POINTS + 1)})
         lines[name] = [((k + 1) / len(risk), float(risk[k])) for k in picked]
     legend = (el("li", swatch(style(i)), MEASURES[name][0]) for i, name in enumerate(lines))
-    plot = line_plot(lines, "Risk and coverage", "share of cases kept, the surest first")
+    plot = line_plot(lines, "Risk and coverage", "share of cases kept, the surest first", "mean of 1 − Dice")
     says = "Mean of 1 minus Dice of the cases that are kept. Lower is better; at the right end all are kept."
     return figure("Risk and coverage", says, plot, el("ul", *legend, class_="key"))
 

@@ -70,7 +70,7 @@ def _pareto(study: CostStudy) -> Html | None:
         ("Time of an answer at batch 1, U-Net = 1", [row.ratios["latency_1_s"] for row in scored]),
         ("Training time of an image, U-Net = 1", [row.ratios["train_time"] for row in scored]),
         ("Parameters, millions", [row.params["total"] / 1e6 for row in scored]),
-        ("Operations of an answer, thousand millions", [row.flops / 1e9 for row in scored]),
+        ("Operations of an answer, GFLOP", [row.flops / 1e9 for row in scored]),
     ):
         points = [
             Point(row.name, x, row.scores[study.metric], *row.ci95.get(study.metric, (None, None)))
@@ -78,7 +78,7 @@ def _pareto(study: CostStudy) -> Html | None:
         ]
         title = f"{NAMES[study.metric]} over {label.partition(',')[0].lower()}"
         says = "Up and left is better; on the dashed stair nothing else is both. Bars: 95 % interval."
-        plots.append(figure(title, says, point_plot(points, title, f"{label}, log scale", log=True, front=True)))
+        plots.append(figure(title, says, point_plot(points, title, f"{label}, log scale", NAMES[study.metric], log=True, front=True)))
     key = el("ol", *(el("li", el("bdi", row.name)) for row in scored), class_="numbers")
     return join(key, side_by_side(plots))
 
@@ -87,12 +87,17 @@ def _ratios(study: CostStudy) -> Html:
     rows = []
     for row in study.rows:
         score = [score_cell(row.scores.get(study.metric), row.ci95.get(study.metric))] if study.metric else []
-        rows.append(el("tr", row_head(row.name, row.model), *(cell(number(row.ratios.get(key), 3)) for key in RATIOS), *score))
+        rows.append(el("tr", row_head(row.name, row.model), *(cell(_multiple(row.ratios.get(key))) for key in RATIOS), *score))
     heads = ("Model", *RATIOS.values(), *([NAMES[study.metric]] if study.metric else []))
     return join(
         el("p", "Below 1 is less than the U-Net of 31 million parameters takes; times were taken in turns with it in one process."),
         table(heads, rows, "Costs as multiples of the U-Net's", text={"Model"}),
     )
+
+
+def _multiple(ratio: float | None) -> Html:
+    """Two decimals, three where two would leave one digit."""
+    return number(ratio, 2 if ratio is None or ratio >= 0.1 else 3)
 
 
 def _absolute(study: CostStudy) -> Html:

@@ -66,7 +66,7 @@ def _curves(study: DataStudy) -> Html | None:
         dots = [Point(f"share {s.share:g}", s.n_films, s.scores[score], *s.ci95.get(score, (None, None))) for s in study.shares if s.runs]
         title = f"{NAMES[score]} over training films"
         says = "With the 95 % interval of each. Neighbours share films to score, so look at the differences below, not at overlaps."
-        plots.append(figure(title, says, point_plot(dots, title, "training films", joined=True)))
+        plots.append(figure(title, says, point_plot(dots, title, "training films", NAMES[score], joined=True)))
     return side_by_side(plots)
 
 
