@@ -104,7 +104,9 @@ class ImageFeatures(NamedTuple):
 
 
 class SSE(nn.Module):
-    """Semantic-Structural Synergy Encoder: g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = conv3x3(C_s + g_s V_s); conv3x3(V_s) without a CNN."""
+    """Semantic-Structural Synergy Encoder: g_s = sigmoid(conv1x1[C_s ; V_s]), F_s = block3x3(C_s + g_s V_s), a convolution, GroupNorm and
+    ReLU; block3x3(V_s) without a CNN.
+    """
 
     def __init__(self, vision: nn.Module, cnn: nn.Module | None, p: Preset) -> None:
         super().__init__()
@@ -205,7 +207,7 @@ class VLCM(nn.Module):
     """Vision-Language Calibration Module: similarity of places and text, raw from the tower, calibrated with the fused maps.
 
     a = softmax over units, q = sum_p a_p t_p, raw r = sum_p a_p cos(z, t_p); u_s = alpha_s cos(W_s F_s, q) + beta_s;
-    S_s = u_s + kappa_s r + conv_s([W_s F_s ; u_s ; r]); F_s' = F_s (1 + gamma_s sigmoid(S_s)).
+    S_s = u_s + kappa_s r + conv_s([W_s F_s ; u_s ; r]), where F_s has its position embedding; F_s' = F_s (1 + gamma_s sigmoid(S_s)), without.
     Runs in fp32: differences of cosines are small. `aligned`: tower and text are of one CLIP, so r needs no training of its own.
     """
 
