@@ -207,7 +207,8 @@ class VLCM(nn.Module):
     """Vision-Language Calibration Module: similarity of places and text, raw from the tower, calibrated with the fused maps.
 
     a = softmax over units, q = sum_p a_p t_p, raw r = sum_p a_p cos(z, t_p); u_s = alpha_s cos(W_s F_s, q) + beta_s;
-    S_s = u_s + kappa_s r + conv_s([W_s F_s ; u_s ; r]), where F_s has its position embedding; F_s' = F_s (1 + gamma_s sigmoid(S_s)), without.
+    S_s = u_s + kappa_s r + conv_s([W_s F_s ; u_s ; r]), where F_s has its position embedding;
+    F_s' = F_s (1 + gamma_s sigmoid(S_s)), without it.
     Runs in fp32: differences of cosines are small. `aligned`: tower and text are of one CLIP, so r needs no training of its own.
     """
 
