@@ -105,6 +105,7 @@ class TestParts:
     def test_a_long_name_breaks_between_its_words_and_stays_whole_as_text(self):
         assert breakable("tgcnet_qata_small (q-teacher)") == "tgcnet_<wbr>qata_<wbr>small (q-<wbr>teacher)"
         assert breakable("a") == "a" and breakable("_") == "_" and breakable("") == ""
+        assert breakable("date.top_k=0.5") == "date.<wbr>top_<wbr>k=<wbr>0.5"
         assert breakable("<b>_x") == "&lt;b&gt;_<wbr>x"
 
     def test_no_option_of_a_command_is_broken(self):

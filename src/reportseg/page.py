@@ -134,8 +134,8 @@ def short_hash(sha256: str) -> Html:
 
 
 def breakable(name: str) -> Html:
-    """A name that may go on in the next line behind its underscores and hyphens, and not in the middle of a word."""
-    parts = re.split("(?<=[_/=-])(?=.)", name)
+    """A name that may go on in the next line behind its underscores, hyphens and points, and not in the middle of a word or number."""
+    parts = re.split(r"(?<=[_/=-])(?=.)|(?<=\.)(?=[^\W\d])", name)
     return join(parts[0], *(join(el("wbr"), part) for part in parts[1:]))
 
 

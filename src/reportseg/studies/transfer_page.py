@@ -26,7 +26,18 @@ def write_page(path: Path, study: TransferStudy) -> None:
     names = list(dict.fromkeys(row.data for row in study.rows))
     title = f"{', '.join(dict.fromkeys(row.bundle for row in study.rows))} on other data"
     pairs: list[tuple[str, Child]] = [("Metric", NAMES[study.metric]), ("Data sets", el("bdi", ", ".join(names)))]
-    atomic_write(path, sectioned(f"{title}: reportseg study", header(title, None, pairs, study.command), sections))
+    atomic_write(path, sectioned(f"{title}: reportseg study", header(title, answer(study), pairs, study.command), sections))
+
+
+def answer(study: TransferStudy) -> str | None:
+    """A sentence for each bundle: its score on its own data and on each other set; None where nothing but its own was scored."""
+    metric, parts = study.metric, []
+    for sha in dict.fromkeys(row.bundle_sha256 for row in study.rows):
+        rows = [row for row in study.rows if row.bundle_sha256 == sha and metric in row.scores]
+        told = [f"{row.scores[metric]:.3f} on {'its own data, ' if row.own else ''}{row.data}" for row in rows]
+        if not all(row.own for row in rows):
+            parts.append(f"{NAMES[metric]} of {name(rows[0], study)}: {'; '.join(told)}.")
+    return " ".join(parts) or None
 
 
 def name(row: TransferRow, study: TransferStudy) -> str:
