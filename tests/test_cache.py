@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from dicom_films import frames_of_one_file
 from reportseg.data import cache
 from reportseg.data.cache import open_cache, prepare_mask
 from reportseg.errors import InputError
@@ -67,6 +68,14 @@ def test_row_i_is_sample_i(tmp_path):
     np.testing.assert_array_equal(found.masks_NHW, MASKS)
     turned = open_cache(samples[::-1], 16)
     np.testing.assert_array_equal(turned.images_NCHW[:, 0], GRAY[::-1])
+
+
+def test_a_volume_in_one_file_is_never_trained_on_as_its_first_slice(tmp_path):
+    samples = films(tmp_path)
+    samples[1].image.write_bytes(frames_of_one_file(GRAY.astype(np.uint16), [(0, 0, n) for n in range(3)]))
+    with pytest.raises(InputError) as caught:
+        open_cache(samples, 16)
+    assert caught.value.code == "volume" and caught.value.where == str(samples[1].image)
 
 
 def test_it_is_mapped_not_loaded_and_cannot_be_written(tmp_path):

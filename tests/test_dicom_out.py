@@ -125,6 +125,23 @@ def test_some_frames_of_a_multi_frame_file_have_masks_and_the_others_none(tmp_pa
                 assert (seen[number, place] == wanted).all()
 
 
+def test_frames_of_one_phase_have_masks_though_another_phase_lies_at_their_places(tmp_path):
+    source = enhanced(6)
+    for number, group in enumerate(source.PerFrameFunctionalGroupsSequence):
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 2 * (number // 2)]
+    source.PerFrameFunctionalGroupsSequence[5].PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 0, -1]  # a localiser
+    found, empty = segment(source, 3), segment(source, 3, "left pneumothorax", empty=True)
+    write_seg(tmp_path / "a.dcm", [source], [found, empty], SHA, frames=[1, 3, 5])
+    out = pydicom.dcmread(tmp_path / "a.dcm")
+    seen = {}
+    for pixels, group in zip(out.pixel_array, out.PerFrameFunctionalGroupsSequence, strict=True):
+        number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        seen[number, group.SegmentIdentificationSequence[0].ReferencedSegmentNumber] = pixels
+        assert group.PlanePositionSequence[0].ImagePositionPatient == [0, 0, 2 * ((number - 1) // 2)]
+    assert set(seen) == {(number, place) for number in (1, 3, 5) for place in (1, 2)}
+    assert all((seen[number, 1] == found.mask_FHW[row]).all() for row, number in enumerate((1, 3, 5)))
+
+
 def test_frames_whose_bits_end_inside_a_byte_and_masks_that_overlap(tmp_path):
     sources = slices("CT", count=11, size=5)
     rng = np.random.default_rng(0)

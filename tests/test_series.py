@@ -13,9 +13,11 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from dicom_films import film, write_stack
+from dicom_films import AXIAL, CORONAL, film, frames_of_one_file, write_stack
 from dicom_sources import enhanced
 from reportseg.errors import InputError
+from reportseg.io import read_image
+from reportseg.io.cases import is_volume, read_case, source_sha256
 from reportseg.io.series import films_in, find_series, read_volume, unpacked
 from reportseg.limits import Limits
 
@@ -128,6 +130,16 @@ def test_positions_that_were_rounded_are_even(tmp_path):
         ds.save_as(path)
     volume = read_volume(only(tmp_path))
     assert volume.warnings == () and volume.planes == tuple(range(6))
+
+
+def test_directions_and_spacings_that_jitter_in_their_last_digit_are_one_stack(tmp_path):
+    for number, path in enumerate(write_stack(tmp_path, SLICES)):
+        ds, tilt = pydicom.dcmread(path), 0.12345 + number * 1e-6
+        ds.ImageOrientationPatient = [f"{value:.9f}" for value in (1, 0, 0, 0, np.sqrt(1 - tilt**2), tilt)]
+        ds.ImagePositionPatient = [f"{2 * number * value:.9f}" for value in (0, -0.12345, np.sqrt(1 - 0.12345**2))]
+        ds.PixelSpacing = [f"{0.4994998 + number * 1e-7:.7f}", "0.7"]
+        ds.save_as(path)
+    assert only(tmp_path).warnings == () and len(only(tmp_path).files) == 6
 
 
 def both(folder: Path, one: dict, other: dict) -> tuple[list, dict[str, list[Path]]]:
@@ -266,24 +278,100 @@ def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path):
 
 
 def test_an_enhanced_file_is_a_stack_of_its_own(tmp_path):
-    shared, frames = pydicom.Dataset(), []
-    measures, way, value = (pydicom.Dataset() for _ in range(3))
-    measures.PixelSpacing, way.ImageOrientationPatient = [0.5, 0.7], [1, 0, 0, 0, 1, 0]
-    value.RescaleSlope, value.RescaleIntercept = 1, -1024
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence, shared.PixelValueTransformationSequence = [measures], [way], [value]
     heights = [4, 0, 6, 2, 10, 8]
-    for height in heights:
-        place, frame = pydicom.Dataset(), pydicom.Dataset()
-        place.ImagePositionPatient = [0, 0, height]
-        frame.PlanePositionSequence = [place]
-        frames.append(frame)
-    groups = {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
-    (tmp_path / "enhanced").write_bytes(film(SLICES, Modality="CT", **groups))
+    (tmp_path / "enhanced").write_bytes(frames_of_one_file(SLICES, [(0, 0, height) for height in heights]))
     series = only(tmp_path)
     volume = read_volume(series)
     order = np.argsort(heights)
     assert series.stacked and volume.frames == tuple(order + 1) and volume.spacing_mm == pytest.approx((2, 0.5, 0.7))
     np.testing.assert_array_equal(volume.values_DHW, SLICES[order].astype(np.float32) - 1024)
+
+
+ONCE, TWICE = [(0, 0, 0), (0, 0, 2), (0, 0, 4)], [(0, 0, 0), (0, 0, 2), (0, 0, 4)] * 2
+FRAMES = {
+    "phases": (TWICE, None, {"TemporalPositionIdentifier": [1, 1, 1, 2, 2, 2]}),
+    "phases that take turns": (sorted(TWICE), None, {"EchoTime": [3, 9, 3, 9, 3, 9]}),
+    "numbers alone": (TWICE, None, {}),
+    "orientations": (ONCE + [(0, 0, 0), (0, 3, 0), (0, 6, 0)], [AXIAL] * 3 + [CORONAL] * 3, {}),
+    "a frame without a place": ([*ONCE, (0, 0, 6), (0, 0, 8), None], None, {}),
+    "a localiser": (
+        [*ONCE, (0, 0, 6), (0, 0, 8), (0, 0, 4)],
+        [AXIAL] * 5 + [CORONAL],
+        {"ImageType": [["ORIGINAL", "PRIMARY", "AXIAL"]] * 5 + [["LOCALIZER"]]},
+    ),
+    "one place": ([(0, 0, 0)] * 6, None, {"TemporalPositionIdentifier": [1, 2, 3, 4, 5, 6]}),
+    "a gap": ([*ONCE, (0, 0, 8), (0, 0, 10), (0, 0, 12)], None, {}),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_of_one_file_are_sorted_by_the_rule_for_single_files(tmp_path, name):
+    places, ways, told = FRAMES[name]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "file").write_bytes(frames_of_one_file(SLICES, places, ways, told))
+    uid = generate_uid()
+    (tmp_path / "many").mkdir()
+    for number, place in enumerate(places):
+        own = {keyword: values[number] for keyword, values in told.items()} | ({"ImagePositionPatient": list(place)} if place else {})
+        own |= {"ImageOrientationPatient": list(ways[number] if ways else AXIAL), "PixelSpacing": [0.5, 0.7], "InstanceNumber": number}
+        own |= {"Modality": "CT", "SeriesInstanceUID": uid, "RescaleSlope": 1, "RescaleIntercept": -1024}
+        (tmp_path / "many" / str(number)).write_bytes(film(SLICES[number], **own))
+    one, many = (find_series(tmp_path / folder)[0] for folder in ("one", "many"))
+    stacks, wanted = ([series for series in found if series.stacked] for found in (one, many))
+    assert len(stacks) == len(wanted) and len({series.id for series in stacks}) == len(stacks)
+    films = any(not series.stacked for series in many)
+    for series, other in zip(stacks, wanted, strict=True):
+        assert series.warnings == (*other.warnings, *(["loose_frames"] if films else []))
+        np.testing.assert_array_equal(read_volume(series).values_DHW, read_volume(other).values_DHW)
+        assert read_volume(series).affine == read_volume(other).affine
+    if not stacks:
+        assert [(series.stacked, series.warnings) for series in one] == [(False, many[0].warnings)]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("TemporalPositionIndex", [1, 1, 1, 2, 2, 2]),
+        ("EffectiveEchoTime", [2.5, 2.5, 2.5, 4.5, 4.5, 4.5]),
+        ("DiffusionBValue", [0, 0, 0, 800, 800, 800]),
+        ("FrameType", [["ORIGINAL", "PRIMARY", "M"]] * 3 + [["ORIGINAL", "PRIMARY", "P"]] * 3),
+        ("FrameAcquisitionNumber", [1, 1, 1, 2, 2, 2]),
+        ("NominalCardiacTriggerDelayTime", [0, 0, 0, 70, 70, 70]),
+    ],
+)
+def test_phases_in_one_file_are_told_by_the_names_that_frames_give_them(tmp_path, keyword, values):
+    order = [3, 1, 5, 0, 4, 2]
+    told = {keyword: [values[place] for place in order]}
+    (tmp_path / "file").write_bytes(frames_of_one_file(SLICES, [TWICE[place] for place in order], told=told))
+    stacks, _ = find_series(tmp_path)
+    assert sorted(series.frames for series in stacks) == [(3, 1, 5), (0, 4, 2)][::-1]
+    assert all(series.warnings == ("several_phases",) and series.stacked for series in stacks)
+
+
+def test_each_phase_of_a_file_is_a_case_and_in_a_table_the_file_is_none(tmp_path):
+    file, single = tmp_path / "Doe^Jane.dcm", tmp_path / "film.dcm"
+    file.write_bytes(frames_of_one_file(SLICES, TWICE, told={"TemporalPositionIndex": [1, 1, 1, 2, 2, 2]}))
+    single.write_bytes(film(SLICES[0]))
+    with films_in([file, single]) as (films, found, stacks):
+        assert len(set(films)) == 3 and films[0] == file and films[2] == single
+        assert [read_case(film, stacks).frames for film in films[:2]] == [(1, 2, 3), (4, 5, 6)]
+        assert source_sha256(films[0], stacks) == source_sha256(films[1], stacks)
+        assert len(found) == 2 and all("3 slices, several_phases" in line for line in found)
+    assert is_volume(file, {})
+    with pytest.raises(InputError) as caught:
+        read_case(file, {})
+    assert caught.value.code == "several_series" and "2 volumes" in caught.value.what
+
+
+def test_a_volume_in_one_file_is_no_film(tmp_path):
+    for name, places in (("one", [(0, 0, height) for height in range(6)]), ("two", TWICE)):
+        (tmp_path / name).write_bytes(frames_of_one_file(SLICES, places))
+        for source in (tmp_path / name, (tmp_path / name).read_bytes()):
+            with pytest.raises(InputError) as caught:
+                read_image(source)
+            assert caught.value.code == "volume" and "predict" in caught.value.fix
+    loop = read_image(frames_of_one_file(SLICES, [(0, 0, 0)] * 6))  # of one place: a loop
+    assert "multi_frame" in loop.warnings
 
 
 def test_frames_by_the_hundred_keep_their_places_in_a_sequence_of_defined_length(tmp_path):

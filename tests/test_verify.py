@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dicom_films import dataset, encoded
+from dicom_films import dataset, encoded, frames_of_one_file
 from reportseg.data.importers import import_data
 from reportseg.data.manifest import read_manifest, write_manifest
 from reportseg.data.verify import MAX_WORDS, Verified, verify
@@ -103,6 +103,14 @@ COLOURS = np.stack([LABELS == 1, LABELS == 2, LABELS == 3], axis=2) * 255
 def test_a_mask_of_several_labels_is_found_however_it_is_stored(tmp_path):
     result = found(tmp_path, [{"drawn": LABELS}, {"drawn": LABELS * 85}, {"drawn": COLOURS}])
     assert codes(result) == [("error", "mask_values", "f0"), ("warning", "several_labels", "f1"), ("warning", "several_labels", "f2")]
+
+
+def test_a_film_of_several_frames_is_told_and_a_volume_is_no_film(tmp_path):
+    file = data(tmp_path, [{}, {}])
+    (tmp_path / "f0.png").write_bytes(encoded(dataset(np.stack([blob(), blob() * 0]), PatientOrientation=["L", "F"])))
+    (tmp_path / "f1.png").write_bytes(frames_of_one_file(np.zeros((3, SIDE, SIDE), np.uint16), [(0, 0, n) for n in range(3)]))
+    result = verify(read_manifest(file))
+    assert [(i.severity, i.code, i.row) for i in result] == [("warning", "multi_frame", 1), ("error", "volume", 2)]
 
 
 def test_masks_of_one_label_are_fine_in_any_dress(tmp_path):

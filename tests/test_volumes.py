@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicom_films import write_stack
+from dicom_films import frames_of_one_file, write_stack
 from dicom_sources import cine, enhanced
 from reportseg.errors import InputError
 from reportseg.io import read_image, read_mask
@@ -155,6 +155,42 @@ def test_an_enhanced_file_is_a_volume_by_its_path_alone(segmenter, tmp_path):
     assert "multi_frame" in loop["warnings"]
     with films_in([tmp_path]) as (films, _, stacks):
         assert [job.id for job in jobs_from(films, LEFT, stacks=stacks)] == [job.id for job in jobs]
+
+
+def test_each_phase_in_one_file_is_a_volume_with_a_seg_on_its_own_frames(segmenter, tmp_path):
+    values = np.stack([film(20, 24, seed=n)[:, :, 0] * 400 + 900 for n in range(6)]).astype(np.uint16)
+    places = [(0, 0, 2 * (n // 2)) for n in range(6)]
+    told = {"TemporalPositionIndex": [1, 2] * 3}
+    (tmp_path / "Doe^Jane.dcm").write_bytes(frames_of_one_file(values, places, told=told, **PLACED))
+    with films_in([tmp_path / "Doe^Jane.dcm"]) as (films, _, stacks):
+        jobs = jobs_from(films, LEFT, stacks=stacks)
+        done = predict_files(segmenter, jobs, tmp_path / "out", formats=["nifti", "dicom-seg"], stacks=stacks)
+        again = predict_files(segmenter, jobs, tmp_path / "out", formats=["nifti", "dicom-seg"], stacks=stacks, resume=True)
+    assert (done.done, again.skipped, done.failures) == (2, 2, ())
+    for phase, job in enumerate(jobs):
+        assert json.loads((tmp_path / f"out/{job.id}.json").read_text())["warnings"] == ["several_phases"]
+        mask = np.asarray(nibabel.load(tmp_path / f"out/{job.id}.nii.gz").dataobj).transpose(2, 1, 0)
+        seg = pydicom.dcmread(tmp_path / f"out/{job.id}.seg.dcm")
+        found = {}
+        for frame, group in zip(seg.pixel_array.reshape(-1, 20, 24), seg.PerFrameFunctionalGroupsSequence, strict=True):
+            source = group.DerivationImageSequence[0].SourceImageSequence[0]
+            assert group.PlanePositionSequence[0].ImagePositionPatient == list(places[source.ReferencedFrameNumber - 1])
+            found[source.ReferencedFrameNumber] = frame
+        assert set(found) <= {phase + 1, phase + 3, phase + 5} and found
+        for row, number in enumerate((phase + 1, phase + 3, phase + 5)):
+            assert np.array_equal(found.get(number, np.zeros((20, 24))), mask[row])
+
+
+def test_a_phase_that_cannot_be_read_is_named_by_its_id_alone(segmenter, tmp_path):
+    body = frames_of_one_file(np.zeros((4, 20, 24), np.uint16), [(0, 0, 0), (0, 0, 2)] * 2, told={"EffectiveEchoTime": [1, 1, 2, 2]})
+    (tmp_path / "Doe^Jane.dcm").write_bytes(body[:-100])
+    with films_in([tmp_path / "Doe^Jane.dcm"]) as (films, _, stacks):
+        jobs = jobs_from(films, LEFT, stacks=stacks)
+        done = predict_files(segmenter, jobs, tmp_path / "out", stacks=stacks)
+    assert done.exit_code == 2 and [error.code for _, error in done.failures] == ["truncated"] * 2
+    assert not any("Doe" in str(error) or "Doe" in error.what for _, error in done.failures)
+    alone = predict_files(segmenter, jobs_from([tmp_path / "Doe^Jane.dcm"], LEFT), tmp_path / "table")
+    assert [error.code for _, error in alone.failures] == ["several_series"] and "Doe" not in str(alone.failures)
 
 
 def test_a_missing_slice_is_an_empty_plane_and_its_neighbours_count_as_they_are(segmenter, tmp_path):

@@ -223,7 +223,7 @@ def predict_files(
         return folder.asked(job, whose[job.id], sha256)
 
     def fail(job: Sample, error: InputError) -> None:
-        if error.code != "unwritable" and hashed_name(job.image, segmenter.limits):
+        if error.code != "unwritable" and (job.image in stacks or hashed_name(job.image, segmenter.limits)):
             error = InputError(error.what, f"row {job.row} ({job.id})", error.fix, error.code)
         folder.fail(job, error)
         failures.append((job.id, error))

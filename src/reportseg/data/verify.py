@@ -71,10 +71,11 @@ class Verified:
 
 @dataclass(frozen=True)
 class _Film:
-    """What one image file is: hash of its bytes and its grid, or the error."""
+    """What one image file is: hash of its bytes, its grid and whether it has further frames, or the error."""
 
     sha256: str = ""
     geometry: Geometry = field(default_factory=lambda: Geometry((0, 0)))
+    frames: bool = False
     error: InputError | None = None
 
 
@@ -130,9 +131,9 @@ def verify(dataset: Dataset, *, limits: Limits = DEFAULT, progress: Callable[[in
 
 def _look_film(path: Path, limits: Limits) -> _Film:
     try:
-        geometry = read_image(path, limits).geometry
+        image = read_image(path, limits)
         with open(check_file(path), "rb") as f:
-            return _Film(hashlib.file_digest(f, "sha256").hexdigest(), geometry)
+            return _Film(hashlib.file_digest(f, "sha256").hexdigest(), image.geometry, "multi_frame" in image.warnings)
     except InputError as e:
         return _Film(error=e)
 
@@ -165,6 +166,9 @@ def _files(s: Sample, film: dict[Path, _Film], mask: dict[Path, _Mask]) -> Itera
     image = film[s.image]
     if image.error:
         yield _issue(s, "error", image.error.code, f"image: {image.error.what}", f"{_path(s.image)}{image.error.fix}")
+    if image.frames:
+        what = "the image file holds several frames, of which the first is read"
+        yield _issue(s, "warning", "multi_frame", what, "Save the frame that the mask was drawn on as a file of its own.")
     drawn = mask.get(s.mask) if s.mask else None
     if drawn is None:
         return

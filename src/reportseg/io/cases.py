@@ -10,7 +10,7 @@ from ..limits import DEFAULT, Limits, check_file
 from ..types import Volume
 from .dicom_header import is_dicom
 from .nifti import is_nifti, read_header, read_nifti
-from .series import Stacks, find_series, read_volume, stack_in
+from .series import Stacks, find_series, read_volume, stacks_in
 from .stacks import Series
 
 __all__ = ["Stacks", "is_volume", "read_case", "source_sha256"]
@@ -27,16 +27,16 @@ def is_volume(path: Path, stacks: Stacks, limits: Limits = DEFAULT) -> bool:
             head = file.read(352)
         if is_nifti(head):
             return 1 not in read_header(path, limits).shape
-        return is_dicom(head) and stack_in(path, limits) is not None
+        return is_dicom(head) and bool(stacks_in(path, limits))
     except (OSError, ValueError):  # InputError is one; whoever reads the file will tell
         return False
 
 
 def read_case(path: Path, stacks: Stacks, limits: Limits = DEFAULT) -> Volume:
-    """The volume. InputError: those of read_nifti, find_series and read_volume; several_series for a folder of more than one stack; of
-    `stacks` what was found in its place.
+    """The volume. InputError: those of read_nifti, find_series and read_volume; several_series for a folder or a file of more than one
+    stack; of `stacks` what was found in its place.
     """
-    stack = _stack(path, stacks, limits) or stack_in(path, limits)
+    stack = _stack(path, stacks, limits) or _stack_in(path, limits)
     return read_volume(stack, limits) if stack else read_nifti(path, limits)
 
 
@@ -68,3 +68,12 @@ def _stack(path: Path, stacks: Stacks, limits: Limits) -> Series | None:
         what = f"the folder holds {len(series)} series of slices" if series else "the folder holds no series of slices"
         raise InputError(what, path, "Name the folder of one series.", "several_series")
     return series[0]
+
+
+def _stack_in(path: Path, limits: Limits) -> Series | None:
+    """The one stack in a file, None for a file of no stack. InputError: those of stacks_in, several_series."""
+    found = stacks_in(path, limits)
+    if len(found) > 1:
+        what = f"the file holds {len(found)} volumes: phases, orientations or grids that do not belong together"
+        raise InputError(what, path, "Give the file itself to `predict`, not in a table: it answers each of them.", "several_series")
+    return found[0] if found else None

@@ -6,24 +6,21 @@ tells where it lies; `series` sorts the files of a study.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO
 
 import numpy as np
-from pydicom.dataset import Dataset
 from pydicom.uid import RTDoseStorage, SegmentationStorage
 
 from ..errors import InputError
 from ..limits import DEFAULT, Limits
 from ..types import Geometry, Image
-from .dicom_header import case_id, flat, guarded, hashed_id, hidden, read_header
+from .dicom_header import case_id, flat, guarded, hashed_id, hidden, modality_of, read_header
 from .dicom_pixels import GRAY, decode
 from .dicom_place import affine, orientation, spacing
 from .dicom_values import coloured, shown
+from .stacks import sort_frames
 
-MODALITIES = frozenset(
-    "BDUS BI BMD CR CT DD DF DG DM DS DX EC ES FA FS GM HC IO IVOCT IVUS LP LS MG MR MS NM OAM OCT OP OPM OPT OPV OT PT PX RF RG RTIMAGE "
-    "SC SM ST TG US VF XA XC".split()
-)
 NO_FILM = {SegmentationStorage: "a segmentation", RTDoseStorage: "a dose grid"}
 
 
@@ -31,7 +28,8 @@ def read_dicom(file: IO[bytes], where: str = "", limits: Limits = DEFAULT) -> Im
     """The first frame as float32 in [0, 1], rows and columns as stored; its geometry says how to turn it for looking.
 
     Warnings: multi_frame, orientation_assumed, view_without_sides, spacing_unknown, spacing_at_detector, no_window, preamble. InputError:
-    those of read_header and decode, and no_film for an object whose pixels are no picture of a patient.
+    those of read_header and decode, no_film for an object whose pixels are no picture of a patient, and volume for one whose frames are
+    slices, since its first frame is one end of it.
     """
     with guarded(where):
         return _read(file, where, limits)
@@ -43,6 +41,10 @@ def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
     kind = NO_FILM.get(str(header.get("SOPClassUID") or ""))  # type: ignore[call-overload]
     if kind:
         raise InputError(f"this is {kind}, not a film", where, "Give the file of the film itself.", "no_film")
+    several = int(header.get("NumberOfFrames") or 1) > 1
+    if several and sort_frames(Path(where), header)[0].stacked:
+        what = f"the file is a volume of {int(header.NumberOfFrames)} frames, not a film"
+        raise InputError(what, where, "Give it to `predict`; for training, save its slices as files of their own.", "volume")
     array = decode(header, body, where, limits)
     view = flat(header)
     if str(header.PhotometricInterpretation).strip() in GRAY:
@@ -52,7 +54,6 @@ def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
         pixels, warnings = coloured(array, view, where), ()
     way, (grid, said) = orientation(view), spacing(view)
     geometry = Geometry((array.shape[0], array.shape[1]), grid, way, affine(view))
-    several = int(header.get("NumberOfFrames") or 1) > 1
     return Image(
         pixels_HWC=np.ascontiguousarray(pixels),
         geometry=geometry,
@@ -69,9 +70,3 @@ def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
         modality=modality_of(header),
         headers=(header,),
     )
-
-
-def modality_of(header: Dataset) -> str:
-    """A term of the standard for what makes pictures, "" for anything else: the value is shown, and a stranger's may be a name."""
-    value = str(header.get("Modality") or "").strip().upper()
-    return value if value in MODALITIES else ""

@@ -38,6 +38,10 @@ PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 DEFLATED, PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # of equal length
 META_LENGTH = b"\2\0\0\0UL\4\0"  # the element before the file's meta information, whose value is the length of the rest
 HIDDEN = {b"MZ": "Windows program", b"\x7fELF": "program", b"PK": "zip archive", b"#!": "script", b"<": "web page"}
+MODALITIES = frozenset(
+    "BDUS BI BMD CR CT DD DF DG DM DS DX EC ES FA FS GM HC IO IVOCT IVUS LP LS MG MR MS NM OAM OCT OP OPM OPT OPV OT PT PX RF RG RTIMAGE "
+    "SC SM ST TG US VF XA XC".split()
+)
 VRS = frozenset("AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split())
 
 
@@ -161,6 +165,12 @@ def dicom_id(path: Path, limits: Limits = DEFAULT) -> str | None:
                 return hashed_id(start)
     except (OSError, ValueError):
         return None
+
+
+def modality_of(header: Dataset) -> str:
+    """A term of the standard for what makes pictures, "" for anything else: the value is shown, and a stranger's may be a name."""
+    value = str(header.get("Modality") or "").strip().upper()
+    return value if value in MODALITIES else ""
 
 
 def hidden(head: bytes) -> str | None:

@@ -103,12 +103,16 @@ def identity(source: Dataset) -> Dataset:
     return out
 
 
-def planes(source: Dataset) -> list[Plane] | None:
-    """One plane a frame, from the root or from the functional groups; None where the file does not place its pixels in the patient."""
+def planes(source: Dataset, numbers_: Sequence[int] | None = None) -> list[Plane] | None:
+    """One plane a frame, from the root or from the functional groups, of the frames of these numbers (from 1) or of all; None where the
+    file does not place their pixels in the patient.
+    """
     if not UID(str(source.get("FrameOfReferenceUID") or "")).is_valid:
         return None
     shared = _first(source, "SharedFunctionalGroupsSequence")
-    frames = source.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    frames = list(source.get("PerFrameFunctionalGroupsSequence") or [Dataset()])
+    if numbers_ is not None and len(frames) > 1:
+        frames = [frames[number - 1] for number in numbers_]
 
     def plane(frame: Dataset) -> Plane | None:
         def value(group: str, keyword: str) -> Any:

@@ -93,13 +93,11 @@ def _segmentation(
     if grid[0] * grid[1] < 8 and not probabilities:
         raise cannot("the file has fewer than 8 pixels")  # highdicom 0.28 packs several such frames wrongly
     shown_FS = np.array([[_steps(frame).any() for frame in one] for one in pixels]).T
-    placed = [planes(source) for source in sources]
     number = list(frames or range(1, len(shown_FS) + 1)) if len(sources) == 1 else [1] * len(sources)
+    # Of a multi-frame source highdicom is told of the frames with masks alone, and counts those: other phases may lie at their places.
+    placed = [planes(source, number if len(sources) == 1 else None) for source in sources]
     if None not in placed:
         bare = _placed(sources, placed)  # type: ignore[arg-type]
-        if len(sources) == 1 and len(placed[0] or ()) > 1:
-            some, shown_FS = shown_FS, np.zeros((len(placed[0] or ()), len(segments)), np.bool_)
-            shown_FS[np.array(number) - 1] = some
     elif len(shown_FS) == len(sources) == 1:
         bare = [_flat(sources[0])]
     else:
@@ -122,13 +120,19 @@ def _segmentation(
         **equipment(bundle_sha256),
         **series("SEG", "segmentation"),
     )
-    named = [str(source.SOPInstanceUID) for source in sources] * (1 if len(sources) > 1 else len(number))
-    rows = {one: row for row, one in enumerate(zip(named, [1] if None in placed else number, strict=True))}
+    if len(sources) > 1:
+        rows = {(str(source.SOPInstanceUID), 1): row for row, source in enumerate(sources)}
+    else:
+        rows = {(str(sources[0].SOPInstanceUID), row + 1): row for row in range(len(number))}
     if len(rows) < len(number):
         raise cannot("several slices have one and the same SOPInstanceUID")
     _fill(out, pixels, rows, grid, probabilities, buffer)
+    if int(sources[0].get("NumberOfFrames") or 1) > 1:
+        named = [group.DerivationImageSequence[0].SourceImageSequence[0] for group in out.PerFrameFunctionalGroupsSequence]
+        for source in {id(one): one for one in named}.values():  # segments share them
+            source.ReferencedFrameNumber = number[int(source.get("ReferencedFrameNumber", 1)) - 1]
     if None in placed:
-        _tidy(out, sources[0], number[0])
+        _tidy(out, sources[0])
     return out
 
 
@@ -271,7 +275,7 @@ def _frame(plane: Plane) -> Dataset:
     return frame
 
 
-def _tidy(out: Segmentation, source: Dataset, frame: int) -> None:
+def _tidy(out: Segmentation, source: Dataset) -> None:
     """What highdicom leaves to the caller where there is no geometry."""
     add_orientation(out, source)
     out.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
@@ -280,9 +284,6 @@ def _tidy(out: Segmentation, source: Dataset, frame: int) -> None:
         out.PixelSpacing = _ds(spacing)
     if "FrameOfReferenceUID" in source:
         out.FrameOfReferenceUID, out.PositionReferenceIndicator = source.FrameOfReferenceUID, None
-    if int(source.get("NumberOfFrames") or 1) > 1:
-        for group in out.PerFrameFunctionalGroupsSequence:
-            group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = frame
 
 
 def _ds(numbers: Sequence[Any]) -> list[DSfloat]:

@@ -23,7 +23,7 @@ from .dicom_header import damaged, flat, flat_frames, guarded, is_dicom, read_he
 from .dicom_pixels import GRAY, check_grid, decode
 from .dicom_place import affine
 from .dicom_values import meant, window_of
-from .stacks import PHASE_TAGS, Part, Series, frame_order, layout_of, part_of, sort_frames, sort_series
+from .stacks import PHASE_TAGS, Part, Series, layout_of, part_of, sort_frames, sort_series
 
 ARCHIVE = b"PK\3\4"
 #: What tells which files are slices of one stack; a file where one of these cannot be read has failed.
@@ -39,7 +39,9 @@ VOLUME_TAGS = [
     *(0x00280102, 0x00280103, 0x00281052, 0x00281053, 0x00281054, 0x00281056, 0x00283000, 0x7FE00001, 0x7FE00002),
 ]
 Stacks = Mapping[Path, Series | InputError]
-"""The first file of a stack of slices -> the stack, as `films_in` found it, or a path that holds none -> why."""
+"""The first file of a stack of slices -> the stack, as `films_in` found it, or a path that holds none -> why. Of further stacks in one
+file a name below that file, where nothing can lie.
+"""
 
 
 @contextmanager
@@ -64,8 +66,8 @@ def unpacked(path: Path, limits: Limits = DEFAULT) -> Iterator[Path]:
 
 @contextmanager
 def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[list[Path], list[str], Stacks]]:
-    """The films behind folders, DICOMDIRs and zips, in the order of their series, other paths as they are; what was found, in words, and
-    the stacks of slices by their first file, which stands for all of them among the films.
+    """The films behind folders, DICOMDIRs, zips and files of several stacks, in the order of their series, other paths as they are; what
+    was found, in words, and the stacks of slices by their first file, which stands for all of them among the films.
 
     What cannot be read, a whole folder or archive too, is among them, so that each can be told. They lie there until the end.
     """
@@ -75,20 +77,27 @@ def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[
         stacks: dict[Path, Series | InputError] = {}
         for path in paths:
             try:
-                if not _holds_films(path):
+                if _holds_films(path):
+                    series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
+                elif len(series := _several(path, limits)) > 1:
+                    failed = []
+                else:
                     films.append(path)
                     continue
-                series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
             except (InputError, OSError) as error:
                 films.append(path)
                 if isinstance(error, InputError):  # named as it was given, not where it was unpacked; others tell whoever opens the file
                     stacks[path] = InputError(error.what, path, error.fix, error.code)
                 continue
             for part in series:
-                films += part.files[:1] if part.stacked else part.files
-                stacks |= {part.files[0]: part} if part.stacked else {}
-                kind = "slices" if part.stacked else "films"
-                found.append(", ".join([f"{part.id}: {part.modality or 'DICOM'}, {len(part.files)} {kind}", *part.warnings]))
+                if part.stacked:
+                    first = part.files[0]
+                    films.append(first if first not in stacks else first / str(len(stacks)))
+                    stacks[films[-1]] = part
+                else:
+                    films += part.files
+                kind = f"{len(part.frames or part.files)} {'slices' if part.stacked else 'films'}"
+                found.append(", ".join([f"{part.id}: {part.modality or 'DICOM'}, {kind}", *part.warnings]))
             films += [file for file, _ in failed]
         yield films, found, stacks
 
@@ -115,7 +124,7 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
                     continue
                 check_grid(header, str(file), limits)
                 if int(header.get("NumberOfFrames") or 1) > 1:
-                    out.append(sort_frames(file, header))
+                    out += sort_frames(file, header)
                 else:
                     uid = str(header.get("SeriesInstanceUID") or header.get("SOPInstanceUID") or file)
                     groups[uid].append(part_of(file, header))
@@ -129,15 +138,14 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
         return out + [series for uid, parts in groups.items() for series in sort_series(uid, parts)], failed
 
 
-def stack_in(path: Path, limits: Limits = DEFAULT) -> Series | None:
-    """A multi-frame file as a stack of slices, None for any other file. InputError: those of read_header and check_grid."""
+def stacks_in(path: Path, limits: Limits = DEFAULT) -> list[Series]:
+    """The stacks of slices in a multi-frame file, none in any other file. InputError: those of read_header and check_grid."""
     header = read_tags(path, TAGS, limits)
     with guarded(str(path)):
         if header is None or int(header.get("NumberOfFrames") or 1) < 2:
-            return None
+            return []
         check_grid(header, str(path), limits)
-        series = sort_frames(path, header)
-    return series if series.stacked else None
+        return [series for series in sort_frames(path, header) if series.stacked]
 
 
 def read_volume(series: Series, limits: Limits = DEFAULT) -> Volume:
@@ -154,7 +162,7 @@ def _read_volume(series: Series, limits: Limits) -> Volume:
     values_DHW = np.empty((0, 0, 0), np.float32)
     headers: list[Dataset] = []
     parts: list[Part] = []
-    order: list[int] = []
+    order = series.frames or (0,)
     for path in series.files:
         with open(path, "rb") as file:
             header, body = read_header(file, str(path), limits, VOLUME_TAGS)
@@ -162,13 +170,12 @@ def _read_volume(series: Series, limits: Limits) -> Volume:
             if str(header.PhotometricInterpretation).strip() not in GRAY:
                 raise InputError("a volume is gray, and this file has colours", path, "Give its files one by one.", "colour")
             if not headers:
-                shape = (max(count, len(series.files)), rows, columns)
+                shape = (max(len(order), len(series.files)), rows, columns)
                 check_voxels(shape, path, limits)
                 values_DHW = np.empty(shape, np.float32)
-            if (rows, columns) != values_DHW.shape[1:] or len(parts) + count > len(values_DHW):
+            if (rows, columns) != values_DHW.shape[1:] or count <= max(order):
                 raise damaged("belongs to a series of slices of several sizes", str(path))
             headers.append(header)
-            order = frame_order(path, header, count) if count > 1 else [0]
             for n, view in zip(order, flat_frames(header, order), strict=True):
                 values_DHW[len(parts)] = meant(decode(header, body, str(path), limits, n), view, str(path))
                 parts.append(part_of(path, view, n))
@@ -192,6 +199,14 @@ def _read_volume(series: Series, limits: Limits) -> Volume:
         warnings=series.warnings,
         headers=tuple(headers),
     )
+
+
+def _several(path: Path, limits: Limits) -> list[Series]:
+    """The stacks in a file. None where it cannot be read: whoever opens it will tell."""
+    try:
+        return stacks_in(path, limits) if path.is_file() else []
+    except (InputError, OSError):
+        return []
 
 
 def _holds_films(path: Path) -> bool:

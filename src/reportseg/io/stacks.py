@@ -6,9 +6,8 @@ What is left over is a film of its own, and whatever is odd is said by a code of
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from .dicom import modality_of
-from .dicom_header import case_id, flat_frames, hashed_id
+from .dicom_header import case_id, flat_frames, hashed_id, modality_of
 from .dicom_pixels import GRAY
 from .dicom_place import directions, position, spacing
 
@@ -26,11 +24,12 @@ UNEVEN = 0.1  # of the usual step: how far a slice may lie before or behind its 
 MISSING = 1.9  # of the usual step: where two slices are farther apart, one between them is missing
 ROOM = 4  # an even grid has at most so many planes for each slice that there is
 TILT = 0.01  # of the step between slices, beside the normal: 0.6 degrees
-PARALLEL = 1e-4  # by which a component of the directions may differ
-#: What tells slices at one place apart, the surest first.
+PARALLEL, ALIKE_MM = 1e-4, 5e-4  # by which a component of the directions, or a pixel spacing, may differ
+#: What tells slices at one place apart, the surest first; beside the names of single frames those of frames in one file.
 PHASES = (
-    *("EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "InversionTime", "ImageType", "AcquisitionNumber"),
-    "TriggerTime",
+    *("EchoTime", "EffectiveEchoTime", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue"),
+    *("InversionTime", "InversionTimes", "ImageType", "FrameType", "ComplexImageComponent", "AcquisitionNumber", "FrameAcquisitionNumber"),
+    *("StackID", "TriggerTime", "NominalCardiacTriggerDelayTime"),
 )
 PHASE_TAGS = (0x00180081, 0x00180086, 0x00200100, 0x00189087, 0x00180082, 0x00080008, 0x00200012, 0x00181060)
 
@@ -39,7 +38,8 @@ PHASE_TAGS = (0x00180081, 0x00180086, 0x00200100, 0x00189087, 0x00180082, 0x0008
 class Series:
     """Files that belong together. `stacked`: slices on one grid, sorted by position, for read_volume; else films, each for itself.
 
-    A multi-frame file with a place for each frame is a stack of its own. `warnings` are codes.
+    A multi-frame file with a place for each frame is a stack of its own, or several: `frames` are those of this one, from 0, in the order
+    of their places. `warnings` are codes.
     """
 
     id: str
@@ -47,24 +47,25 @@ class Series:
     files: tuple[Path, ...]
     stacked: bool = False
     warnings: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
     """What is known of a file, or of a frame of one, before its pixels are read.
 
-    `grid` and `cosines` are what it shares with the other slices of a stack, `phase` the values of PHASES. `place`: its position in mm,
-    and the directions of rows and columns; None for what can be no slice, since it states no place or has colours.
+    `grid`, `cosines` and `spacing_mm` are what it shares with the other slices of a stack, `phase` the values of PHASES. `place`: its
+    position in mm, and the directions of rows and columns; None for what can be no slice, since it states no place or has colours.
     """
 
     path: Path
     number: int
     uid: str
     grid: tuple[object, ...]
-    cosines: tuple[int, ...]
+    cosines: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
     phase: tuple[str, ...]
     place: tuple[NDArray[np.float64], NDArray[np.float64]] | None
-    pixel_mm: float
     modality: str
     frames: int
     localiser: bool
@@ -105,71 +106,102 @@ def part_of(path: Path, header: Dataset, number: int | None = None) -> Part:
         grid=(
             *(header.get(name) for name in ("Rows", "Columns")),
             colours,
-            None if grid_mm is None else tuple(round(mm, 3) for mm in grid_mm),
             str(header.get("FrameOfReferenceUID") or ""),
         ),
-        cosines=() if cosines is None else tuple(int(value) for value in np.rint(cosines.ravel() / PARALLEL)),
+        cosines=() if cosines is None else tuple(cosines.ravel().tolist()),
+        spacing_mm=grid_mm or (),
         phase=tuple(_told(header, name) for name in PHASES),
         place=place,
-        pixel_mm=min(grid_mm or (0.0,)),
         modality=modality_of(header),
         frames=int(header.get("NumberOfFrames") or 1),
-        localiser="LOCALIZER" in str(header.get("ImageType") or "").upper(),
+        localiser="LOCALIZER" in f"{header.get('ImageType')} {header.get('FrameType')}".upper(),
     )
 
 
 def sort_series(uid: str, parts: Sequence[Part]) -> list[Series]:
     """The files of one series, those of one frame, as stacks and films: localisers, other orientations, grids and phases apart."""
     name, modality = hashed_id(uid.encode()), parts[0].modality
-    films = [part for part in parts if part.localiser or part.place is None]
-    shared = ["localiser"] if 0 < sum(part.localiser for part in parts) < len(parts) else []
-    groups: dict[tuple[object, ...], list[Part]] = defaultdict(list)
-    for part in parts:
-        if not part.localiser and part.place is not None:
-            groups[(part.cosines, *part.grid)].append(part)
-    ways = {key[0] for key in groups}
-    shared += ["mixed_orientations"] if len(ways) > 1 else []
-    shared += ["mixed_grids"] if len(groups) > len(ways) else []
-    stacks: list[tuple[list[Part], list[str]]] = []
-    of_films: list[str] = []
-    for group in groups.values():
-        own, said = _apart(group)
-        stacks += [(slices, said) for slices in own if len(slices) > 1]
-        if single := [slices[0] for slices in own if len(slices) == 1]:
-            films, of_films = films + single, of_films + said
+    stacks, films, said = _divided(parts)
     out = []
-    for place, (slices, said) in enumerate(stacks):
+    for place, (slices, warnings) in enumerate(stacks):
         id = name if place == 0 and not films else hashed_id(f"{uid} {place}".encode())
-        warnings = dict.fromkeys((*shared, *said, *layout_of(slices).warnings))
-        out.append(Series(id, modality, tuple(part.path for part in slices), True, tuple(warnings)))
+        out.append(Series(id, modality, tuple(part.path for part in slices), True, warnings))
     if films:
-        paths = tuple(part.path for part in sorted(films, key=lambda part: (part.number, part.path)))
-        out.append(Series(name, modality, paths, False, tuple(dict.fromkeys((*shared, *of_films)))))
+        out.append(Series(name, modality, tuple(part.path for part in films), False, said))
     return out
 
 
-def sort_frames(path: Path, header: Dataset) -> Series:
-    """A multi-frame file: a stack where each frame has its own place, else a film."""
-    name, modality = case_id(header) or hashed_id(str(path).encode()), modality_of(header)
+def sort_frames(path: Path, header: Dataset) -> list[Series]:
+    """A multi-frame file by the same rule: its stacks of slices, or one film where no two of its frames make one.
+
+    A frame that belongs to no stack is left out, and said (loose_frames).
+    """
+    uid, modality = str(header.get("SOPInstanceUID") or path), modality_of(header)
+    name = case_id(header) or hashed_id(str(path).encode())
     count = int(header.get("NumberOfFrames") or 1)
     there = min(count, len(header.get("PerFrameFunctionalGroupsSequence") or []))
     frames: list[Part] = []
     for n, view in enumerate(flat_frames(header, range(there if there == count else 0))):
         frames.append(part_of(path, view, n))
-        if frames[-1].place is None:
+        if frames[0].place is None:  # a loop of thousands
             break
-    if not frames or frames[-1].place is None:
-        return Series(name, modality, (path,))
-    if len({(part.cosines, part.grid) for part in frames}) > 1:
-        return Series(name, modality, (path,), False, ("mixed_orientations",))
-    if _most(frames) > 1:  # times, echoes or phases of the same place: which one is meant cannot be told
-        return Series(name, modality, (path,), False, ("duplicate_positions",))
-    return Series(name, modality, (path,), True, tuple(layout_of(_sorted(frames)).warnings))
+    stacks, films, said = _divided(frames)
+    if not stacks:
+        return [Series(name, modality, (path,), False, said)]
+    loose = ("loose_frames",) if films else ()
+    return [
+        Series(
+            name if place == 0 else hashed_id(f"{uid} {place}".encode()),
+            modality,
+            (path,),
+            True,
+            (*warnings, *loose),
+            tuple(part.number for part in slices),
+        )
+        for place, (slices, warnings) in enumerate(stacks)
+    ]
 
 
-def frame_order(path: Path, header: Dataset, count: int) -> list[int]:
-    """The frames of a stacked file, from 0, in the order of their places."""
-    return [part.number for part in _sorted([part_of(path, view, n) for n, view in enumerate(flat_frames(header, range(count)))])]
+def _divided(parts: Sequence[Part]) -> tuple[list[tuple[list[Part], tuple[str, ...]]], list[Part], tuple[str, ...]]:
+    """Stacks of two or more slices in order, each with its warnings; what is left over, by its numbers, and the warnings of that."""
+    films = [part for part in parts if part.localiser or part.place is None]
+    shared = ["localiser"] if 0 < sum(part.localiser for part in parts) < len(parts) else []
+    ways = _alike([part for part in parts if not part.localiser and part.place is not None], lambda part: part.cosines, PARALLEL)
+    groups: list[list[Part]] = []
+    for way in ways:
+        grids: dict[tuple[object, ...], list[Part]] = defaultdict(list)
+        for part in way:
+            grids[part.grid].append(part)
+        groups += [group for same in grids.values() for group in _alike(same, lambda part: part.spacing_mm, ALIKE_MM)]
+    shared += ["mixed_orientations"] if len(ways) > 1 else []
+    shared += ["mixed_grids"] if len(groups) > len(ways) else []
+    stacks: list[tuple[list[Part], tuple[str, ...]]] = []
+    of_films: list[str] = []
+    for group in groups:
+        own, said = _apart(group)
+        for slices in own:
+            if len(slices) > 1:
+                stacks.append((slices, tuple(dict.fromkeys((*shared, *said, *layout_of(slices).warnings)))))
+            else:
+                films, of_films = films + slices, of_films + said
+    return stacks, sorted(films, key=lambda part: (part.number, part.path)), tuple(dict.fromkeys((*shared, *of_films)))
+
+
+def _alike(parts: Sequence[Part], values: Callable[[Part], tuple[float, ...]], near: float) -> list[list[Part]]:
+    """Parts whose values are near those of the first of their group. Rounded ones would fall apart where jitter crosses a border."""
+    groups: list[list[Part]] = []
+    known: dict[tuple[float, ...], list[Part]] = {}
+    firsts = np.empty((0, len(values(parts[0])) if parts else 0))
+    for part in parts:
+        own = values(part)
+        if own not in known:
+            close = np.flatnonzero((np.abs(firsts - own) <= near).all(axis=1))
+            if not len(close):
+                groups.append([])
+                firsts = np.vstack([firsts, own])
+            known[own] = groups[close[0] if len(close) else -1]
+        known[own].append(part)
+    return groups
 
 
 def layout_of(slices: Sequence[Part]) -> Layout:
@@ -182,7 +214,7 @@ def layout_of(slices: Sequence[Part]) -> Layout:
     aside = np.linalg.norm(steps - heights[:, None] * normal, axis=1)
     reach = np.where(heights < MISSING * usual, heights, usual)
     return Layout(
-        *_grid(points, heights, usual, normal, slices[0].pixel_mm),
+        *_grid(points, heights, usual, normal, min(slices[0].spacing_mm)),
         thickness_mm=tuple(float(mm) for mm in (np.append(reach[0], reach) + np.append(reach, reach[-1])) / 2),
         tilted=bool((aside > TILT * heights).any()),
     )
@@ -252,10 +284,6 @@ def _crowds(slices: Sequence[Part]) -> list[list[Part]]:
 def _most(slices: Sequence[Part]) -> int:
     """How many slices lie at one place at most."""
     return max(map(len, _crowds(slices)))
-
-
-def _sorted(slices: Sequence[Part]) -> list[Part]:
-    return list(itertools.chain.from_iterable(_crowds(slices)))
 
 
 def _along(slices: Sequence[Part]) -> list[float]:
