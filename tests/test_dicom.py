@@ -59,6 +59,13 @@ def test_linear_window_after_the_rescale():
     np.testing.assert_allclose(gray(data), window(SIGNED * 2.0 - 100, 40, 400), atol=1e-6)
 
 
+def test_a_slope_without_an_intercept_is_a_slope_and_the_other_way_about():
+    slope = film(DEEP, BitsStored=12, RescaleSlope=2, WindowCenter=4000, WindowWidth=8000)
+    np.testing.assert_allclose(gray(slope), window(DEEP * 2.0, 4000, 8000), atol=1e-6)
+    intercept = film(DEEP, BitsStored=12, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=4000)
+    np.testing.assert_allclose(gray(intercept), window(DEEP - 1024.0, 40, 4000), atol=1e-6)
+
+
 def test_linear_exact_and_sigmoid():
     exact = film(DEEP, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT")
     np.testing.assert_allclose(gray(exact), np.clip((DEEP - 2000.0) / 1000 + 0.5, 0, 1), atol=1e-6)
@@ -71,9 +78,10 @@ def test_of_several_windows_the_first():
     np.testing.assert_allclose(gray(data), window(DEEP, 2000, 1000), atol=1e-6)
 
 
-@pytest.mark.parametrize("width", [0, -5, "nan"])
-def test_a_window_that_is_none_is_passed_over(width):
-    data = dataset(DEEP, BitsStored=12, WindowCenter=2000)
+@pytest.mark.parametrize(("centre", "width"), [(2000, 0), (2000, -5), (2000, "nan"), ("1e300", "1e300"), ("-1e30", 400), ("", 400)])
+def test_a_window_that_is_none_is_passed_over(centre, width):
+    data = dataset(DEEP, BitsStored=12)
+    data.add_new("WindowCenter", "DS", str(centre))
     data.add_new("WindowWidth", "DS", str(width))
     image = read_image(encoded(data))
     assert "no_window" in image.warnings
@@ -88,6 +96,21 @@ def test_without_a_window_padding_is_not_the_least_value():
     inside = pixels[1:].astype(float)
     np.testing.assert_allclose(image.pixels_HWC[1:, :, 0], (inside - inside.min()) / (inside.max() - inside.min()), atol=1e-6)
     assert (image.pixels_HWC[0] == 0).all()
+
+
+@pytest.mark.parametrize("limit", [None, 2**16 - 2100])
+def test_padding_may_be_a_range_and_is_written_as_unsigned_beside_signed_pixels(limit):
+    pixels = DEEP.astype(np.int16)
+    pixels[0, :] = -2000
+    pixels[1, :3] = -2050 if limit else -2000
+    data = dataset(pixels)
+    data.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    if limit:
+        data.add_new("PixelPaddingRangeLimit", "US", limit)
+    image = read_image(encoded(data))
+    inside = pixels[2:].astype(float)
+    low, high = pixels[pixels >= 0].min(), pixels.max()
+    np.testing.assert_allclose(image.pixels_HWC[2:, :, 0], (inside - low) / (high - low), atol=1e-6)
 
 
 def lut(first: int, depth: int, entries: list[int]) -> pydicom.Sequence:
@@ -105,6 +128,27 @@ def test_voi_table_goes_before_a_window():
     data = film(DEEP, BitsStored=12, VOILUTSequence=lut(500, 8, entries), WindowCenter=2000, WindowWidth=1)
     expected = np.array(entries)[np.clip(DEEP.astype(int) - 500, 0, 2999)] / 255
     np.testing.assert_allclose(gray(data), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [-1200, 2**16 - 1200])
+def test_a_voi_table_begins_below_zero_however_its_descriptor_is_written(first):
+    entries = [int(v) for v in np.linspace(0, 4095, 5000)]
+    data = film(DEEP, BitsStored=12, VOILUTSequence=lut(first, 12, entries), RescaleSlope=1, RescaleIntercept=-1024)
+    np.testing.assert_allclose(gray(data), np.array(entries)[DEEP.astype(int) - 1024 + 1200] / 4095, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [40000, 40000 - 2**16])
+def test_a_voi_table_of_unsigned_pixels_begins_above_zero_however_its_descriptor_is_written(first):
+    entries = [int(v) for v in np.linspace(0, 4095, 5000)]
+    data = film(DEEP + np.uint16(40000), VOILUTSequence=lut(first, 12, entries))
+    np.testing.assert_allclose(gray(data), np.array(entries)[DEEP] / 4095, atol=1e-6)
+
+
+def test_a_modality_table_goes_before_a_rescale():
+    entries = [int(v) for v in RNG.permutation(4096)]
+    tags = {"ModalityLUTSequence": lut(0, 12, entries), "RescaleSlope": 3, "RescaleIntercept": 5}
+    data = film(DEEP, BitsStored=12, WindowCenter=1500, WindowWidth=2000, **tags)
+    np.testing.assert_allclose(gray(data), window(np.array(entries)[DEEP], 1500, 2000), atol=1e-6)
 
 
 @pytest.mark.parametrize("pad", [b"", b"\0"])

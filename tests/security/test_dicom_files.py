@@ -131,6 +131,9 @@ def test_sequences_nested_a_thousand_deep(defined):
         ({"PhotometricInterpretation": ""}, "unsupported_mode"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "corrupt"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "no_film"),
+        ({"PixelRepresentation": 2}, "corrupt"),
+        ({"PixelRepresentation": None}, "corrupt"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 7}, "corrupt"),  # all pixels equal
     ],
 )
 def test_headers_that_lie(tags, code):
@@ -138,6 +141,14 @@ def test_headers_that_lie(tags, code):
     for name, value in tags.items():
         setattr(data, name, value)
     assert refused(encoded(data)) == code
+
+
+@pytest.mark.parametrize("tags", [{"PlanarConfiguration": None}, {"PlanarConfiguration": 5}, {"PixelRepresentation": 1}])
+def test_colours_that_do_not_say_how_they_are_stored(tags):
+    data = dataset(np.stack([PIXELS] * 3, -1))
+    for name, value in tags.items():
+        setattr(data, name, value)
+    assert refused(encoded(data)) == "corrupt"
 
 
 def test_numbers_that_are_none_are_never_quoted(caplog):

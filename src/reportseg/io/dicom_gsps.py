@@ -97,8 +97,8 @@ def _film(source: Dataset) -> Dataset:
     film, shared = identity(source), Dataset()
     film.SamplesPerPixel = 1
     slope, intercept = numbers(source.get("RescaleSlope"), 1), numbers(source.get("RescaleIntercept"), 1)
-    if slope and intercept:
-        film.RescaleSlope, film.RescaleIntercept = _ds(slope)[0], _ds(intercept)[0]
+    if slope or intercept:
+        film.RescaleSlope, film.RescaleIntercept = _ds(slope or (1,))[0], _ds(intercept or (0,))[0]
         film.RescaleType = "HU" if text_of(source, "RescaleType") == "HU" else "US"
     for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
         for table in list(source.get(keyword) or [])[:1]:

@@ -82,6 +82,11 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
     if len(element) < 8 or struct.unpack(f"{order}HH", element[:4]) != (0x7FE0, 0x0010):
         raise InputError("the DICOM file holds no image", where, "Give the file of the film itself.", "no_pixels")
     frames, rows, columns = check_grid(header, where, limits)
+    signed, packing, samples = (_whole(header, name) for name in ("PixelRepresentation", "PlanarConfiguration", "SamplesPerPixel"))
+    if signed not in (0, 1) or (signed and samples == 3):
+        raise damaged("says its colours are signed" if signed == 1 else "does not say whether its pixels are signed", where)
+    if samples == 3 and not syntax.is_encapsulated and packing not in (0, 1):
+        raise damaged("does not say how its colours are packed", where)
     vr = element[4:6].decode("latin-1")
     if vr in ("OB", "OW", "UN"):  # explicit, whatever the transfer syntax promises
         file.read(4)

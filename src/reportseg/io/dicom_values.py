@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_windowing
+from pydicom.pixels.processing import apply_color_lut, apply_windowing
 
 from .dicom_header import damaged
 
 TABLE = 2**20  # values; wider ranges (32-bit pixels) are worked out one by one
 EXTREMES = np.array([-1e30, 1e30])  # beyond any window: what they become is its black and its white
+FAR = 1e15  # beyond any pixel: a window that lies there shows nothing
 
 Table = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -38,7 +39,7 @@ def shown(array_HW: NDArray[Any], header: Dataset, where: str = "") -> tuple[NDA
     warnings: tuple[str, ...] = ()
     tables, window = header.get("VOILUTSequence"), _window(header)
     if tables:
-        entries, first, depth = _table(tables[0], header, where)
+        entries, first, depth = _table(tables[0], header, where, _below_zero(header))
 
         def view(values: NDArray[Any]) -> NDArray[Any]:
             return _looked_up(_modality(values, header, where), entries, first) / (2.0**depth - 1)
@@ -94,30 +95,51 @@ def _mapped(array: NDArray[Any], table: Table) -> NDArray[Any]:
 
 
 def _has_modality(header: Dataset) -> bool:
-    return bool(header.get("ModalityLUTSequence")) or header.get("RescaleSlope") not in (None, "")
+    return bool(header.get("ModalityLUTSequence")) or any(
+        header.get(name) not in (None, "") for name in ("RescaleSlope", "RescaleIntercept")
+    )
 
 
 def _modality(values: NDArray[Any], header: Dataset, where: str) -> NDArray[Any]:
     tables = header.get("ModalityLUTSequence")
     try:
         if tables:
-            entries, first, _ = _table(tables[0], header, where)
+            entries, first, _ = _table(tables[0], header, where, _is_signed(header))
             return _looked_up(values, entries, first)
-        out: NDArray[Any] = apply_rescale(values, header) if _has_modality(header) else values
+        if not _has_modality(header):
+            return values
+        slope, intercept = (header.get(name) for name in ("RescaleSlope", "RescaleIntercept"))  # one without the other is in the wild
+        slope, intercept = 1.0 if slope in (None, "") else float(slope), 0.0 if intercept in (None, "") else float(intercept)
+        out: NDArray[Any] = values.astype(np.float64) * slope + intercept
     except (TypeError, ValueError) as error:
         raise damaged("has a rescale slope that is no number", where) from error
-    if not np.isfinite(out).all():
-        raise damaged("has a rescale slope that is no number", where)
+    if slope == 0 or not np.isfinite(out).all():
+        raise damaged("has a rescale slope that is no number, or 0", where)
     return out
 
 
-def _table(item: Dataset, header: Dataset, where: str) -> tuple[NDArray[Any], int, int]:
-    """(entries, the value that the first one is for, bits of an entry)."""
+def _is_signed(header: Dataset) -> bool:
+    return bool(int(header.get("PixelRepresentation") or 0))
+
+
+def _below_zero(header: Dataset) -> bool:
+    """Whether what values mean can lie below zero: those of a table never do."""
+    if header.get("ModalityLUTSequence"):
+        return False
+    slope, intercept = (_first(header.get(name)) or 0.0 for name in ("RescaleSlope", "RescaleIntercept"))
+    return _is_signed(header) or slope < 0 or intercept < 0
+
+
+def _table(item: Dataset, header: Dataset, where: str, signed: bool) -> tuple[NDArray[Any], int, int]:
+    """(entries, the value that the first one is for, bits of an entry). `signed`: whether values that are looked up can lie below zero.
+
+    Only that tells what 16 bits of the first value mean: files write them as signed where they are not, and the other way about.
+    """
     try:
         count, first, depth = (int(value) for value in item.LUTDescriptor)
         data = item.LUTData
         order = "<" if header.original_encoding[1] is not False else ">"
-        count = count or 2**16
+        count = count & 0xFFFF or 2**16
         packed = isinstance(data, bytes) and depth <= 8 and len(data) < 2 * count  # a byte an entry
         kind = "u1" if packed else f"{order}u2"
         entries = np.frombuffer(data, kind) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, dtype=np.int64))
@@ -126,9 +148,8 @@ def _table(item: Dataset, header: Dataset, where: str) -> tuple[NDArray[Any], in
         raise damaged("has a look-up table that cannot be read", where) from error
     if not 1 <= depth <= 16 or not entries.size:
         raise damaged("has a look-up table that cannot be read", where)
-    if int(header.get("PixelRepresentation") or 0) == 0 and "ModalityLUTSequence" not in header and not _has_modality(header):
-        first &= 0xFFFF  # the descriptor was read as signed, as it may be where pixels are
-    return entries.astype(np.int64), first, depth
+    first &= 0xFFFF
+    return entries.astype(np.int64), first - 2**16 if signed and first >= 2**15 else first, depth
 
 
 def _looked_up(values: NDArray[Any], entries: NDArray[Any], first: int) -> NDArray[Any]:
@@ -143,7 +164,7 @@ def _window(header: Dataset) -> Dataset | None:
         function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
     except Exception:  # a window that is no number is none
         return None
-    if centre is None or width is None or not np.isfinite([centre, width]).all():
+    if centre is None or width is None or not np.isfinite([centre, width]).all() or max(abs(centre), width) > FAR:
         return None
     if width < 1 if function == "LINEAR" else width <= 0:
         return None
@@ -160,12 +181,16 @@ def _first(value: Any) -> float | None:
 
 
 def _range(array: NDArray[Any], header: Dataset, where: str) -> tuple[float, float]:
-    """Least and largest meaning among the pixels that are no padding."""
+    """Least and largest meaning among the pixels that are no padding: one value, or all from it to its limit."""
     try:
-        padding = header.get("PixelPaddingValue")
-        inside = array[array != int(padding)] if padding not in (None, "") else array
-    except Exception:  # a padding value that is no number marks nothing
+        one = header.get("PixelPaddingValue")
+        other = header.get("PixelPaddingRangeLimit")
+        ends = [int(value) for value in (one, one if other in (None, "") else other)]
+        if array.dtype.itemsize <= 2:  # written as signed or not, whatever the pixels are
+            ends = [(value + 2**15) % 2**16 - 2**15 if array.dtype.kind == "i" else value % 2**16 for value in ends]
+        inside = array[(array < min(ends)) | (array > max(ends))]
+    except Exception:  # a padding value that is none, or no number, marks nothing
         inside = array
-    ends = np.array([inside.min(), inside.max()] if inside.size else [array.min(), array.max()], dtype=np.int64)
-    values = _modality(ends, header, where)
+    extremes = np.array([inside.min(), inside.max()] if inside.size else [array.min(), array.max()], dtype=np.int64)
+    values = _modality(extremes, header, where)
     return float(values.min()), float(values.max())
