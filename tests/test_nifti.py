@@ -160,6 +160,14 @@ def test_stored_numbers_become_values_and_small_integers_stay_small(tmp_path):
     assert read_nifti(save(tmp_path / "c.nii", array.astype(np.float64), np.eye(4))).values_DHW.dtype == np.float32
 
 
+@pytest.mark.parametrize(("value", "slope"), [(np.nan, 0), (-np.inf, 0), (1e30, 3e38)])
+def test_a_file_without_any_finite_number_is_refused(tmp_path, value, slope):
+    raw = bytearray(save(tmp_path / "a.nii", np.full((3, 4, 5), value, np.float32), np.eye(4)).read_bytes())
+    raw[112:120] = struct.pack("<ff", slope, 0)
+    (tmp_path / "a.nii").write_bytes(raw)
+    assert refused(tmp_path / "a.nii") == "not_finite"
+
+
 def test_a_file_that_says_nothing_of_its_place_warns(tmp_path):
     volume = read_nifti(save(tmp_path / "a.nii", random_array((3, 4, 5), np.uint8), np.eye(4), form="none"))
     assert volume.warnings == ("orientation_assumed",)

@@ -62,7 +62,7 @@ def read_nifti(source: str | Path | bytes, limits: Limits = DEFAULT) -> Volume:
     (warning multi_frame); a file without sform and qform warns orientation_assumed.
 
     InputError: those of check_file and check_voxels, truncated, corrupt, unsupported_format (two files; no NIfTI), unsupported_mode
-    (colour, complex), bad_shape, bad_affine.
+    (colour, complex), bad_shape, bad_affine, not_finite (no number among its voxels).
     """
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), len(source), "", limits)
@@ -167,11 +167,15 @@ def _values(stream: IO[bytes], layout: Layout, where: str) -> NDArray[Any]:
     scaled = (layout.slope, layout.inter) != (1.0, 0.0)
     small = layout.dtype.kind in "iu" and layout.dtype.itemsize <= 2 and not scaled
     values = np.empty(layout.shape, layout.dtype.newbyteorder("=") if small else np.float32)
-    flat = values.reshape(-1)
+    flat, some = values.reshape(-1), small
     for first in range(0, flat.size, _STEP):
         block = flat[first : first + _STEP]
         raw = np.frombuffer(_exactly(stream, block.size * layout.dtype.itemsize, where), layout.dtype)
-        block[:] = raw.astype(np.float64) * layout.slope + layout.inter if scaled else raw
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite
+            block[:] = raw.astype(np.float64) * layout.slope + layout.inter if scaled else raw
+        some = some or bool(np.isfinite(block).any())
+    if not some:
+        raise InputError("there is no finite number among the voxels", where, "Export it again.", "not_finite")
     return values
 
 
