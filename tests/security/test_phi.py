@@ -24,8 +24,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEGExtended12Bit
 from typer.testing import CliRunner
 
+from dicom_sources import enhanced, slices
 from dicom_sources import film as cr
-from dicom_sources import slices
 from reportseg.cli import app
 from tiny import film
 
@@ -98,6 +98,13 @@ def a_series(folder: Path) -> Path:
     return folder / "study"
 
 
+def two_phases(folder: Path) -> Path:
+    source = enhanced(6)
+    for number, group in enumerate(source.PerFrameFunctionalGroupsSequence):
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, number // 2]
+    return saved(marked(source), folder / f"{NAME}.dcm")
+
+
 def a_volume(folder: Path, depth: int = 3) -> Path:
     image = nibabel.Nifti1Image((film(20, 24)[..., 0].T[..., None] * np.full(depth, 900)).astype(np.int16), np.diag([-1, -1, 2, 1.0]))
     for field in ("descrip", "aux_file", "db_name", "intent_name"):
@@ -132,7 +139,7 @@ def a_tiff(folder: Path) -> Path:
 
 GROUPS = {
     "films": ([one_film, without_suffix, in_folders, in_a_zip], EVERY),
-    "series": ([a_series], "nifti,dicom-seg"),
+    "series": ([a_series, two_phases], "nifti,dicom-seg"),
     "others": ([a_volume, a_slice, a_png, a_tiff], "png,nifti"),
 }
 
@@ -191,6 +198,12 @@ def lost_slice(folder: Path) -> Path:
     return study
 
 
+def cut_zip(folder: Path) -> Path:
+    path = folder / f"{NAME}.zip"
+    path.write_bytes(in_a_zip(folder).read_bytes()[:-60])
+    return path
+
+
 def broken_nifti(folder: Path) -> Path:
     path = a_volume(folder)
     body = bytearray(gzip.decompress(path.read_bytes()))
@@ -219,6 +232,7 @@ def placed(folder: Path, makers: list) -> list[Path]:
 
 
 BROKEN = [truncated, cut_header, no_pixels, no_codec, words_for_numbers, lying_grid, called_dicom, not_there, lost_slice]
+BROKEN += [cut_zip]
 BROKEN += [broken_nifti, cut_nifti, cut_png]
 
 

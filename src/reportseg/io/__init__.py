@@ -90,8 +90,8 @@ def case_ids(paths: Sequence[str | Path], limits: Limits = DEFAULT) -> list[str]
 
 
 def hashed_name(path: Path, limits: Limits = DEFAULT) -> str | None:
-    """`case-` and a hash for a name that a hospital may have given: of DICOM, of folders, of files without a suffix. None for others."""
-    unnamed = os.path.isdir(path) or (not path.suffix and os.path.exists(path))
+    """`case-` and a hash for a name that a hospital may have given: of DICOM, folders, zips, files without a suffix. Else None."""
+    unnamed = os.path.isdir(path) or path.suffix.lower() == ".zip" or (not path.suffix and os.path.exists(path))
     return dicom_name(path, limits) or (_hash_of(path) if unnamed else None)
 
 
