@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
+import PIL.Image
 import pytest
 from mkdocs.config import load_config
 from mkdocs.exceptions import PluginError
@@ -37,6 +38,20 @@ def script(name: str):
 )
 def test_gpl_and_agpl_are_refused(licence, is_refused):
     assert script("licences").refused(licence) is is_refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pacs", [False, pytest.param(True, marks=pytest.mark.orthanc)])
+def test_the_clinic_demo_ends_with_a_seg_of_the_masks_that_were_predicted_and_a_picture(tmp_path, monkeypatch, capfd, pacs):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    demo = script("demo_clinic")
+    if not pacs:
+        monkeypatch.setattr(demo, "program", lambda: None)
+    demo.main(tmp_path / "clinic")
+    said = capfd.readouterr().out
+    assert "pixel for pixel the predicted masks" in said and ("are not installed" in said) is not pacs
+    assert len(list((tmp_path / "clinic" / "back").rglob("*.dcm"))) == (4 if pacs else 0)  # the film and three objects
+    assert PIL.Image.open(tmp_path / "clinic" / "clinic.png").size == (demo.SIZE, demo.SIZE)
 
 
 @pytest.fixture
