@@ -17,7 +17,7 @@ from reportseg import console
 from reportseg.bundle import shipped
 from reportseg.cli import app
 from reportseg.config import load_config, shipped_configs
-from reportseg.errors import InputError
+from reportseg.errors import WARNINGS, InputError
 from reportseg.models import MODELS, resolve
 from reportseg.schemas import CSV_COLUMNS, FILES
 from tiny import LEFT
@@ -49,6 +49,11 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 # ---------------------------------------------------------------- help
+
+
+def test_the_command_runs_as_a_module():
+    said = subprocess.run([sys.executable, "-m", "reportseg", "--version"], capture_output=True, text=True, check=True).stdout
+    assert said == run("--version").stdout
 
 
 def test_the_commands_of_this_version():
@@ -365,6 +370,15 @@ def test_predict_one_image(bundle, png, tmp_path):
     assert result.stdout == f"{tmp_path / 'out'}: 1 done\n"
     assert (tmp_path / "out" / "film.mask.png").is_file()
     assert json.loads((tmp_path / "out" / "film.json").read_text())["finding"]["text"] == LEFT
+
+
+def test_predict_says_what_its_answers_warn_of(bundle, png, tmp_path):
+    """A prompt that no training showed gets a mask all the same: who does not open the JSON must be told."""
+    arguments = ("predict", bundle, png, "--text", "keine Infiltrate", "-o")
+    told = run(*arguments, tmp_path / "a").stderr
+    assert f"warning: out_of_vocabulary (1 of 1): {WARNINGS['out_of_vocabulary']}" in told and "keine" not in told
+    assert run(*arguments, tmp_path / "b", "--quiet").stderr == ""
+    assert json.loads(run(*arguments, tmp_path / "c", "--json", "--quiet").stdout)["warnings"]["out_of_vocabulary"] == 1
 
 
 def test_one_bad_image_of_three_exits_3_and_is_named(bundle, png, tmp_path):

@@ -346,7 +346,7 @@ def predict(
             )
     if reports and not as_json:
         print_reading(reports[0])
-    print_predictions(done, out, as_json)
+    print_predictions(done, out, as_json, quiet)
     raise typer.Exit(done.exit_code)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import WARNINGS, InputError
 
 if TYPE_CHECKING:
     from .knowledge.bank import Hit
@@ -178,12 +178,15 @@ def print_study(study: StudyFile, lines: Sequence[str], page: Path, as_json: boo
     print(f"report: {page}")
 
 
-def print_predictions(report: PredictReport, out: Path, as_json: bool) -> None:
-    """How a prediction ended; the cases that failed with the paths as the user wrote them."""
+def print_predictions(report: PredictReport, out: Path, as_json: bool, quiet: bool) -> None:
+    """How a prediction ended; the cases that failed with the paths as the user wrote them, and what its answers warn of."""
     failures = [{"id": id, "code": e.code, "what": e.what, "where": e.where, "fix": e.fix} for id, e in report.failures]
     if as_json:
-        print_json({"out": out, "done": report.done, "failed": report.failed, "skipped": report.skipped, "failures": failures})
+        counts = {"done": report.done, "failed": report.failed, "skipped": report.skipped}
+        print_json({"out": out, **counts, "failures": failures, "warnings": report.warnings})
         return
+    for code, n in () if quiet else sorted(report.warnings.items()):
+        print_line(f"warning: {code} ({n} of {report.done}): {WARNINGS[code]}")
     for error in dict.fromkeys(str(error) for _, error in report.failures):  # a full disk fails many cases at once
         print_line(f"error: {error}")
     skipped = f", {report.skipped} were there already" if report.skipped else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -43,7 +43,8 @@ HELD_VALUES = 2**25  # numbers of films kept waiting, 128 MiB as float32; a larg
 
 @dataclass(frozen=True)
 class PredictReport:
-    """How a run ended. `failures` holds the errors as raised: `str(error)` names the user's path, `error.public()` does not.
+    """How a run ended. `failures` holds the errors as raised: `str(error)` names the user's path, `error.public()` does not. `warnings`
+    says on how many answers of this run each code stands.
 
     Where the path may be named after a person (DICOM, folders) `str(error)` names row and id in its place.
     """
@@ -52,6 +53,7 @@ class PredictReport:
     failed: int
     skipped: int
     failures: tuple[tuple[str, InputError], ...] = ()
+    warnings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -265,7 +267,8 @@ def predict_files(
     except BaseException:
         folder.save_what_fits()
         raise
-    return PredictReport(done, len(failures), len(jobs) - len(todo), tuple(failures))
+    warned = Counter(code for job in todo if job.id in folder.rows for code in folder.rows[job.id]["warnings"].split(";") if code)
+    return PredictReport(done, len(failures), len(jobs) - len(todo), tuple(failures), warned)
 
 
 @dataclass(frozen=True)
