@@ -18,8 +18,8 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits, check_voxels
 from ..types import Volume
-from .dicom import NO_FILM, modality_of
-from .dicom_header import damaged, flat, flat_frames, guarded, is_dicom, read_header, read_tags
+from .dicom import NO_FILM
+from .dicom_header import damaged, flat, flat_frames, guarded, is_dicom, modality_of, read_header, read_tags
 from .dicom_pixels import GRAY, check_grid, decode
 from .dicom_place import affine
 from .dicom_values import meant, window_of
