@@ -263,13 +263,13 @@ def _method(c: Comparison) -> Html:
             rule = run.decision
             how = "none" if rule is None else f"cut at {rule.threshold:.2f}" if rule.rule == "fixed" else "expected Dice of each film"
             how += ", averaged with the mirrored film" if rule and rule.flips else ""
-            bundles = [join(short_hash(sha), " ") for sha in (run.bundle_sha256, *run.ensemble) if sha]
+            named = [join(short_hash(sha), " ") for sha in (run.bundle_sha256, *run.ensemble) if sha]
             text = "not known" if run.bundle_sha256 is None else "none" if text_free(arm) else el("code", arm.text)
             values = (
                 cell(str(run.seed)),
                 el("td", text),
                 el("td", how),
-                el("td", *bundles or ["masks made by other code"]),
+                el("td", *named or ("masks made by other code",)),
             )
             rows.append(el("tr", el("th", el("bdi", arm.name), scope="row"), *values))
     bundles = dict.fromkeys(sha for arm in c.arms for run in arm.runs for sha in (run.bundle_sha256, *run.ensemble) if sha)

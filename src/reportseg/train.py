@@ -175,8 +175,8 @@ class Run:
         if before.teacher != now.teacher:
             raise InputError("this is not the teacher that the run was started with", str(self.config.data.teacher), fix, "config")
         named = {"teacher": ("answers of the teacher", self.config.data.teacher), "init": ("bundle to start from", self.config.train.init)}
-        for name, (what, path) in named.items() if before.sources is not None else ():
-            if before.sources.get(name) != (now.sources or {}).get(name):
+        for name, (what, path) in named.items():
+            if before.sources is not None and before.sources.get(name) != (now.sources or {}).get(name):
                 fix = "Put back what lay there, name the place where it lies by now, or begin anew with another -o."
                 raise InputError(f"the {what} changed since the run was started", str(path), fix, "config")
 

@@ -155,8 +155,8 @@ def import_data(
         found.messages.append(f"the source has no split; {OWN_SPLIT}")
     if found.write or copy:
         _fill(found, target)
-    manifest, n = write_manifest(target, found.rows, info), dict(Counter(row["split"] for row in found.rows))
-    return Imported(manifest, n, found.messages, info.laterality, info.laterality_source)
+    manifest, counts = write_manifest(target, found.rows, info), dict(Counter(row["split"] for row in found.rows))
+    return Imported(manifest, counts, found.messages, info.laterality, info.laterality_source)
 
 
 def _join(found: Found, path: Path, limits: Limits) -> bool:
