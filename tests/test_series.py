@@ -447,6 +447,33 @@ def test_links_archives_and_bombs_in_an_archive_are_refused(tmp_path):
     check_refused(tmp_path / "cut.zip", "corrupt")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_with_bytes_changed_is_refused_and_stops_no_other(tmp_path, method):
+    paths = write_stack(tmp_path / "ct", SLICES)
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", method) as archive:
+        archive.writestr("a", film(RNG.integers(0, 50, (64, 64), np.uint16)))
+    whole = (tmp_path / "bad.zip").read_bytes()
+    for start in (60, 80, 200):  # within the packed stream
+        harm = bytes(value ^ 0xA5 for value in whole[start : start + 40])
+        (tmp_path / "bad.zip").write_bytes(whole[:start] + harm + whole[start + 40 :])
+        check_refused(tmp_path / "bad.zip", "corrupt")
+        with films_in([tmp_path / "bad.zip", paths[0]]) as (films, _, _):
+            assert films == [tmp_path / "bad.zip", paths[0]]
+
+
+def test_an_archive_with_a_byte_flipped_anywhere_never_crashes(tmp_path):
+    whole = packed(tmp_path / "a.zip", {"a": film(SLICES[0, :2, :2])}).read_bytes()
+    refused = 0
+    for place in range(4, len(whole)):
+        (tmp_path / "a.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
+        try:
+            with unpacked(tmp_path / "a.zip"):
+                pass
+        except InputError:
+            refused += 1
+    assert refused > len(whole) / 2
+
+
 def test_what_cannot_be_opened_stands_among_the_films_and_stops_no_other(tmp_path):
     paths = write_stack(tmp_path / "ct", SLICES)
     (tmp_path / "empty").mkdir()

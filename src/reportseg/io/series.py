@@ -57,9 +57,9 @@ def unpacked(path: Path, limits: Limits = DEFAULT) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 _extract(archive, Path(work), str(path), limits)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # the unpackers raise what they like: zlib.error, LZMAError, BadZipFile, IndexError and others
             raise InputError("the zip archive cannot be unpacked", path, "Make it again.", "corrupt") from error
         yield Path(work)
 
