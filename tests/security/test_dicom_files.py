@@ -18,7 +18,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBa
 
 from dicom_films import dataset, encoded, film
 from reportseg.errors import InputError
-from reportseg.io import read_image
+from reportseg.io import dicom_name, read_image
+from reportseg.io.series import films_in
 from reportseg.limits import Limits
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
@@ -258,6 +259,30 @@ def test_reading_changes_no_filter_for_others():
         read_image(film(PIXELS))
         warnings.warn("mine", stacklevel=1)
     assert [str(w.message) for w in seen] == ["mine"]
+
+
+@pytest.mark.parametrize("vr", [b"Ui", b"PM", b"US", b"FD", b"DS", b"AT", b"SQ", b"DA", b"OB"])
+@pytest.mark.parametrize("number", [0x02, 0x03, 0x10])
+@pytest.mark.parametrize("empty", [True, False])
+def test_file_meta_of_another_kind_fails_its_file_alone(tmp_path, number, vr, empty):
+    """The class, the instance and the transfer syntax, which are asked for before anything else."""
+    whole = film(PIXELS, PatientName=NAME)
+    place = whole.index(bytes([2, 0, number, 0]) + b"UI")
+    harmed = whole[: place + 4] + vr + whole[place + 6 :]
+    if empty:
+        length, meta = (int.from_bytes(whole[at : at + 2], "little") for at in (place + 6, 140))
+        harmed = harmed[: place + 6] + bytes(2) + harmed[place + 8 + length :]
+        harmed = harmed[:140] + (meta - length).to_bytes(4, "little") + harmed[144:]
+    (tmp_path / "harmed").write_bytes(harmed)
+    (tmp_path / "whole").write_bytes(whole)
+    paths = [tmp_path / "harmed", tmp_path / "whole"]
+    with films_in(paths) as (films, _, stacks):
+        assert films == paths and paths[1] not in stacks
+    with films_in([tmp_path]) as (films, _, stacks):
+        assert paths[1] in films and not stacks
+    with suppress(InputError):
+        read_image(harmed)
+    assert dicom_name(paths[0]).startswith("case-")
 
 
 def test_a_stream_of_any_bytes_never_crashes():

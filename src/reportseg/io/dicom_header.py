@@ -110,6 +110,11 @@ def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags
                 else:
                     del found[tag]
         metered.seek(end)
+        if not found.file_meta.get("TransferSyntaxUID"):  # asked, it is converted
+            implicit, little = found.original_encoding
+            found.file_meta.TransferSyntaxUID = (
+                ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            )
     except InputError as error:
         raise InputError(error.what, where, error.fix, error.code) from None
     except (EOFError, OSError) as error:
@@ -120,11 +125,6 @@ def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags
         raise damaged("has sequences inside sequences without end", where) from error
     except Exception as error:  # pydicom raises what its parts raise: struct.error, KeyError, NotImplementedError and others
         raise damaged("has a header that cannot be read", where) from error
-    if not found.file_meta.get("TransferSyntaxUID"):
-        implicit, little = found.original_encoding
-        found.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        )
     return found, file
 
 

@@ -224,7 +224,8 @@ def _holds_films(path: Path) -> bool:
     if not is_dicom(head):
         return head.startswith(ARCHIVE)
     header = read_tags(path, [0x00080018])
-    return header is not None and header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    with guarded(str(path)):
+        return header is not None and header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
 
 
 def _walk(root: Path, limits: Limits) -> Iterator[Path]:
