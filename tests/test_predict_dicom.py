@@ -98,6 +98,20 @@ def test_headers_that_do_not_allow_an_object_fail_their_case_alone(segmenter, fi
     assert not list(out.glob(f"{failure['id']}*"))
 
 
+@pytest.mark.parametrize("kind", ["dicom-seg", "dicom-gsps", "dicom-sc"])
+def test_a_name_of_an_unknown_kind_of_value_fails_its_film_alone(segmenter, films, tmp_path, kind):  # noqa: F811
+    body = films[0].read_bytes()
+    place = body.index(b"\x10\0\x10\0PN")
+    films[0].write_bytes(body[: place + 4] + b"PM" + body[place + 6 :])
+    out = tmp_path / "out"
+    done = predict_files(segmenter, jobs_from(films, LEFT), out, formats=["png", kind])
+    assert (done.done, done.failed, done.exit_code) == (1, 1, 3)
+    (failure,) = rows(out, "failures.csv")
+    assert failure["code"] == "dicom_source" and "lanted" not in str(failure)
+    assert failure["id"] not in ids(out) and len(ids(out)) == 1
+    assert [file.name for file in out.glob("*.dcm")] == [f"{ids(out)[0]}.{kind.removeprefix('dicom-')}.dcm"]
+
+
 def test_resume_makes_a_film_anew_whose_object_or_one_of_whose_answers_is_missing(segmenter, films, tmp_path):  # noqa: F811
     out = tmp_path / "out"
     jobs, reports = jobs_from_report(segmenter, films, REPORT)
