@@ -403,8 +403,12 @@ def test_what_cannot_be_known_by_its_bytes_is_not_named_by_its_name_either(tmp_p
     (tmp_path / "DOE_JOHN").mkdir()
     (tmp_path / "DOE^JOHN_19500101.dcm").touch()
     (tmp_path / "DOE^JIM").write_bytes(bytes(128))
+    (tmp_path / "DOE.JANE").touch()
+    (tmp_path / "DOE_JACK.1").write_bytes(film(DEEP)[:100])
+    for name in ("DOE_JILL.export", "DOE_JOAN.png"):
+        (tmp_path / name).write_bytes(b"PK\3\4")
     ids = case_ids(sorted(tmp_path.iterdir()))
-    assert len(set(ids)) == 3 and all(name.startswith("case-") for name in ids)
+    assert len(set(ids)) == 7 and all(name.startswith("case-") for name in ids)
 
 
 def test_headers_come_without_pixels_and_out_of_sight():

@@ -204,6 +204,25 @@ def cut_zip(folder: Path) -> Path:
     return path
 
 
+def cut_zip_of_another_name(folder: Path) -> Path:
+    return cut_zip(folder).rename(folder / f"{NAME}.export")
+
+
+def cut_zip_called_picture(folder: Path) -> Path:
+    return cut_zip(folder).rename(folder / f"{NAME}.png")
+
+
+def empty_file(folder: Path) -> Path:
+    (folder / "Hans.Zqxname").touch()
+    return folder / "Hans.Zqxname"
+
+
+def cut_before_it_is_dicom(folder: Path) -> Path:
+    path = one_film(folder).rename(folder / f"{NAME}.1")
+    path.write_bytes(path.read_bytes()[:100])
+    return path
+
+
 def broken_nifti(folder: Path) -> Path:
     path = a_volume(folder)
     body = bytearray(gzip.decompress(path.read_bytes()))
@@ -232,7 +251,7 @@ def placed(folder: Path, makers: list) -> list[Path]:
 
 
 BROKEN = [truncated, cut_header, no_pixels, no_codec, words_for_numbers, lying_grid, called_dicom, not_there, lost_slice]
-BROKEN += [cut_zip]
+BROKEN += [cut_zip, cut_zip_of_another_name, cut_zip_called_picture, empty_file, cut_before_it_is_dicom]
 BROKEN += [broken_nifti, cut_nifti, cut_png]
 
 

@@ -26,6 +26,8 @@ from .png import PNG_SIGNATURE, check_png, cut_short
 from .slices import film_of
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+#: Files that bear these are named by those who export pictures; what bears another may be of a clinic, and its name a patient's.
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".nii", ".gz")
 READS = "this version reads DICOM, NIfTI, PNG, JPEG, TIFF, BMP and GIF"
 MAGIC: dict[bytes, str] = {
     PNG_SIGNATURE: "png",
@@ -90,9 +92,9 @@ def case_ids(paths: Sequence[str | Path], limits: Limits = DEFAULT) -> list[str]
 
 
 def hashed_name(path: Path, limits: Limits = DEFAULT) -> str | None:
-    """`case-` and a hash for a name that a hospital may have given: of DICOM, folders, zips, files without a suffix. Else None."""
-    unnamed = os.path.isdir(path) or path.suffix.lower() == ".zip" or (not path.suffix and os.path.exists(path))
-    return dicom_name(path, limits) or (_hash_of(path) if unnamed else None)
+    """`case-` and a hash for a name that a hospital may have given: of DICOM, folders, zips, what has no picture's suffix. Else None."""
+    clinical = path.suffix.lower() not in PICTURE_SUFFIXES if path.suffix else os.path.exists(path)
+    return dicom_name(path, limits) or (_hash_of(path) if clinical or os.path.isdir(path) or _is_zip(path) else None)
 
 
 def dicom_name(path: Path, limits: Limits = DEFAULT) -> str | None:
@@ -100,6 +102,15 @@ def dicom_name(path: Path, limits: Limits = DEFAULT) -> str | None:
     from .dicom_header import dicom_id
 
     return dicom_id(path, limits) or (_hash_of(path) if path.name.lower().endswith(DICOM_SUFFIXES) else None)
+
+
+def _is_zip(path: Path) -> bool:
+    """By its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PK\3\4"
+    except (OSError, ValueError):
+        return False
 
 
 def _hash_of(path: Path) -> str:
