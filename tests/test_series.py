@@ -8,16 +8,20 @@ import stat
 import zipfile
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from dicom_films import AXIAL, CORONAL, film, frames_of_one_file, write_stack
+from dicom_films import AXIAL, CORONAL, ENHANCED_CT, film, frames_of_one_file, write_stack
 from dicom_sources import enhanced
 from reportseg.errors import InputError
 from reportseg.io import read_image
 from reportseg.io.cases import is_volume, read_case, source_sha256
+from reportseg.io.dicom_codes import meaning_of
+from reportseg.io.dicom_out import Segment
+from reportseg.io.dicom_seg import write_seg
 from reportseg.io.series import films_in, find_series, read_volume, unpacked
 from reportseg.limits import Limits
 
@@ -285,6 +289,24 @@ def test_an_enhanced_file_is_a_stack_of_its_own(tmp_path):
     order = np.argsort(heights)
     assert series.stacked and volume.frames == tuple(order + 1) and volume.spacing_mm == pytest.approx((2, 0.5, 0.7))
     np.testing.assert_array_equal(volume.values_DHW, SLICES[order].astype(np.float32) - 1024)
+
+
+def test_enhanced_files_of_one_frame_each_are_one_stack(tmp_path):
+    uids = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid(), "FrameOfReferenceUID": generate_uid()}
+    heights = [4, 0, 6, 2, 10, 8]
+    for number, height in enumerate(heights):
+        body = frames_of_one_file(SLICES[number : number + 1], [(0, 0, height)], InstanceNumber=number + 1, **uids)
+        (tmp_path / f"{number}").write_bytes(body)
+    series, order = only(tmp_path), np.argsort(heights)
+    volume = read_volume(series)
+    assert series.stacked and series.warnings == () and volume.frames == () and volume.spacing_mm == pytest.approx((2, 0.5, 0.7))
+    np.testing.assert_array_equal(volume.values_DHW, SLICES[order].astype(np.float32) - 1024)
+    masks = SLICES[order] > 2000
+    write_seg(tmp_path / "a.seg.dcm", volume.headers, [Segment(meaning_of("spleen"), masks, masks)], "ab" * 32)
+    seg = hd.seg.segread(tmp_path / "a.seg.dcm")
+    found = seg.get_pixels_by_source_instance([header.SOPInstanceUID for header in volume.headers])
+    np.testing.assert_array_equal(found[..., 0], masks)
+    assert {str(element.value) for element in seg.iterall() if element.keyword == "ReferencedSOPClassUID"} == {ENHANCED_CT}
 
 
 ONCE, TWICE = [(0, 0, 0), (0, 0, 2), (0, 0, 4)], [(0, 0, 0), (0, 0, 2), (0, 0, 4)] * 2

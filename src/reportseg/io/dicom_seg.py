@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import CTImageStorage
 from pydicom.valuerep import DSfloat
 
 from ..errors import InputError
@@ -105,6 +106,9 @@ def _segmentation(
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"):
         if len({source[keyword].value for source in bare}) > 1:
             raise cannot(f"the slices differ in their {keyword}")
+    enhanced = len(sources) > 1 and any("PerFrameFunctionalGroupsSequence" in source for source in sources)
+    for source in bare if enhanced else ():
+        source.SOPClassUID = CTImageStorage  # of a class that allows several frames highdicom takes one file alone; named right below
     out = Segmentation(
         source_images=bare,
         # One pixel a frame, which tells whether it shows anything: the frames and all that is said of them are highdicom's, and the pixels
@@ -126,6 +130,9 @@ def _segmentation(
         rows = {(str(sources[0].SOPInstanceUID), row + 1): row for row in range(len(number))}
     if len(rows) < len(number):
         raise cannot("several slices have one and the same SOPInstanceUID")
+    for element in out.iterall() if enhanced else ():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = sources[0].SOPClassUID
     _fill(out, pixels, rows, grid, probabilities, buffer)
     if int(sources[0].get("NumberOfFrames") or 1) > 1:
         named = [group.DerivationImageSequence[0].SourceImageSequence[0] for group in out.PerFrameFunctionalGroupsSequence]
@@ -252,7 +259,7 @@ def _placed(sources: list[Dataset], placed: list[list[Plane]]) -> list[Dataset]:
         orientation.ImageOrientationPatient = out.ImageOrientationPatient = _ds(first.orientation)
         shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
         out.SharedFunctionalGroupsSequence = [shared]
-        if len(found) > 1 or "PerFrameFunctionalGroupsSequence" in source:
+        if len(found) > 1 or ("PerFrameFunctionalGroupsSequence" in source and len(sources) == 1):
             out.NumberOfFrames = len(found)
             out.PerFrameFunctionalGroupsSequence = [_frame(plane) for plane in found]
             del out.ImageOrientationPatient

@@ -127,7 +127,7 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
                     out += sort_frames(file, header)
                 else:
                     uid = str(header.get("SeriesInstanceUID") or header.get("SOPInstanceUID") or file)
-                    groups[uid].append(part_of(file, header))
+                    groups[uid].append(part_of(file, flat(header)))  # enhanced files may hold one frame each
         except InputError as error:
             failed.append((file, error))
         except OSError:
