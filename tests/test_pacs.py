@@ -249,7 +249,10 @@ def test_another_picture_under_the_same_uid_is_not_confirmed(serve, tmp_path):
     assert [one.code for one in failed] == ["not_confirmed"]
 
 
-@pytest.mark.parametrize(("reason", "word"), [(0xA700, "no room"), (0x0122, "class"), (0xC123, "read"), (0x4711, "0x4711")])
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [(0xA700, "no room"), (0x0122, "class"), (0xC123, "read"), (0x4711, "0x4711"), (float("inf"), "not say why")],
+)
 def test_a_refusal_has_its_reason(serve, tmp_path, reason, word):
     archive = Archive()
     archive.refuse = reason

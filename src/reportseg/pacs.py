@@ -327,7 +327,7 @@ def _refusal(body: bytes, instance: str) -> str:
             if item["00081155"]["Value"][0] == instance:
                 code = int(item["00081197"]["Value"][0])
                 return f"{REASONS.get(code) or FAMILIES.get(code >> 8, 'it gives a reason of its own')} (0x{code:04X})"
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):  # 1e999 is a number in JSON, and no whole one
         pass
     return ""
 
