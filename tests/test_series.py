@@ -375,7 +375,7 @@ def test_each_phase_of_a_file_is_a_case_and_in_a_table_the_file_is_none(tmp_path
     file.write_bytes(frames_of_one_file(SLICES, TWICE, told={"TemporalPositionIndex": [1, 1, 1, 2, 2, 2]}))
     single.write_bytes(film(SLICES[0]))
     with films_in([file, single]) as (films, found, stacks):
-        assert len(set(films)) == 3 and films[0] == file and films[2] == single
+        assert len(set(films)) == 3 and films[0].parent == films[1].parent == file and films[2] == single
         assert [read_case(film, stacks).frames for film in films[:2]] == [(1, 2, 3), (4, 5, 6)]
         assert source_sha256(films[0], stacks) == source_sha256(films[1], stacks)
         assert len(found) == 2 and all("3 slices, several_phases" in line for line in found)
@@ -502,9 +502,22 @@ def test_what_cannot_be_opened_stands_among_the_films_and_stops_no_other(tmp_pat
     cut = packed(tmp_path / "cut.zip", {"a": film(SLICES[0])})
     cut.write_bytes(cut.read_bytes()[:-40])
     with films_in([tmp_path / "empty", cut, tmp_path / "ct", tmp_path / "gone"]) as (films, found, stacks):
-        assert films == [tmp_path / "empty", cut, paths[0], tmp_path / "gone"] and len(found) == 1
+        assert films == [tmp_path / "empty", cut, films[2], tmp_path / "gone"] and len(found) == 1
         assert [stacks[file].code for file in films[:2]] == ["no_dicom", "corrupt"]
-        assert stacks[paths[0]].files == tuple(paths)
+        assert stacks[films[2]].files == tuple(paths)
+
+
+@pytest.mark.parametrize("given", [["ct", "ct/000.dcm"], ["ct/000.dcm", "ct"], ["ct/000.dcm", "ct", "ct"]])
+def test_a_folder_is_a_volume_and_its_first_file_beside_it_a_film(tmp_path, given):
+    write_stack(tmp_path / "ct", SLICES)
+    with films_in([tmp_path / name for name in given]) as (films, _, stacks):
+        assert len(set(films)) == len(given)
+        for name, path in zip(given, films, strict=True):
+            assert (path in stacks) == (name == "ct") == is_volume(path, stacks)
+            if name == "ct":
+                assert read_case(path, stacks).values_DHW.shape == SLICES.shape
+            else:
+                assert read_image(path).pixels_HWC.shape == (4, 5, 1)
 
 
 def check_refused(path: Path, code: str, limits: Limits | None = None) -> None:

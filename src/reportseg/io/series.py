@@ -39,8 +39,8 @@ VOLUME_TAGS = [
     *(0x00280102, 0x00280103, 0x00281052, 0x00281053, 0x00281054, 0x00281056, 0x00283000, 0x7FE00001, 0x7FE00002),
 ]
 Stacks = Mapping[Path, Series | InputError]
-"""The first file of a stack of slices -> the stack, as `films_in` found it, or a path that holds none -> why. Of further stacks in one
-file a name below that file, where nothing can lie.
+"""A name below the first file of a stack of slices, where nothing can lie, -> the stack, as `films_in` found it; or a path that holds
+none -> why. The file itself may be a film too, where it was given beside its folder.
 """
 
 
@@ -67,7 +67,7 @@ def unpacked(path: Path, limits: Limits = DEFAULT) -> Iterator[Path]:
 @contextmanager
 def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[list[Path], list[str], Stacks]]:
     """The films behind folders, DICOMDIRs, zips and files of several stacks, in the order of their series, other paths as they are; what
-    was found, in words, and the stacks of slices by their first file, which stands for all of them among the films.
+    was found, in words, and the stacks of slices by the name that stands for all of them among the films.
 
     What cannot be read, a whole folder or archive too, is among them, so that each can be told. They lie there until the end.
     """
@@ -91,8 +91,7 @@ def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[
                 continue
             for part in series:
                 if part.stacked:
-                    first = part.files[0]
-                    films.append(first if first not in stacks else first / str(len(stacks)))
+                    films.append(part.files[0] / str(len(stacks)))
                     stacks[films[-1]] = part
                 else:
                     films += part.files
