@@ -144,6 +144,33 @@ def test_a_voi_table_of_unsigned_pixels_begins_above_zero_however_its_descriptor
     np.testing.assert_allclose(gray(data), np.array(entries)[DEEP] / 4095, atol=1e-6)
 
 
+UPPER = np.array([[40000, 40128, 40255]] * 3)
+
+
+@pytest.mark.parametrize("written", [0, 2**16])
+@pytest.mark.parametrize(
+    ("stored", "slope", "intercept"),
+    [
+        (UPPER.astype(np.uint16), 1, -1),
+        ((2**16 - 1 - UPPER).astype(np.uint16), -1, 2**16 - 1),
+        ((UPPER - 2**15).astype(np.int16), 1, 2**15),
+    ],
+)
+def test_a_voi_table_of_the_upper_half_stays_there_where_a_rescale_can_reach_it(stored, slope, intercept, written):
+    """That some value could mean less than zero does not say that the table begins there."""
+    first = 40000 + min(intercept, 0) - written
+    table = lut(first, 16, list(range(0, 2**16, 256)))
+    data = film(stored, VOILUTSequence=table, RescaleSlope=slope, RescaleIntercept=intercept)
+    np.testing.assert_allclose(gray(data)[0], [0, 128 * 256 / 65535, 255 * 256 / 65535], atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [-1200, 2**16 - 1200])
+def test_a_voi_table_of_ct_begins_below_zero_though_all_sixteen_bits_reach_its_other_place(first):
+    entries = [int(v) for v in np.linspace(0, 4095, 5000)]
+    data = film(DEEP, VOILUTSequence=lut(first, 12, entries), RescaleSlope=1, RescaleIntercept=-1024)
+    np.testing.assert_allclose(gray(data), np.array(entries)[DEEP.astype(int) - 1024 + 1200] / 4095, atol=1e-6)
+
+
 def test_a_modality_table_goes_before_a_rescale():
     entries = [int(v) for v in RNG.permutation(4096)]
     tags = {"ModalityLUTSequence": lut(0, 12, entries), "RescaleSlope": 3, "RescaleIntercept": 5}

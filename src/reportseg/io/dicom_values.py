@@ -39,7 +39,7 @@ def shown(array_HW: NDArray[Any], header: Dataset, where: str = "") -> tuple[NDA
     warnings: tuple[str, ...] = ()
     tables, window = header.get("VOILUTSequence"), _window(header)
     if tables:
-        entries, first, depth = _table(tables[0], header, where, _below_zero(header))
+        entries, first, depth = _table(tables[0], header, where, _meant_span(header, where))
 
         def view(values: NDArray[Any]) -> NDArray[Any]:
             return _looked_up(_modality(values, header, where), entries, first) / (2.0**depth - 1)
@@ -104,7 +104,7 @@ def _modality(values: NDArray[Any], header: Dataset, where: str) -> NDArray[Any]
     tables = header.get("ModalityLUTSequence")
     try:
         if tables:
-            entries, first, _ = _table(tables[0], header, where, _is_signed(header))
+            entries, first, _ = _table(tables[0], header, where, _stored_span(header))
             return _looked_up(values, entries, first)
         if not _has_modality(header):
             return values
@@ -118,22 +118,24 @@ def _modality(values: NDArray[Any], header: Dataset, where: str) -> NDArray[Any]
     return out
 
 
-def _is_signed(header: Dataset) -> bool:
-    return bool(int(header.get("PixelRepresentation") or 0))
+def _stored_span(header: Dataset) -> NDArray[np.int64]:
+    """The least and the largest value that the bits of a pixel hold."""
+    signed, bits = bool(int(header.get("PixelRepresentation") or 0)), int(header.BitsStored)
+    return np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], dtype=np.int64)
 
 
-def _below_zero(header: Dataset) -> bool:
-    """Whether what values mean can lie below zero: those of a table never do."""
+def _meant_span(header: Dataset, where: str) -> NDArray[Any]:
+    """The least and the largest value that these can mean; the entries of a table lie in 16 bits."""
     if header.get("ModalityLUTSequence"):
-        return False
-    slope, intercept = (_first(header.get(name)) or 0.0 for name in ("RescaleSlope", "RescaleIntercept"))
-    return _is_signed(header) or slope < 0 or intercept < 0
+        return np.array([0, 2**16 - 1])
+    return np.sort(_modality(_stored_span(header), header, where))
 
 
-def _table(item: Dataset, header: Dataset, where: str, signed: bool) -> tuple[NDArray[Any], int, int]:
-    """(entries, the value that the first one is for, bits of an entry). `signed`: whether values that are looked up can lie below zero.
+def _table(item: Dataset, header: Dataset, where: str, span: NDArray[Any]) -> tuple[NDArray[Any], int, int]:
+    """(entries, the value that the first one is for, bits of an entry). `span`: the least and the largest value that is looked up.
 
-    Only that tells what 16 bits of the first value mean: files write them as signed where they are not, and the other way about.
+    Files write the 16 bits of the first value as signed where they are not, and the other way about: they are taken as they are written,
+    unless the other reading lays more of the table where values can lie.
     """
     try:
         count, first, depth = (int(value) for value in item.LUTDescriptor)
@@ -146,10 +148,11 @@ def _table(item: Dataset, header: Dataset, where: str, signed: bool) -> tuple[ND
         entries = entries[:count]
     except Exception as error:  # what the elements hold decides what is raised
         raise damaged("has a look-up table that cannot be read", where) from error
-    if not 1 <= depth <= 16 or not entries.size:
+    if not 1 <= depth <= 16 or not entries.size or not -(2**15) <= first < 2**16:
         raise damaged("has a look-up table that cannot be read", where)
-    first &= 0xFFFF
-    return entries.astype(np.int64), first - 2**16 if signed and first >= 2**15 else first, depth
+    other = first + 2**16 if first < 0 else first - 2**16 if first >= 2**15 else first
+    used, used_of_other = (min(start + len(entries) - 1, span[1]) - max(start, span[0]) for start in (first, other))
+    return entries.astype(np.int64), other if used_of_other > max(used, -1) else first, depth
 
 
 def _looked_up(values: NDArray[Any], entries: NDArray[Any], first: int) -> NDArray[Any]:
