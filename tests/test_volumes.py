@@ -300,6 +300,9 @@ def test_only_ct_is_shown_in_hounsfield_units():
 
     window = (40.0, 400.0)
     assert brightness(volume([-1000, 0, 50]), window) == (-160, 240)
+    for hole in (np.nan, np.inf, -np.inf):  # one voxel that is no number tells nothing
+        assert brightness(volume([-1000, 0, 50, hole]), window) == (-160, 240)
+        assert brightness(volume([300, 300, 300, hole]), window) == (300, 300)
     assert brightness(volume([0, 50], modality="CT"), window) == (-160, 240)
     assert brightness(volume([0, 50], modality="MR", window=(20, 10)), window) == (15, 25)
     assert brightness(volume(np.arange(1001.0)), window) == pytest.approx((5, 995))

@@ -127,7 +127,7 @@ def brightness(volume: Volume, window: Window) -> tuple[float, float]:
     A file that names no modality is CT where it has values that only CT has. Bytes are shown as they are.
     """
     values = volume.values_DHW
-    if volume.modality == "CT" or (not volume.modality and bool(values.min() < AIR)):
+    if volume.modality == "CT" or (not volume.modality and bool((np.isfinite(values) & (values < AIR)).any())):
         return window[0] - window[1] / 2, window[0] + window[1] / 2
     if values.dtype == np.uint8 and volume.window is None:
         return 0.0, 255.0
