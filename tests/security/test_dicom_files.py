@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 from pydicom.charset import python_encoding
 from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
-from dicom_films import dataset, encoded, film
+from dicom_films import dataset, encoded, film, frames_of_one_file
 from reportseg.errors import InputError
 from reportseg.io import dicom_name, read_image
-from reportseg.io.series import films_in
+from reportseg.io.series import films_in, find_series
 from reportseg.limits import Limits
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
@@ -116,6 +123,9 @@ def test_sequences_nested_a_thousand_deep(defined):
         ({"Rows": 0}, "corrupt"),
         ({"Columns": 0}, "corrupt"),
         ({"Rows": 21}, "truncated"),
+        ({"Rows": 18}, "corrupt"),  # a row to spare is padding, two are another picture
+        ({"Columns": 28}, "corrupt"),
+        ({"Rows": 1, "Columns": 1}, "corrupt"),
         ({"Rows": 65535, "Columns": 65535}, "too_large"),
         ({"NumberOfFrames": 2}, "truncated"),
         ({"NumberOfFrames": 0}, "corrupt"),
@@ -142,6 +152,50 @@ def test_headers_that_lie(tags, code):
     for name, value in tags.items():
         setattr(data, name, value)
     assert refused(encoded(data)) == code
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize(
+    ("frames", "tags"),
+    [
+        *(
+            (frames, tags)
+            for frames in (1, 3)
+            for tags in ({"Rows": 18}, {"Columns": 28}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7})
+        ),
+        *((3, {"NumberOfFrames": less}) for less in (None, 1, 2)),
+    ],
+)
+def test_headers_that_tell_of_less_than_there_is(frames, tags, syntax):
+    """Read as they say, they would show another picture, or keep frames to themselves."""
+    deep = PIXELS.astype(np.uint16) * 200
+    data = dataset(np.stack([deep] * frames) if frames > 1 else deep)
+    if syntax == RLELossless:
+        data.compress(RLELossless)
+    data.file_meta.TransferSyntaxUID = syntax
+    assert read_image(encoded(data)).pixels_HWC.shape == (20, 30, 1)
+    for name, value in tags.items():
+        setattr(data, name, value)
+    assert refused(encoded(data)) == "corrupt"
+
+
+def test_compressed_frames_beyond_those_of_the_header():
+    jpeg = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 20, 30, 1) + b"\1\x11\0" + bytes(51)
+    data = dataset(PIXELS)
+    data.PixelData = encapsulate([jpeg, jpeg])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    with pytest.raises(InputError, match="describes 1 frames and has 2"):
+        read_image(encoded(data))
+
+
+@pytest.mark.parametrize("frames", [None, 1, 5, 7])
+def test_frames_of_another_number_than_are_described(tmp_path, frames):
+    slices = np.zeros((max(6, frames or 6), 4, 5), np.uint16)
+    (tmp_path / "file").write_bytes(frames_of_one_file(slices, [(0, 0, 2 * n) for n in range(6)], NumberOfFrames=frames))
+    assert refused((tmp_path / "file").read_bytes()) == "corrupt"
+    series, failed = find_series(tmp_path)
+    assert not series and failed[0][1].what == f"the DICOM file describes 6 frames and has {frames or 1}"
 
 
 @pytest.mark.parametrize("tags", [{"PlanarConfiguration": None}, {"PlanarConfiguration": 5}, {"PixelRepresentation": 1}])

@@ -15,7 +15,7 @@ from pydicom.uid import RTDoseStorage, SegmentationStorage
 from ..errors import InputError
 from ..limits import DEFAULT, Limits
 from ..types import Geometry, Image
-from .dicom_header import case_id, flat, guarded, hashed_id, hidden, modality_of, read_header
+from .dicom_header import case_id, flat, frame_count, guarded, hashed_id, hidden, modality_of, read_header
 from .dicom_pixels import GRAY, decode
 from .dicom_place import affine, orientation, spacing
 from .dicom_values import coloured, shown
@@ -41,9 +41,9 @@ def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
     kind = NO_FILM.get(str(header.get("SOPClassUID") or ""))  # type: ignore[call-overload]
     if kind:
         raise InputError(f"this is {kind}, not a film", where, "Give the file of the film itself.", "no_film")
-    several = int(header.get("NumberOfFrames") or 1) > 1
-    if several and sort_frames(Path(where), header)[0].stacked:
-        what = f"the file is a volume of {int(header.NumberOfFrames)} frames, not a film"
+    count = frame_count(header, where)
+    if count > 1 and sort_frames(Path(where), header)[0].stacked:
+        what = f"the file is a volume of {count} frames, not a film"
         raise InputError(what, where, "Give it to `predict`; for training, save its slices as files of their own.", "volume")
     array = decode(header, body, where, limits)
     view = flat(header)
@@ -60,7 +60,7 @@ def _read(file: IO[bytes], where: str, limits: Limits) -> Image:
         format="dicom",
         laterality="patient",
         warnings=(
-            *(["multi_frame"] if several else []),
+            *(["multi_frame"] if count > 1 else []),
             *(["orientation_assumed"] if way is None else [] if geometry.has_sides else ["view_without_sides"]),
             *said,
             *warnings,

@@ -178,6 +178,14 @@ def hidden(head: bytes) -> str | None:
     return next((kind for magic, kind in HIDDEN.items() if head.startswith(magic) and head[128:132] == b"DICM"), None)
 
 
+def frame_count(header: Dataset, where: str = "") -> int:
+    """How many frames a file has. InputError corrupt where it describes another number of them: which are left out, nobody could tell."""
+    count, described = int(header.get("NumberOfFrames") or 1), len(header.get("PerFrameFunctionalGroupsSequence") or [])
+    if described not in (0, count):
+        raise damaged(f"describes {described} frames and has {count}", where)
+    return count
+
+
 def flat(header: Dataset, frame: int = 0) -> Dataset:
     """The header with the functional groups of a frame (from 0) laid over it, so that an enhanced file reads like a plain one."""
     return next(flat_frames(header, [frame]))

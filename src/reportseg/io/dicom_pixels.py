@@ -8,7 +8,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
@@ -88,8 +88,9 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
     if samples == 3 and not syntax.is_encapsulated and packing not in (0, 1):
         raise damaged("does not say how its colours are packed", where)
     vr = element[4:6].decode("latin-1")
+    length = element[4:]
     if vr in ("OB", "OW", "UN"):  # explicit, whatever the transfer syntax promises
-        file.read(4)
+        length = file.read(4)
     else:
         vr = "OW"
     try:
@@ -100,6 +101,10 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
         raise InputError(f"its compression ({syntax.name}) needs the extra `codecs`", where, f"Install it: {EXTRA}.", "codec")
     if not syntax.is_encapsulated and _left(file) < _plain_bytes(header, frames * rows * columns):
         raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated")
+    if not syntax.is_encapsulated and int.from_bytes(length, "little" if order == "<" else "big") > _most_bytes(
+        header, frames, rows, columns
+    ):
+        raise damaged(f"holds more pixels than its {columns} x {rows} in {frames} frames", where)
     if syntax.is_encapsulated:
         _check_stream(header, file, where, frames, rows, columns, frame)
     try:
@@ -130,16 +135,35 @@ def _check_stream(header: Dataset, file: IO[bytes], where: str, frames: int, row
         raise damaged("holds more data than its pixels need", where)
     try:
         stream = get_frame(file, frame, number_of_frames=frames)
+        offsets = parse_basic_offsets(file)
+        held = len(offsets) if syntax != RLELossless or frame else parse_fragments(file)[0]  # of RLE each is a frame
     except Exception as error:
         raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated") from error
     file.seek(start)
-    if syntax == RLELossless and len(stream) > 2 * plain + 4096:
+    if held > frames:
+        raise damaged(f"describes {frames} frames and has {held}", where)
+    if syntax == RLELossless and (len(stream) > 2 * plain + 4096 or _run_bytes(stream, (rows + 1) * columns) > (rows + 1) * columns):
         raise damaged("holds more data than its pixels need", where)
     size = _stream_size(stream) if syntax in SIZED else (rows, columns)
     if size is None:
         raise damaged("has pixels that cannot be unpacked", where)
     if size != (rows, columns):
         raise damaged("holds another picture than its header says ({} x {}, not {} x {})".format(*size[::-1], columns, rows), where)
+
+
+def _run_bytes(stream: bytes, enough: int) -> int:
+    """What the first segment of an RLE frame, a byte of each of its pixels, unpacks to; counted to a little beyond `enough`."""
+    first, second = struct.unpack("<2I", stream[4:12].ljust(8, b"\0"))
+    place, end, count = first, min(second or len(stream), len(stream)), 0
+    while place + 1 < end and count <= enough:
+        run = stream[place]
+        if run < 128:  # so many bytes as they are, and one more
+            count += min(run + 1, end - place - 1)
+            place += run + 2
+        else:  # one byte many times; 128 is nothing
+            count += 257 - run if run > 128 else 0
+            place += 2 if run > 128 else 1
+    return count
 
 
 def _stream_size(stream: bytes) -> tuple[int, int] | None:
@@ -177,6 +201,11 @@ def _plain_bytes(header: Dataset, pixels: int) -> int:
     """Bytes of so many pixels without compression; YBR_FULL_422 leaves out every other colour."""
     bits = pixels * int(header.SamplesPerPixel) * int(header.BitsAllocated)
     return (bits * 2 // 3 if str(header.PhotometricInterpretation).strip() == "YBR_FULL_422" else bits) // 8
+
+
+def _most_bytes(header: Dataset, frames: int, rows: int, columns: int) -> int:
+    """The longest element of so many pixels: makers pad it, by a row at most. Of more it is the header that is wrong."""
+    return _plain_bytes(header, frames * rows * columns) + max(2, _plain_bytes(header, columns))
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits, check_voxels
 from ..types import Volume
 from .dicom import NO_FILM
-from .dicom_header import damaged, flat, flat_frames, guarded, is_dicom, modality_of, read_header, read_tags
+from .dicom_header import damaged, flat, flat_frames, frame_count, guarded, is_dicom, modality_of, read_header, read_tags
 from .dicom_pixels import GRAY, check_grid, decode
 from .dicom_place import affine
 from .dicom_values import meant, window_of
@@ -122,7 +122,7 @@ def find_series(path: Path, limits: Limits = DEFAULT) -> tuple[list[Series], lis
                 if str(kind or "") in NO_FILM or ("Rows" not in header and kind and "Image Storage" not in UID(kind).name):
                     continue
                 check_grid(header, str(file), limits)
-                if int(header.get("NumberOfFrames") or 1) > 1:
+                if frame_count(header, str(file)) > 1:
                     out += sort_frames(file, header)
                 else:
                     uid = str(header.get("SeriesInstanceUID") or header.get("SOPInstanceUID") or file)
@@ -141,7 +141,7 @@ def stacks_in(path: Path, limits: Limits = DEFAULT) -> list[Series]:
     """The stacks of slices in a multi-frame file, none in any other file. InputError: those of read_header and check_grid."""
     header = read_tags(path, TAGS, limits)
     with guarded(str(path)):
-        if header is None or int(header.get("NumberOfFrames") or 1) < 2:
+        if header is None or frame_count(header, str(path)) < 2:
             return []
         check_grid(header, str(path), limits)
         return [series for series in sort_frames(path, header) if series.stacked]

@@ -138,10 +138,8 @@ def sort_frames(path: Path, header: Dataset) -> list[Series]:
     """
     uid, modality = str(header.get("SOPInstanceUID") or path), modality_of(header)
     name = case_id(header) or hashed_id(str(path).encode())
-    count = int(header.get("NumberOfFrames") or 1)
-    there = min(count, len(header.get("PerFrameFunctionalGroupsSequence") or []))
     frames: list[Part] = []
-    for n, view in enumerate(flat_frames(header, range(there if there == count else 0))):
+    for n, view in enumerate(flat_frames(header, range(len(header.get("PerFrameFunctionalGroupsSequence") or [])))):
         frames.append(part_of(path, view, n))
         if frames[0].place is None:  # a loop of thousands
             break
