@@ -316,6 +316,7 @@ FRAMES = {
     "numbers alone": (TWICE, None, {}),
     "orientations": (ONCE + [(0, 0, 0), (0, 3, 0), (0, 6, 0)], [AXIAL] * 3 + [CORONAL] * 3, {}),
     "a frame without a place": ([*ONCE, (0, 0, 6), (0, 0, 8), None], None, {}),
+    "a first frame without a place": ([None, *ONCE, (0, 0, 6), (0, 0, 8)], None, {}),
     "a localiser": (
         [*ONCE, (0, 0, 6), (0, 0, 8), (0, 0, 4)],
         [AXIAL] * 5 + [CORONAL],
@@ -392,6 +393,10 @@ def test_a_volume_in_one_file_is_no_film(tmp_path):
             with pytest.raises(InputError) as caught:
                 read_image(source)
             assert caught.value.code == "volume" and "predict" in caught.value.fix
+    (tmp_path / "three").write_bytes(frames_of_one_file(SLICES, [None, *ONCE, (0, 0, 6), (0, 0, 8)]))
+    with pytest.raises(InputError) as caught:
+        read_image(tmp_path / "three")
+    assert caught.value.code == "volume"
     loop = read_image(frames_of_one_file(SLICES, [(0, 0, 0)] * 6))  # of one place: a loop
     assert "multi_frame" in loop.warnings
 

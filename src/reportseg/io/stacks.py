@@ -138,11 +138,10 @@ def sort_frames(path: Path, header: Dataset) -> list[Series]:
     """
     uid, modality = str(header.get("SOPInstanceUID") or path), modality_of(header)
     name = case_id(header) or hashed_id(str(path).encode())
-    frames: list[Part] = []
-    for n, view in enumerate(flat_frames(header, range(len(header.get("PerFrameFunctionalGroupsSequence") or [])))):
-        frames.append(part_of(path, view, n))
-        if frames[0].place is None:  # a loop of thousands
-            break
+    own = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    groups = [*(header.get("SharedFunctionalGroupsSequence") or []), *own]
+    told = any("PlanePositionSequence" in group for group in groups)  # a loop of thousands tells no place, and is not walked through
+    frames = [part_of(path, view, n) for n, view in enumerate(flat_frames(header, range(len(own) if told else 0)))]
     stacks, films, said = _divided(frames)
     if not stacks:
         return [Series(name, modality, (path,), False, said)]
