@@ -215,6 +215,30 @@ def test_one_slice_that_two_acquisitions_share_does_not_part_them(tmp_path):
     assert [len(part.files) for part in found] == [6, 1]
 
 
+@pytest.mark.parametrize("broken", [{1: range(2)}, {1: range(2), 2: range(1)}, {1: range(2, 4)}])
+def test_an_acquisition_that_was_broken_off_and_repeated_is_a_stack_of_its_own(tmp_path, broken):
+    """However few slices it has: the repetition has every place, and none of its slices is another's."""
+    uid, number = generate_uid(), 0
+    for acquisition, places in {**broken, 3: range(6)}.items():
+        for place in places:
+            number += 1
+            write_stack(
+                tmp_path / str(number),
+                SLICES[place : place + 1],
+                SeriesInstanceUID=uid,
+                InstanceNumber=number,
+                AcquisitionNumber=acquisition,
+                ImagePositionPatient=[0, 0, 2 * place],
+            )
+    whole, first, *more = find_series(tmp_path)[0]
+    assert (
+        whole.stacked and {pydicom.dcmread(file).AcquisitionNumber for file in whole.files} == {3} and whole.warnings == ("several_phases",)
+    )
+    assert {pydicom.dcmread(file).AcquisitionNumber for file in first.files} == {1} and first.warnings == ("several_phases",)
+    assert [len(part.files) for part in more] == [1] * (len(broken) - 1)
+    np.testing.assert_array_equal(read_volume(whole).values_DHW, SLICES.astype(np.float32) - 1024)
+
+
 def test_films_that_claim_one_place_are_films_of_their_own(tmp_path):
     tags = {"SeriesInstanceUID": generate_uid(), "PixelSpacing": [1, 1]}
     tags |= {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}

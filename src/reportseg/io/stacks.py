@@ -7,7 +7,7 @@ What is left over is a film of its own, and whatever is odd is said by a code of
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -243,7 +243,8 @@ def _apart(group: Sequence[Part]) -> tuple[list[list[Part]], list[str]]:
     slices = list(seen.values())
     said = ["duplicate_files"] if len(slices) < len(group) else []
     crowds = _crowds(slices)
-    phases = _phases(slices) if 2 * sum(len(crowd) > 1 for crowd in crowds) >= len(crowds) else [slices]
+    crowded = 2 * sum(len(crowd) > 1 for crowd in crowds) >= len(crowds)
+    phases = _phases(slices) if crowded else _repeated(slices, len(crowds))
     said += ["several_phases"] if len(phases) > 1 else []
     out = []
     for phase in phases:
@@ -257,13 +258,28 @@ def _apart(group: Sequence[Part]) -> tuple[list[list[Part]], list[str]]:
 def _phases(slices: Sequence[Part]) -> list[Sequence[Part]]:
     """Echoes, times and acquisitions apart: by what has no more values than there are slices at a place, and leaves fewer there."""
     most = _most(slices)
+    for values in _by_phase(slices):
+        if 1 < len(values) <= most and max(map(_most, values.values())) < most:
+            return [phase for some in values.values() for phase in _phases(some)]
+    return [slices]
+
+
+def _repeated(slices: Sequence[Part], places: int) -> list[Sequence[Part]]:
+    """A phase that has every place for itself, and two slices or more beside it: an acquisition that was broken off and begun again."""
+    for values in _by_phase(slices):
+        for value, own in values.items():
+            if places <= len(own) <= len(slices) - 2 and len(_crowds(own)) == places:
+                return _phases(own) + _phases([part for other, parts in values.items() if other != value for part in parts])
+    return [slices]
+
+
+def _by_phase(slices: Sequence[Part]) -> Iterator[dict[str, list[Part]]]:
+    """The slices by their values of one of PHASES after the other."""
     for place in range(len(PHASES)):
         values: dict[str, list[Part]] = defaultdict(list)
         for part in slices:
             values[part.phase[place]].append(part)
-        if 1 < len(values) <= most and max(map(_most, values.values())) < most:
-            return [phase for some in values.values() for phase in _phases(some)]
-    return [slices]
+        yield values
 
 
 def _crowds(slices: Sequence[Part]) -> list[list[Part]]:
