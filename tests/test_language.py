@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reportseg.knowledge.bank import load_bank, shipped_banks
 from reportseg.text import FOREIGN, NAMED, read_report
 from reportseg.text.language import foreign_words
 
@@ -44,6 +45,9 @@ Geen pneumothorax
 Er is geen pneumothorax of consolidatie
 Inga infiltrat
 Pnömotoraks yok
+Pneumothorax résorbé
+Zuweiser Dr. Meyer: kein Pneumothorax
+Dr. Meyer. Kein Pneumothorax.
 Legkie bez infiltrativnykh teney
 Shuang fei wei jian shi bian
 Лёгкие без очаговых изменений.
@@ -92,6 +96,30 @@ Hydropneumothorax.
 Kerley B lines.
 WNL
 Wedge-shaped hypoattenuating lesion of the spleen
+Hyperplastic polyp
+COVID-19 pneumonia.
+ARDS.
+Bilateral GGO.
+Median sternotomy.
+Hiatus hernia.
+Pericardial thickening.
+Localised consolidation.
+Widespread consolidation.
+Encapsulated effusion.
+LLL PNA.
+Subsolid nodule.
+Non-solid nodule.
+Serrated lesion
+Necrotic mass.
+Hepatic hemangioma.
+Pancreatitis.
+Diverticulitis.
+Verruciform papillated polyp
+Left effusion. Dictated by: Juan Carlos Hernandez Villanueva Morales
+Left effusion. Electronically signed by Juan de la Cruz Hernandez, Klinik am See, Musterstadt
+Left effusion. John Smith, Maria Garcia, https://pacs.clinic.example/studies/abc
+Small effusion. Dr. Jürgen Müller
+INDICATION: Husten und Fieber, Ausschluss einer Pneumonie. FINDINGS: Small left effusion.
 """.strip().splitlines()
 
 
@@ -107,6 +135,13 @@ def test_a_report_in_another_language_is_not_read_and_its_words_are_named(report
 @pytest.mark.parametrize("report", ENGLISH)
 def test_an_english_report_is_read_whatever_its_names_and_rare_words(report: str) -> None:
     assert read_report(report).foreign == ()
+
+
+@pytest.mark.parametrize("bank", shipped_banks())
+def test_every_concept_and_term_of_the_banks_is_english(bank: str) -> None:
+    terms = {term for statement in load_bank(bank).statements for term in (statement.concept, *statement.terms)}
+    assert len(terms) > 50
+    assert [term for term in sorted(terms) if foreign_words(term) or foreign_words(f"{term}.")] == []
 
 
 def _letters(report: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Whether a report is in English, the one language that it can be read in.
 
 Words of other languages look like English ones where both come from Latin: "Keine Infiltrate" affirms nothing, and "Pneumothorax: nein"
-denies. So a report is read only where most of its words are known, and where its small words are not those of another language.
+denies. So a report is read only where most of its words are known, and where its small words are not those of another language. A few rare
+words prove nothing beside a word of the lexicon, unless one of them is plainly of another language: "Hyperplastic polyp" is English.
 """
 
 from __future__ import annotations
@@ -10,18 +11,24 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from .pieces import marker
-from .sentences import fold
+from .pieces import marker, names
+from .sentences import fold, sentences
 from .sides import FOREIGN_SIDES
 from .spelling import clean
 
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")  # of letters only: no numbers with their units, no single letters
 _HIDDEN = re.compile("x+")  # stands for what was taken out of a report
+_ASIDE = re.compile(r"\bhttps?://\S+|\bwww\.\S+|(?<!\S)[\w.+\-]{1,64}@\S+|\bnon-(?=\w)")  # addresses, and the English "non-"
+_SIGNED = re.compile(
+    r"\b(?:signed|dictated|transcribed|reported|interpreted|verified|approved|authenticated|read|reviewed)(?: electronically)? by\b.*|"
+    r"\bdr\b\.?(?: [^\W\d_][\w'.\-]{0,30}){1,3}"
+)
 _BEGIN = re.compile(
     r"^(?:anti|bi|broncho|cardio|costo|extra|hyper|hypo|in|infra|inter|intra|mal|micro|mid|multi|non|over|para|peri|pleuro|post|pre|re|"
     r"retro|semi|sub|supra|trans|un|under)"
 )
 _ENDING = re.compile(r"(?:like|ing|ly|(?<=[sxh])es|e?d|s)$")
+_DISEASE = re.compile(r"[a-z]{3,}(?:itis|omas?|os[ie]s|ectomy|otomy|ostomy|opathy|plasia|plastic)")
 
 #: Small words that are English only: "in", "no", "as", "or", "on", "is" and "of" are words of other languages, too.
 _SMALL = frozenset("the and are were there this that these with without from which been has have to by for not".split())
@@ -39,8 +46,12 @@ FOREIGN = FOREIGN_SIDES | frozenset(
     ingen inga inget inte ikke uten uden utan och
     yok yoktur nincs není žádný
     pulmonar pulmonares pulmonaire pulmonaires pulmonare derrame épanchement epanchement
+    ausente ausentes assente assenti absente fehlend afwezig verdacht fraglich resuelto risolto
     """.split()
 )
+
+#: Small words of other languages that English borrows ("de novo", "non-calcified", names): a sign, but none that a prompt is warned of.
+_BORROWED = frozenset("de du des la le les los el il lo al non se ne pe im am zu".split())
 
 #: Common English beyond the lexicon, of the kind that reports are written with; `_common` knows usual beginnings and endings.
 _WORDS = frozenset(
@@ -129,10 +140,26 @@ _WORDS = frozenset(
     hampton chilaiditi pancoast bochdalek morgagni hill sachs lvad situ lipomatosis diverticulosis adenomatous adenoma fibroadenoma
     carcinomatosis lymphangitic mesothelioma thymoma intubate intubation extubation nad endometrioma osteosarcoma meniscal tear torn
     subdural epidural subarachnoid rads bi ti impella pneumatocele laceration glioma meningioma
+    accessory acoustic adipocyte adipose affect angular annotation anorectal apoptosis apoptotic ards areola azygos azygous background bat
+    bedside blue blur bottle boundary bright broad bronchogenic bubble butterfly caecum caliper caliber cancerous cap capillary cellular
+    center centre cholecyst cholecystic circle circular colonic colorectal connective corner covid cytoplasm dark debris depress
+    diminutive distress distribution divide dome duodenal ecg echo efface egg ekg ellipse elliptical encapsulate endothelial endothelium
+    endotracheal entire eosin eosinophil erythematous erythrocyte faeces feces fibroblast fibroglandular figure fissural forceps fuzzy
+    gall ggo giant glare glomerulus granulocyte growth gullet haematoxylin haustra haustral hematoxylin hepatocyte hiatus highlight
+    horizontal hyperplastic ileum immune instrument interlobar interlobular intestinal intestine invasive jejunum lipoma localise lump
+    lymphocytic lymphoid marker median medical medium mesentery mitoses mitosis mix muscular mushroom mycobacterial nasogastric necrosis
+    necrotic needle neutral neutrophil nucleoli nucleolus obscuration obstruct obstructive oesophageal oesophagus orogastric overload pace
+    pale patch pectoral pedicle pericardial pericardium peritoneum picture pink pinkish plasma pleomorphic prostatic pseudotumor purple
+    pyknotic reactivate reactivation rectangle rectangular red reddish reflection regular residue respiratory serrate snare solid sparse
+    specular spherical spicule spindle spread square stalk stellate stool tail telemetry tension text thoracostomy tool touch tracheal
+    track tram transmission triangle triangular tubule tubulovillous tunnel urothelial urothelium veil vesical whitish whole wing yellow
+    yellowish pna reactivate widespread hemangioma haemangioma copious effusive angioma lipid urine calculus abdomen thymus thymic
+    hamartoma teratoma lymphoma sarcoma leukemia anemia
     """.split()
 )
 
 NAMED = 20  # words that are told: enough to see the language, too few to hold a report
+_RARE = 4  # unknown words that a short English report may have: two names, or a rare disease
 
 
 @lru_cache(maxsize=64)
@@ -140,31 +167,49 @@ def foreign_words(report: str) -> tuple[str, ...]:
     """The words that show that a report is not in English, in lower case and in its order, each once, at most 20; none for an English one.
 
     It is not English where more than half of its words are neither in the lexicon nor common English; where half of them are and it has no
-    small word of English; or where it has more small words of other languages than of English. Numbers with their units, single letters
-    and what was made unreadable (XXXX) are no words.
+    small word of English; or where it has more small words of other languages than of English. Up to four unknown words prove nothing
+    beside a word of the lexicon, if none of them is known from another language or has a letter that English has not. What stands under
+    other headings than those of findings is not counted where there are such, nor who signed, addresses, numbers with their units, single
+    letters and what was made unreadable (XXXX).
     """
-    found = list(_words(fold(clean(report))))
-    strange = [word for word, known in found if not known]
+    found = list(_words(_told(clean(report))))
+    strange = [word for word, known, _ in found if not known]
     other = sum(_elsewhere(word) for word in strange)
-    small = sum(word in _SMALL for word, _ in found)
+    small = sum(word in _SMALL for word, _, _ in found)
     beyond = 2 * len(strange) - len(found)
-    tied = bool(found) and beyond == 0 and not small and all(word != "no" for word, _ in found)
-    foreign = beyond > 0 or tied or other > small
+    tied = bool(found) and beyond == 0 and not small and all(word != "no" for word, _, _ in found)
+    signs = any(word in FOREIGN or word in _BORROWED or not word.isascii() for word in strange)
+    few = not signs and len(strange) <= _RARE and any(named for _, _, named in found)
+    foreign = ((beyond > 0 or tied) and not few) or other > small
     return tuple(dict.fromkeys(strange))[:NAMED] if foreign else ()
 
 
-def _words(low: str) -> Iterator[tuple[str, bool]]:
-    """The words of a folded text, and whether each is known: within a mark of the lexicon, or common English."""
-    marks = ((m.start(), m.end()) for m in marker().finditer(low))
-    beyond = (len(low), len(low))
-    start, end = next(marks, beyond)
+def _told(text: str) -> str:
+    """What a report tells of its film, folded: without other sections, signatures and addresses; all of it where nothing is left."""
+    low = fold(text)
+    parts = [low[sentence.start : sentence.end] for sentence in sentences(text) if sentence.section == "findings"]
+    told = "\n".join(_SIGNED.sub(_unsigned, _ASIDE.sub(" ", part)) for part in parts)
+    return told if _WORD.search(told) else low
+
+
+def _unsigned(match: re.Match[str]) -> str:
+    """What is not a name behind "signed by": "Dr. Meyer: kein Pneumothorax" keeps its denial."""
+    return " ".join(word for word in _WORD.findall(match.group()) if _elsewhere(word))
+
+
+def _words(low: str) -> Iterator[tuple[str, bool, bool]]:
+    """The words of a folded text; whether each is known, within a mark of the lexicon or common English; whether it names a thing of it."""
+    marks = ((m.start(), m.end(), names(m)) for m in marker().finditer(low))
+    beyond = (len(low), len(low), False)
+    start, end, named = next(marks, beyond)
     for word in _WORD.finditer(low):
         if _HIDDEN.fullmatch(word.group()):
             continue
         while end <= word.start():
-            start, end = next(marks, beyond)
+            start, end, named = next(marks, beyond)
         marked = start < word.end()
-        yield word.group(), not _elsewhere(word.group()) and (marked or _common(word.group()))
+        known = not _elsewhere(word.group()) and (marked or _common(word.group()))
+        yield word.group(), known, marked and named
 
 
 def _elsewhere(word: str) -> bool:
@@ -175,7 +220,9 @@ def _elsewhere(word: str) -> bool:
 @lru_cache(maxsize=4096)
 def _common(word: str) -> bool:
     """Whether the word, or what is left of it without a usual beginning or ending, is common English."""
-    return any(form in _WORDS or form in _SMALL for whole in (word, _root(word)) for form in _forms(whole))
+    return any(form in _WORDS or form in _SMALL for whole in (word, _root(word)) for form in _forms(whole)) or bool(
+        _DISEASE.fullmatch(word)
+    )
 
 
 def _root(word: str) -> str:

@@ -68,7 +68,7 @@ FINDINGS: dict[str, str] = {
         (?:fluid|effusion)s?(?= (?:in|within|along|layering))
     """,
     "pneumonia": r"""
-        (?:broncho|pleuro)?pneumonias? | pneumonic\w*(?: (?:process|infiltrate|consolidation))?s? | pneumonitis
+        (?:broncho|pleuro)?pneumonias? | pna | pneumonic\w*(?: (?:process|infiltrate|consolidation))?s? | pneumonitis
     """,
     "infection": r"""
         (?:acute |active )?infecti(?:on|ons|ous)(?: (?:process|etiology|infiltrate|disease)(?:es)?)? | inflammation |
@@ -123,7 +123,7 @@ FINDINGS: dict[str, str] = {
     "infiltrate": r"infiltrat\w+",
     "opacity": r"""
         opaci(?:ty|ties|fication|fications|fied) | densit(?:y|ies) | haz(?:e|y|iness) | shadow(?:ing|s)? |
-        ground ?glass(?: opacit(?:y|ies))? | white ?out | air bronchograms? | silhouetting
+        ground ?glass(?: opacit(?:y|ies))? | ggos? | white ?out | air bronchograms? | silhouetting
     """,
     "lymphadenopathy": r"""
         (?:lymph)?adenopath(?:y|ies) | lymph ?nodes? | lymph(?= xxxx) | (?:enlarged|calcified|prominent) (?:\w+ )?nodes? | nodes

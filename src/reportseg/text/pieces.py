@@ -44,6 +44,11 @@ def marker() -> re.Pattern[str]:
     )
 
 
+def names(mark: re.Match[str]) -> bool:
+    """Whether the mark names a finding, a device or a structure."""
+    return mark.lastgroup in _FINDING_LABELS or mark.lastgroup in _STRUCTURE_LABELS
+
+
 _CLAUSE = re.compile(
     r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
     rf"(?! (?:\w+ly )?(?:also )?{lex.SEEN}\b)"
