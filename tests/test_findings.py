@@ -226,3 +226,22 @@ def test_an_independent_reader_of_real_sentences_agrees(data_root: Path, monkeyp
     assert figures["sentences"] == 150
     assert figures["polarity_micro_f1"] >= 0.90
     assert figures["side_accuracy"] >= 0.90
+
+
+# ---------------------------------------------------------------- resolved in part
+
+
+PARTLY = "partially|incompletely|nearly|almost|largely|mostly|substantially|virtually|practically|all but|almost completely|nearly entirely"
+PART = "Partial|Incomplete|Near-complete|Near-total|Almost complete|Substantial|Virtual|Some|Gradual|Continued|Further|Ongoing"
+
+
+@pytest.mark.parametrize("adverb", PARTLY.split("|"))
+@pytest.mark.parametrize("form", ["The left effusion is {} resolved.", "The left effusion has {} cleared.", "Left effusion, {} resolved."])
+def test_what_is_resolved_in_part_is_still_there(adverb: str, form: str) -> None:
+    assert [(f.label, f.polarity, f.side) for f in findings(form.format(adverb))] == [("pleural effusion", "present", "left")]
+
+
+@pytest.mark.parametrize("part", PART.split("|"))
+@pytest.mark.parametrize("form", ["{} resolution of the left effusion.", "{} interval clearing of the left effusion."])
+def test_a_resolution_of_a_part_leaves_the_rest(part: str, form: str) -> None:
+    assert [(f.label, f.polarity, f.side) for f in findings(form.format(part))] == [("pleural effusion", "present", "left")]

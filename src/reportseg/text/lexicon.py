@@ -288,8 +288,10 @@ PSEUDO = r"""
     not (?:\w+ly )?<seen> (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
     no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
-    (?:(?:has|have|had) )?(?:(?:now|since) )?(?:partial|incomplete|near|near ?complete|almost|large|most|part|substantial)(?:ly)?
-     (?:complete(?:ly)? )?(?:interval )?(?:resolution|clearing|resolved|cleared|disappeared|removed) |
+    (?:(?:has|have|had|is|are|was|were) )?(?:(?:now|since) )?(?:been )?(?:all but|
+     (?:partial|incomplete|near|almost|large|most|part|substantial|virtual|practical)(?:ly)?)
+     (?:(?:complete|total|entire)(?:ly)? )?(?:interval )?(?:resolution|clearing|disappearance|resolved|cleared|disappeared|gone|removed) |
+    (?:some|gradual|continued|continuing|ongoing|further|slow) (?:interval )?(?:resolution|clearing) |
     neither (?:increased|enlarged|improved|progressed|worse\w*) nor \w+
 """
 
