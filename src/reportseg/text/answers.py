@@ -17,11 +17,11 @@ _WORDS = rf"(?:(?P<yes>{_YES})|(?P<no>{_NO})|(?P<unsure>{_UNSURE}))(?!\w)"
 _BOX = r"(?:\[[ \t]?[x✓✔✗✘*]?[ \t]?\]|\([ \t]?[x✓✔✗✘*]?[ \t]?\)|[☐☑☒])"
 _CHOICE = rf"{_BOX}[ \t]{{0,3}}(?:{_YES}|{_NO}|{_UNSURE})(?!\w)"
 _CHOICES = rf"{_CHOICE}(?:[ \t,/]{{0,4}}{_CHOICE}){{0,3}}"
-_MARK = r"(?:[:(]|\?+|(?<=[ \t])--?(?=[ \t]))"
-_END = r"(?=[ \t]{0,4}(?:\.(?![ \t]{0,3}\d)|[,;!)(\n\r]|$))"
+_MARK = r"(?:[:(=]|\?+|(?<=[ \t])--?(?=[ \t]))"
+_END = r"(?=[ \t]{0,4}(?:\.(?![ \t]{0,3}\d)|[,;!)(\n\r]|(?:and|but)\b|$))"
 
-#: The mark in front of an answer: a box needs none, so there it is empty.
-MARK = rf"(?:{_MARK}(?=[ \t]{{0,4}}(?:{_CHOICES}|{_ANY}(?!\w)){_END})|(?={_CHOICES}{_END}))"
+#: The mark in front of an answer: a box needs none, nor does "effusion absent", so there it is empty.
+MARK = rf"(?:{_MARK}(?=[ \t]{{0,4}}(?:{_CHOICES}|{_ANY}(?!\w)){_END})|(?={_CHOICES}{_END})|(?<=[\w)][ \t])(?=absent{_END}))"
 _ANSWER = re.compile(rf"{_MARK}?[ \t]{{0,4}}(?:{_CHOICES}|{_WORDS}){_END}")
 _CHECKED = re.compile(rf"(?:\W[x✓✔✗✘*]\W|[☑☒])[ \t]{{0,3}}{_WORDS}")
 _LINE = re.compile(rf"{_MARK}[ \t]{{0,4}}(?:{_CHOICES}|{_ANY})[ \t]{{0,80}}\r?$")

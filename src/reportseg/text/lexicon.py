@@ -273,7 +273,7 @@ NORMAL = r"""
 
 SEEN = """
     seen|present|identified|visible|visuali[sz]ed|detected|observed|evident|noted|found|appreciated|demonstrated|apparent|shown|suggested|
-    demonstrable|discernible|recogni[sz]ed|depicted|suspected
+    demonstrable|discernible|recogni[sz]ed|depicted|suspected|re-?demonstrated
 """
 SEEN = f"(?:{''.join(SEEN.split())})"
 
@@ -305,7 +305,8 @@ DENIED_AFTER = r"""
     (?:<seen> )?(?:in|on|at|within) neither |
     (?:not|no longer|never|n't) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
     (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out|excluded)(?! with) |
-    (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded)
+    (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded) |
+    (?:now )?gone(?! (?:up|down|on|to|from)) | absent(?=\s(?:on|in|at|bilaterally)\b)
 """
 
 DOUBTS = r"""
@@ -323,7 +324,7 @@ DOUBTS = r"""
 DENIES = r"""
     (?:not|n't) (?:true|correct|right|so|the case) that |
     can ?(?:not|t) (?:see|identify|appreciate|visuali[sz]e|find|detect) |
-    no | not | without | w/o | den(?:ies|ied|y) | negative for | free (?:of|from) | clear (?:of|from) | absence of | absent |
+    no | not | nil | without | w/o | den(?:ies|ied|y) | neg(?:ative)? for | devoid of | free (?:of|from) | clear (?:of|from) | absence of | absent |
     lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't | (?:interval )?(?:resolution|clearing|removal|disappearance) of |
     resolved | excluded | rather than | fails? to (?:show|reveal|demonstrate) | instead of
 """
@@ -331,9 +332,9 @@ DENIES = r"""
 #: Denials that reach their own clause only: "the heart is not enlarged, tortuous aorta".
 NARROW = re.compile(r"not|never|n't|absent|resolved|excluded|rather than|instead of")
 
-#: What a form answers with, the whole of what follows ":", " - ", "(", "?" or a box.
-YES = r"yes | present | positive"
-NO = r"no | none | none <seen> | absent | negative | nil | not <seen>"
+#: What a form answers with, the whole of what follows ":", "=", " - ", "(", "?" or a box.
+YES = r"yes | present | positive | \(\+\) | \+(?=\s?\))"
+NO = r"no | none | none <seen> | absent | neg(?:ative)? | nil | not <seen> | 0 | \(\-\) | \-(?=\s?\))"
 UNSURE = r"possible | probable | likely | questionable | suspected | equivocal | indeterminate | uncertain | unknown | not assessed"
 
 #: Ends the reach of a denial or a doubt.
