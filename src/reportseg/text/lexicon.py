@@ -277,8 +277,15 @@ SEEN = """
 """
 SEEN = f"(?:{''.join(SEEN.split())})"
 
+#: A side alone, where a finding is not: "right effusion, not left". Behind "but" it is told of as a finding (`units.py`).
+NOT_THERE = r"""
+    (?<!but\s)(?:not|rather than|instead of) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?(?=\s?(?:[.,;)]|$))
+"""
+
 #: Look like a denial or a doubt and are none.
-PSEUDO = r"""
+PSEUDO = (
+    rf"{NOT_THERE} |"
+    + r"""
     (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:within|in|at|near|over|overlying) ) |
     (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
      (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
@@ -294,6 +301,7 @@ PSEUDO = r"""
     (?:some|gradual|continued|continuing|ongoing|further|slow) (?:interval )?(?:resolution|clearing) |
     neither (?:increased|enlarged|improved|progressed|worse\w*) nor \w+
 """
+)
 
 DOUBTED_AFTER = r"""
     (?:can ?not|can't|could not|not) (?:been )?(?:be )?(?:\w+ly )?(?:excluded|ruled out|discounted|confirmed|proven|verified|established) |
@@ -324,8 +332,9 @@ DOUBTS = r"""
 DENIES = r"""
     (?:not|n't) (?:true|correct|right|so|the case) that |
     can ?(?:not|t) (?:see|identify|appreciate|visuali[sz]e|find|detect) |
-    no | not | nil | without | w/o | den(?:ies|ied|y) | neg(?:ative)? for | devoid of | free (?:of|from) | clear (?:of|from) | absence of | absent |
-    lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't | (?:interval )?(?:resolution|clearing|removal|disappearance) of |
+    no | not | nil | without | w/o | den(?:ies|ied|y) | neg(?:ative)? for | devoid of | free (?:of|from) | clear (?:of|from) |
+    absence of | absent | lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't |
+    (?:interval )?(?:resolution|clearing|removal|disappearance) of |
     resolved | excluded | rather than | fails? to (?:show|reveal|demonstrate) | instead of
 """
 

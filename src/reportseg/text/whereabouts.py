@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 
 from ..types import Side
+from .lexicon import NOT_THERE, alternation
 from .places import LEVELS
 
 _SIDE = re.compile(
-    r"\b(?:(?P<left>left|lt|lul|lll|lingular?)|(?P<right>right|rt|rul|rml|rll)|"
-    r"(?P<both>bilateral(?:ly)?|both|bi[ \-]?(?:basilar|basal|apical)))\b"
+    r"(?:\b(?P<left>left|lt|lul|lll|lingular?)|\b(?P<right>right|rt|rul|rml|rll)|"
+    r"(?<![\w'.\-/&])(?:(?P<l>l)|(?P<r>r))(?=[ \-](?!spine)[a-z]{2})|"  # "R effusion", but not "L-spine", "L1", "r/o"
+    r"\b(?P<both>bilateral(?:ly)?|both|bi[ \-]?(?:basilar|basal|apical)))\b"
     r"(?![ \-](?:\w{1,20} )?(?:atri|ventric|heart|cardiac|main))"  # chambers and borders of the heart are no sides of the body
 )
 _TURNED = re.compile(r"\b(?:shift|deviat|displac)\w{0,9}[\w ]{0,30}? to(?:wards?)? the (?:left|right)\b")
+#: The side where the finding is not. Behind "but" it is a finding of its own.
+_NOT_THERE = re.compile(rf"\b{alternation(NOT_THERE)}")
+_TIP = re.compile(r"\btips?\b")
 _LEVEL = re.compile(
     r"\b(?:(?P<upper>upper|(?:bi[ \-]?)?apical|apex|apices|rul|lul)|(?P<middle>middle|mid(?=[ \-]?(?:lung|zone))|rml|lingular?|perihilar)|"
     r"(?P<lower>lower|(?:bi[ \-]?)?(?:basilar|basal)|bases?|rll|lll))(?:\b|(?<=mid))"
@@ -28,11 +33,18 @@ _PLACED = re.compile(r"\b(?:in|at|within|involving|of|on|throughout|overlying)\b
 
 
 def side_in(text: str) -> Side | None:
-    """The side that the clause names; both together are bilateral. Neither the heart's chambers nor the direction of a shift is a side."""
-    named = {str(m.lastgroup) for m in _SIDE.finditer(_TURNED.sub(" ", text))}
+    """The side that the clause names; both together are bilateral. Neither the heart's chambers nor the direction of a shift is a side, nor
+    is where the finding is not ("right, not left"), nor where the tip of a device lies whose own side is told."""
+    plain = _NOT_THERE.sub(" ", _TURNED.sub(" ", text))
+    tip = _TIP.search(plain)
+    named = _named(plain[: tip.start()] if tip else plain) or _named(plain)
     if "both" in named or len(named) > 1:
         return "bilateral"
     return "left" if "left" in named else "right" if named else None
+
+
+def _named(text: str) -> set[str]:
+    return {{"l": "left", "r": "right"}.get(str(m.lastgroup), str(m.lastgroup)) for m in _SIDE.finditer(text)}
 
 
 def zone_in(text: str) -> str | None:
