@@ -110,6 +110,26 @@ def test_a_question_of_the_indication_is_absent_where_the_findings_answer_no(ans
     assert (first.label, first.polarity) == ("fracture", polarity)
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "polarity"),
+    [
+        ("Left effusion?", "No right effusion.", "uncertain"),
+        ("Left effusion?", "No left effusion.", "absent"),
+        ("Left effusion?", "No effusion.", "absent"),
+        ("Left effusion?", "No bilateral effusions.", "absent"),
+        ("Effusion?", "No right effusion.", "uncertain"),
+        ("Bilateral effusions?", "No right effusion. No left effusion.", "absent"),
+        ("Left pneumonia?", "The right lung is clear.", "uncertain"),
+        ("Pneumonia?", "The right lung is clear.", "uncertain"),
+        ("Bilateral pneumonia?", "The right lung is clear.", "uncertain"),
+        ("Right pneumonia?", "The right lung is clear.", "absent"),
+        ("Left pneumonia?", "Both lungs are clear.", "absent"),
+    ],
+)
+def test_only_a_denial_of_the_same_side_answers_a_question(asked: str, answer: str, polarity: str) -> None:
+    assert findings(f"INDICATION: {asked} FINDINGS: {answer}")[0].polarity == polarity
+
+
 def test_a_complaint_of_the_indication_is_no_finding() -> None:
     reading = read_report("INDICATION: Known emphysema, chest pain.\nFINDINGS: Lungs are clear.")
     assert brief(list(reading.findings)) == ["-Lungs are clear"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..types import Finding, Reason
+from ..types import Finding, Reason, Side
 from .language import foreign_words
 from .sentences import Section, fold, sentences
 from .units import Unit, units_of
@@ -114,13 +114,24 @@ _LUNG = frozenset(
 
 
 def _answer_questions(found: list[tuple[Finding, Section]]) -> Iterator[Finding]:
-    """The findings; a question of the indication is absent where the rest of the report denies what it asks and affirms it nowhere."""
+    """The findings; a question of the indication is absent where the rest of the report denies what it asks and affirms it nowhere.
+
+    A denial of one side answers no question about the other, about both, or without a side.
+    """
     rest = [finding for finding, section in found if section == "findings"]
     affirmed = {finding.label for finding in rest if finding.polarity != "absent"}
-    denied = {finding.label for finding in rest if finding.polarity == "absent"}
+    denied: dict[str | None, set[Side | None]] = {}
+    for finding in rest:
+        if finding.polarity == "absent":
+            denied.setdefault(finding.label, set()).add(finding.side)
     for finding, section in found:
         if section == "indication" and finding.label not in affirmed:
-            clear = "abnormality" in denied or ("lung" in denied and finding.label in _LUNG)
-            if finding.label in denied or clear:
+            labels = [finding.label, "abnormality", *(["lung"] if finding.label in _LUNG else [])]
+            if any(_answers(denied.get(label, set()), finding.side) for label in labels):
                 finding = replace(finding, polarity="absent")
         yield finding
+
+
+def _answers(denied: set[Side | None], asked: Side | None) -> bool:
+    """Whether denials of these sides answer a question about that one; those of left and right are one of both."""
+    return not denied.isdisjoint({None, "bilateral"}) or {"left", "right"} <= denied or (asked is not None and asked in denied)
