@@ -57,7 +57,8 @@ _UNCHANGED = re.compile(r"(?:no|without)\b.* (?:in|of)$")
 _THERE = re.compile(r"\bthere (?:is|are|was|were)\b")
 FRESH = re.compile(
     r"\b(?:left|right|bilateral\w*|both|[rl][uml]l|stable|unchanged|mild(?:ly)?|minimal(?:ly)?|small|moderate(?:ly)?|severe(?:ly)?|"
-    r"tiny|trace|old|chronic|healed|persistent|interval|increased|decreased|scattered|multiple|calcified|degenerative|status|again|there|\d+)\b"
+    r"tiny|trace|old|chronic|healed|persistent|interval|increased|decreased|scattered|multiple|calcified|degenerative|status|again|there|\d+|"
+    r"new(?:ly)?|placement|insertion|replacement|repositioning|improvement|worsening|development)\b"
 )
 
 
