@@ -226,8 +226,35 @@ def _no_pieces(tokenizer):
     tokenizer["model"] = {"vocab": {"a": 0}}
 
 
-@pytest.mark.parametrize("harm", [_no_pieces, _past_the_table, _one_piece_more, _frame_past_the_table, _no_frame])
-def test_a_tokenizer_that_no_model_can_use(folder, harm):
+def _backtracks(tokenizer):
+    pattern = {"Regex": "^(([a-z ])+.)+[A-Z]([a-z])+$"}
+    own, split = tokenizer["pre_tokenizer"], {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, own]}
+
+
+def _grows(tokenizer):
+    grow = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 50}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [grow] * 4}
+
+
+def _unknown_is_unknown(tokenizer):
+    tokenizer["model"] = {"type": "WordLevel", "vocab": tokenizer["model"]["vocab"], "unk_token": "[NOPE]"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        (_no_pieces, "bad_tower"),
+        (_past_the_table, "bad_model"),
+        (_one_piece_more, "bad_model"),
+        (_frame_past_the_table, "bad_model"),
+        (_no_frame, "bad_model"),
+        (_backtracks, "bad_tower"),
+        (_grows, "bad_tower"),
+        (_unknown_is_unknown, "bad_tower"),
+    ],
+)
+def test_a_tokenizer_that_no_model_can_use(folder, harm, code):
     """Refused when the bundle is read: an id past the embedding's table would only show at some film."""
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads(train_tokenizer(["left lung"]))
@@ -236,7 +263,7 @@ def test_a_tokenizer_that_no_model_can_use(folder, harm):
     config |= {"model_type": "tgcnet", "model": {"name": "tgcnet", "preset": "tiny"}, "files": config["files"] | {"tokenizer.json": ""}}
     (folder / "config.json").write_text(json.dumps(config))
     relist(folder)
-    refused(folder, "config.json", "bad_model")
+    refused(folder, "config.json", code)
     (folder / "tokenizer.json").write_bytes(b"\xff")
     relist(folder)
     refused(folder, "tokenizer.json", "encoding")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..text import normalise
 from .layers import ChannelNorm, ConvNeXtBlock, ResidualBlock, TransformerBlock, conv_block, resize
+from .tokenizer import faults_told, read_tokenizer
 
 VOCABULARY = 2000
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -156,10 +157,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> str:
 
 
 def check_tokenizer(tokenizer_json: str, vocabulary: int) -> None:
-    """InputError for a tokenizer that is not the one of a tower with so many pieces, those that were added to it among them: each must have
-    its row in the tower's table, and begin and end of a sentence must be marked.
+    """InputError bad_tower for a tokenizer that is not the one of a tower with so many pieces, those that were added to it among them: each
+    must have its row in the tower's table, and begin and end of a sentence must be marked; and those of read_tokenizer.
     """
-    marks, rows = _marks_and_rows(_read(tokenizer_json))
+    marks, rows = _marks_and_rows(read_tokenizer(tokenizer_json))
     if len(marks) != 2 or rows > vocabulary:
         what = f"the tokenizer does not fit the text tower: it numbers {rows} pieces of {vocabulary}, and has {len(marks)} marks of 2"
         raise InputError(what, "tokenizer.json", "Take tokenizer.json and the weights from one source.", "bad_tower")
@@ -167,21 +168,13 @@ def check_tokenizer(tokenizer_json: str, vocabulary: int) -> None:
 
 def count_pieces(tokenizer_json: str) -> int:
     """Rows in the table of a tower that is trained with this tokenizer. ValueError where it numbers a piece past its vocabulary, which
-    `train_tokenizer` never does.
+    `train_tokenizer` never does. InputError: those of read_tokenizer.
     """
-    tokenizer = _read(tokenizer_json)
+    tokenizer = read_tokenizer(tokenizer_json)
     size = int(tokenizer.get_vocab_size(with_added_tokens=False))
     if _marks_and_rows(tokenizer)[1] > size:
         raise ValueError(f"the tokenizer numbers a piece past its vocabulary of {size}")
     return size
-
-
-def _read(tokenizer_json: str) -> Tokenizer:
-    """Without the padding and the cut that its file may ask for: a bundle is untrusted, and neither is its to say."""
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def _marks_and_rows(tokenizer: Tokenizer) -> tuple[list[int], int]:
@@ -193,22 +186,24 @@ def _marks_and_rows(tokenizer: Tokenizer) -> tuple[list[int], int]:
 class SentenceTokenizer:
     """Normalised sentences to padded ids, of the tower's own tokenizer. Ids are kept per distinct sentence; what is over the limit is cut
     before the end token, so a long text is to be given in `chunks`. That each id has its row, check_tokenizer or count_pieces has said.
+    InputError: those of read_tokenizer. ValueError where begin and end of a sentence are not marked.
     """
 
     def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
-        self.tokenizer = _read(tokenizer_json)
+        self.tokenizer = read_tokenizer(tokenizer_json)
         if len(self.tokenizer.encode("").ids) != 2:
             raise ValueError("the tokenizer does not mark begin and end of a sentence")
         self.max_tokens = max_tokens
         self.known: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
-        """Piece ids with begin and end, of any length."""
+        """Piece ids with begin and end, of any length. InputError bad_tower where the tokenizer fails on the text."""
         if text not in self.known:
             if len(self.known) > 50_000:
                 self.known.clear()
             self.tokenizer.encode_special_tokens = True  # a text that spells "<eos>" holds five characters; set here, for a copy loses it
-            self.known[text] = self.tokenizer.encode(normalise(text)).ids
+            with faults_told():
+                self.known[text] = self.tokenizer.encode(normalise(text)).ids
         return self.known[text]
 
     def spans(self, text: str) -> list[tuple[int, int] | None]:

@@ -67,34 +67,33 @@ class Source:
         return {key: values for key, values in found.items() if values is not None}
 
     def tokenizer_json(self) -> str:
-        """The source's own fast tokenizer, without padding or truncation; a BERT that has only its vocab.txt gets WordPiece over it."""
-        from tokenizers import BertWordPieceTokenizer, Tokenizer
+        """The source's own fast tokenizer, without padding or truncation; a BERT that has only its vocab.txt gets WordPiece over it.
 
-        file, vocabulary = self.folder / TOKENIZER, self.folder / VOCABULARY
-        try:
-            if file.is_file():
-                if file.stat().st_size > _TOKENIZER_BYTES:
-                    raise InputError("the tokenizer is larger than 64 MiB", file, "Is it the right file?", "too_large_file")
-                tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-            elif vocabulary.is_file():
-                extra = self.folder / "tokenizer_config.json"
-                stated = load_json(extra) if extra.is_file() else {}
-                lower = stated.get("do_lower_case", True) if isinstance(stated, dict) else True
-                tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=bool(lower)).to_str())
-            else:
-                save = f"from transformers import AutoTokenizer as A; A.from_pretrained('{self.id}').save_pretrained('DIR')"
-                fix = f'Write one with `python -c "{save}"` and put it into the folder.'
-                raise InputError(f"the tower {self.id!r} has no tokenizer.json", self.folder, fix, "missing")
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            text: str = tokenizer.to_str()
-        except InputError:
-            raise
-        except Exception as error:  # tokenizers raises bare Exception
-            raise InputError(
-                f"the tokenizer of {self.id!r} cannot be read: {error}", file, "Fetch the source again.", "bad_tower"
-            ) from error
-        return text
+        InputError: missing, too_large_file, encoding, bad_tower, those of tokenizer_config.json as JSON.
+        """
+        from tokenizers import BertWordPieceTokenizer
+
+        from .tokenizer import faults_told, read_tokenizer
+
+        file = next((self.folder / name for name in (TOKENIZER, VOCABULARY) if (self.folder / name).is_file()), None)
+        if file is None:
+            save = f"from transformers import AutoTokenizer as A; A.from_pretrained('{self.id}').save_pretrained('DIR')"
+            fix = f'Write one with `python -c "{save}"` and put it into the folder.'
+            raise InputError(f"the tower {self.id!r} has no tokenizer.json", self.folder, fix, "missing")
+        if file.stat().st_size > _TOKENIZER_BYTES:
+            raise InputError("the tokenizer is larger than 64 MiB", file, "Is it the right file?", "too_large_file")
+        if file.name == TOKENIZER:
+            try:
+                text = file.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError("the tokenizer is not UTF-8 text", file, "Fetch the source again.", "encoding") from error
+        else:
+            extra = self.folder / "tokenizer_config.json"
+            stated = load_json(extra) if extra.is_file() else {}
+            lower = stated.get("do_lower_case", True) if isinstance(stated, dict) else True
+            with faults_told(file):
+                text = BertWordPieceTokenizer(str(file), lowercase=bool(lower)).to_str()
+        return str(read_tokenizer(text, file).to_str())
 
     def check_sizes(self, config: Mapping[str, Any]) -> None:
         """That the files hold at least one tensor for each layer that `config` asks for, told from their headers before a layer is built:
