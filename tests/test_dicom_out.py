@@ -8,6 +8,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import generate_uid
 
@@ -242,6 +243,35 @@ def test_a_presentation_state_keeps_the_look_of_the_film(tmp_path):
         assert (window.WindowCenter, window.WindowWidth) == (2000, 4000)
     assert out.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing == [0.2, 0.3]
     assert out.RescaleSlope == 1
+
+
+def frames_of(count: int) -> Dataset:
+    """An enhanced MR whose frames lie all at one place, or which has one frame, with its look in functional groups."""
+    source = enhanced(count)
+    shared, window, values = source.SharedFunctionalGroupsSequence[0], Dataset(), Dataset()
+    window.WindowCenter, window.WindowWidth = 300, 700
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 2, -5, "US"
+    shared.FrameVOILUTSequence, shared.PixelValueTransformationSequence = [window], [values]
+    for group in source.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 0]
+    return source
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_enhanced_file_that_is_no_volume_has_a_presentation_state_of_its_first_frame(tmp_path, count):
+    source = frames_of(count)
+    write_gsps(tmp_path / "a.dcm", source, [segment(source)], SHA)
+    out = pydicom.dcmread(tmp_path / "a.dcm")
+    window = out.SoftcopyVOILUTSequence[0]
+    assert (window.WindowCenter, window.WindowWidth, out.RescaleSlope, out.RescaleIntercept) == (300, 700, 2, -5)
+    assert out.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing == [0.7, 0.8]
+    for annotation in out.GraphicAnnotationSequence:
+        (image,) = annotation.ReferencedImageSequence
+        assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert image.get("ReferencedFrameNumber") == (1 if count > 1 else None)
+    (drawn,) = (one for one in out.GraphicAnnotationSequence if "GraphicObjectSequence" in one)
+    assert drawn.GraphicObjectSequence
+    assert out.PatientName == source.PatientName
 
 
 # ---------------------------------------------------------------- secondary capture

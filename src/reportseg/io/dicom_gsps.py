@@ -16,7 +16,9 @@ from pydicom.valuerep import DSfloat
 
 from ..types import INTENDED_USE
 from .contours import contours
+from .dicom_header import flat
 from .dicom_out import COLOURS, Segment, add_patient, building, cannot, equipment, identity, numbers, save, series, short_text, text_of
+from .stacks import sort_frames
 
 POINTS = 8191  # of one graphic object: its 32-bit numbers must fit the 64 KiB of an element
 NOTICE = "NOTICE"
@@ -26,7 +28,7 @@ NOTICE_BOX = (0.02, 0.93, 0.98, 0.99)  # left, top, right, bottom of the display
 def write_gsps(path: str | Path, source: Dataset, segments: Sequence[Segment], bundle_sha256: str) -> None:
     """Writes one presentation state for a gray film (of several frames: the first), a layer for each finding and one for the intended use.
 
-    InputError dicom_source where the film is in colour or its headers do not allow it, unwritable.
+    InputError dicom_source where the film is in colour, the file is a volume or its headers do not allow it, unwritable.
     """
     with building():
         save(path, _state(source, segments, bundle_sha256))
@@ -35,10 +37,12 @@ def write_gsps(path: str | Path, source: Dataset, segments: Sequence[Segment], b
 def _state(source: Dataset, segments: Sequence[Segment], bundle_sha256: str) -> Dataset:
     if source.get("SamplesPerPixel") != 1 or text_of(source, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise cannot("a presentation state is for gray films, and this one is in colour", fix="Choose --format dicom-sc.")
-    if "PerFrameFunctionalGroupsSequence" in source:
+    several = int(source.get("NumberOfFrames") or 1) > 1
+    if several and sort_frames(Path(), source)[0].stacked:
         raise cannot("a presentation state is for single films, and this file holds a volume", fix="Choose --format dicom-seg.")
-    film = _film(source)
-    frame = 1 if int(source.get("NumberOfFrames") or 1) > 1 else None
+    look = flat(source)  # of an enhanced file the groups of its first frame say what it looks like
+    film = _film(look)
+    frame = 1 if several else None
     layers, annotations, absent = [], [], []
     for place, segment in enumerate(segments, 1):
         lines = contours(segment.mask_FHW[0])
@@ -87,7 +91,7 @@ def _state(source: Dataset, segments: Sequence[Segment], bundle_sha256: str) -> 
     )
     laterality = text_of(source, "Laterality")
     out.Laterality = laterality if laterality in ("L", "R") else None
-    _set_area(out, source)
+    _set_area(out, look)
     add_patient(out, source)
     return out
 
