@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from safetensors.torch import load_file, save_file
 
 from reportseg import predict as module
 from reportseg import predictions
 from reportseg.data.manifest import read_manifest
+from reportseg.engines import TorchEngine
 from reportseg.errors import InputError
 from reportseg.io import read_image, read_mask
 from reportseg.io.nifti import write_nifti
@@ -60,6 +62,56 @@ def refused(code: str, *args, **options) -> str:
     assert caught.value.code == code, str(caught.value)
     assert caught.value.fix
     return str(caught.value)
+
+
+def too_large(path: Path) -> Path:
+    """The bundle with finite weights that fp32 cannot compute with."""
+    weights = load_file(path / "model.safetensors")
+    large = {key: (value.float() * 1e20).clamp(-1e38, 1e38) if value.is_floating_point() else value for key, value in weights.items()}
+    save_file(large, path / "model.safetensors")
+    config = json.loads((path / "config.json").read_text())
+    config["files"]["model.safetensors"] = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def test_weights_that_are_finite_and_too_large_are_told_of_each_case(tmp_path, films):
+    segmenter = Segmenter.from_pretrained(too_large(write_bundle(tmp_path / "b")), device="cpu")
+    report = predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out")
+    assert (report.done, report.failed, report.exit_code) == (0, 5, 2)
+    assert {row["code"] for row in rows(tmp_path / "out", "failures.csv")} == {"not_finite"} and not rows(tmp_path / "out")
+
+
+def test_a_film_without_a_finite_answer_fails_alone(tmp_path, segmenter, films, monkeypatch):
+    bad, decode = films[2], TorchEngine.decode
+    at = {}
+
+    def spoilt(self, features, text, mask=None):
+        output = decode(self, features, text, mask)
+        logits = output.logits_B1HW.clone()
+        logits[at["rows"]] = float("nan")
+        return replace(output, logits_B1HW=logits)
+
+    encode = Segmenter.encode_images
+
+    def noted(self, sources):
+        images = [self.read(source) for source in sources]
+        at["rows"] = [row for row, image in enumerate(images) if (image.pixels_HWC == self.read(bad).pixels_HWC).all()]
+        return encode(self, images)
+
+    monkeypatch.setattr(TorchEngine, "decode", spoilt)
+    monkeypatch.setattr(Segmenter, "encode_images", noted)
+    report = predict_files(segmenter, jobs_from(films, LEFT), tmp_path / "out")
+    assert (report.done, report.failed, report.exit_code) == (4, 1, 3)
+    assert ids(tmp_path / "out") == ["a", "b", "d", "e"] and ids(tmp_path / "out", "failures.csv") == ["c"]
+
+
+def test_a_volume_without_a_finite_answer_fails_alone(tmp_path, films):
+    write_nifti(tmp_path / "v.nii", np.zeros((3, 8, 8), np.uint8), tuple(map(tuple, np.eye(4))))
+    segmenter = Segmenter.from_pretrained(too_large(write_bundle(tmp_path / "b")), device="cpu")
+    report = predict_files(segmenter, jobs_from([*films[:1], tmp_path / "v.nii"], LEFT), tmp_path / "out")
+    assert (report.done, report.failed) == (0, 2)
+    assert [row["code"] for row in rows(tmp_path / "out", "failures.csv")] == ["not_finite"] * 2
 
 
 # ---------------------------------------------------------------- what is written

@@ -85,13 +85,19 @@ class Member:
         return bool(self.engine.model.reads_text) and not self.twin
 
     def answer(self, features: Any, prompts: Sequence[str], shapes: Sequence[tuple[int, int]], raw: bool = False) -> list[View]:
-        """A view of each film on its grid of `shapes` (H, W); with `raw` also the probabilities at temperature 1."""
+        """A view of each film on its grid of `shapes` (H, W); with `raw` also the probabilities at temperature 1.
+
+        InputError not_finite: finite weights may be so large that what they compute is not.
+        """
         output = self.engine.decode(features, self.engine.encode_text(prompts))
         temperature = self.bundle.decision.temperature
         presence: list[float | None] = [None] * len(shapes)
         if output.presence_B is not None and self.bundle.config.presence:
             presence = [float(calibrate(logit)) for logit in output.presence_B.tolist()]
         maps = native_logits(output.logits_B1HW, shapes)
+        if not (all(np.isfinite(x).all() for x in maps) and np.isfinite([p for p in presence if p is not None]).all()):
+            fix = "Its weights are too large, or the training diverged; use another bundle."
+            raise InputError("the bundle's answer to this film is not finite", self.bundle.path, fix, "not_finite")
         return [View(calibrate(x, temperature), calibrate(x) if raw else None, p) for x, p in zip(maps, presence, strict=True)]
 
     def prompt(self, text: str, whose: Laterality) -> str:

@@ -163,14 +163,17 @@ def predict_files(
         rounds = [[asked[0] for _, asked in group]] if len(group) > 1 else [[asked] for asked in group[0][1]]
         for turn in rounds:
             questions, ids = [question for _, question in turn], [job.id for job, _ in turn]
-            predictions = segmenter.answer(encoded, questions, ids, started, examine=uncertainty)
+            predictions = segmenter.answer_each(encoded, questions, ids, started, examine=uncertainty)
             for (job, _), prediction, (film, _) in zip(turn, predictions, group, strict=True):
+                if isinstance(prediction, InputError):
+                    fail(job, prediction)
+                    continue
                 folder.write(job, prediction, film.image.pixels_HWC, segmenter.ensemble, asked_of(job, film.sha256))
                 done += 1
             folder.save_often()
             started = time.perf_counter()
         for film, asked in group:
-            for name, same in groupby((job for job, _ in asked), key=folder.film):
+            for name, same in groupby((job for job, _ in asked if job.id in folder.rows), key=folder.film):
                 try:
                     folder.write_film(name, film.image, segmenter.sha256)
                 except InputError as error:
@@ -206,10 +209,20 @@ def predict_files(
 
         questions, ids = [question for _, question in asked], [job.id for job, _ in asked]
         answers = segment_volume(segmenter, volume, questions, ids, batch, tell, bool(folder.film_suffixes) and probabilities)
+        broken: InputError | None = None  # by a slice without a finite answer; then the volume has none
         for film, same in groupby(asked, key=lambda one: folder.film(one[0])):
-            rows = [job for job, _ in same]
-            for job in rows:
-                folder.write_volume(job, next(answers), volume, segmenter.ensemble, asked_of(job, sha256))
+            rows = []
+            for job, _ in same:
+                if broken is None:
+                    try:
+                        prediction = next(answers)
+                    except InputError as error:
+                        broken = error
+                if broken is not None:
+                    fail(job, broken)
+                    continue
+                folder.write_volume(job, prediction, volume, segmenter.ensemble, asked_of(job, sha256))
+                rows.append(job)
                 done += 1
             try:
                 folder.write_stack(film, volume, segmenter.sha256)

@@ -101,10 +101,11 @@ class ModelSource:
             ]
             filler = self.segmenter.ask("")  # a film without a question here goes through with the others; its answer is dropped
             questions = [filler if isinstance(question, InputError) else question for question in asked]
-            predictions = self.segmenter.answer(encoded, questions, [sample.id for sample in samples], examine=turn == 0)
+            predictions = self.segmenter.answer_each(encoded, questions, [sample.id for sample in samples], examine=turn == 0)
             for row, (question, prediction) in enumerate(zip(asked, predictions, strict=True)):
                 if turn < len(texts[row]):
-                    answers[row].append(question if isinstance(question, InputError) else _given(prediction))
+                    given = question if isinstance(question, InputError) else prediction
+                    answers[row].append(given if isinstance(given, InputError) else _given(given))
             if turn == 0:
                 self.seconds += time.perf_counter() - start
         return answers

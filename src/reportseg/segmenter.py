@@ -309,7 +309,7 @@ class Segmenter:
         """One question a film. The time since `started` is shared out among the answers.
 
         `examine` holds the averaged answers apart: where there are several, the predictions have `spread_HW` and `disagreement`, and all
-        have `raw_HW`.
+        have `raw_HW`. InputError not_finite where a bundle's weights are too large to compute with.
         """
         started = time.perf_counter() if started is None else started
         questions = [_of_film(question, image) for question, image in zip(questions, encoded.images, strict=True)]
@@ -341,6 +341,24 @@ class Segmenter:
             )
             for id, image, question, mask, one in zip(ids, encoded.images, questions, masks, maps, strict=True)
         ]
+
+    def answer_each(
+        self,
+        encoded: Encoded,
+        questions: Sequence[Question],
+        ids: Sequence[str],
+        started: float | None = None,
+        *,
+        examine: bool = False,
+    ) -> list[Prediction | InputError]:
+        """As `answer`, and where it cannot be given each film is asked by itself: those that have no finite answer have the error."""
+        try:
+            return [*self.answer(encoded, questions, ids, started, examine=examine)]
+        except InputError as error:
+            if len(questions) == 1:
+                return [error]
+        rows = zip(encoded.images, questions, ids, strict=True)
+        return [self.answer_each(self.encode_images([film]), [question], [id], examine=examine)[0] for film, question, id in rows]
 
     def _maps(self, encoded: Encoded, questions: Sequence[Question], examine: bool) -> list[Average]:
         """Per film what all members say, on its own pixels, with their views where they are to be examined."""
