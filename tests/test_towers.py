@@ -391,6 +391,34 @@ def test_more_layers_than_tensors_are_refused_before_one_is_built(saved, tmp_pat
         open_tower(part, Tower(source=before.id, train="frozen"), record, None)
 
 
+def without(prefix):
+    return lambda tensors: {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+
+
+def emptied(name):
+    return lambda tensors: {key: value[:0].clone() if name in key else value for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "edit"),
+    [
+        ({"num_hidden_layers": 0}, without("encoder.")),
+        ({"max_position_embeddings": 0}, emptied("position_embeddings")),
+        ({"type_vocab_size": 0}, emptied("token_type_embeddings")),
+        ({"layer_norm_eps": -1e9}, dict),
+        ({"layer_norm_eps": 1e300}, dict),
+        ({"layer_norm_eps": "1e-5"}, dict),
+    ],
+)
+def test_a_source_that_fits_its_weights_and_cannot_read_is_refused_before_a_film(saved, tmp_path, change, edit):
+    shutil.copytree(saved[0] / "bert", tmp_path / "b")
+    edit_json(tmp_path / "b" / "config.json", **change)
+    edit_weights(tmp_path / "b", edit)
+    with pytest.raises(InputError, match=next(iter(change))) as caught:
+        opened("text", tmp_path / "b")
+    assert caught.value.code == "bad_tower" and str(tmp_path / "b") in caught.value.where and caught.value.fix
+
+
 HOSTILE = [10**9, 10**30, 0, -1, 2.5, "12", True, [4] * 1000, {"a": 1}]
 
 

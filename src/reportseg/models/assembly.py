@@ -235,36 +235,39 @@ def open_tower(part: str, tower: Tower, record: Record | None, layout: Mapping[s
         source = find(tower.source, tower.revision)
         family = _family(part, source.config, source.id)
         config = family.settings(source.config) | source.statistics()
-        module = _filled(family, config, source, options)
+        module = _filled(part, family, config, source, options)
         found = Record(id=source.id, revision=source.revision, sha256=_hash(source), config=config)
     elif record.id is None or record.config is None:
         raise ValueError(f"the bundle does not record where its {part} tower came from")
     else:
         family, found = _family(part, record.config, record.id), record
         if tower.train == "full":
-            check_bounds(part, family.pick(record.config))
+            check_bounds(f"base.{part}", family.pick(record.config), "Fetch the bundle again or write it anew with `reportseg train`.")
             module = family(record.config, **options)
         else:
             source = find(record.id, record.revision)
             if _hash(source) not in (record.sha256, None):
                 what = f"the {part} tower {record.id!r} is not the one that the bundle stands on: its sha256 is another"
                 raise InputError(what, source.folder, f"Put back the weights with the sha256 {record.sha256}.", "sha256")
-            module = _filled(family, record.config, source, options)
+            module = _filled(part, family, record.config, source, options)
     module.regime(tower.train)
     return module, found
 
 
-def check_bounds(part: str, config: Mapping[str, Any]) -> None:
-    """InputError bad_tower where a size that a bundle records of a tower is no whole number from 1 to MOST: a layer takes time when it is
-    laid out, even without memory. What is laid out must then fit the header of the bundle's weights before it takes any.
+def check_bounds(where: str, config: Mapping[str, Any], fix: str) -> None:
+    """InputError bad_tower where a size of a tower is no whole number from 1 to MOST: a layer takes time when it is laid out, even without
+    memory, and a tower without layers or places shows it at the first film only. So does an eps that is not between 0 and 1. What is laid
+    out must then fit the header of its weights before it takes any.
     """
     stated = {key: config[key] if isinstance(config[key], list | tuple) else [config[key]] for key in MOST if key in config}
     for key, values in stated.items():
         sound = len(values) <= STAGES and all(type(value) is int and 1 <= value <= MOST[key] for value in values)
         if not sound or (key == "depths" and sum(values) > MOST[key]):
-            what = f"base.{part}: {key} is {str(config[key])[:80]}, and a tower has a whole number from 1 to {MOST[key]}"
-            fix = "Fetch the bundle again or write it anew with `reportseg train`."
-            raise InputError(what, f"base.{part}", fix, "bad_tower")
+            what = f"{where}: {key} is {str(config[key])[:80]}, and a tower has a whole number from 1 to {MOST[key]}"
+            raise InputError(what, where, fix, "bad_tower")
+    eps = config.get("layer_norm_eps", 1e-5)
+    if not (type(eps) is float and 0 < eps < 1):
+        raise InputError(f"{where}: layer_norm_eps is {str(eps)[:80]}, and a norm has one between 0 and 1", where, fix, "bad_tower")
 
 
 def source_tokenizer(tower: Tower) -> str | None:
@@ -287,8 +290,8 @@ def _hash(source: Source) -> str | None:
     return None if torch.get_default_device().type == "meta" else source.sha256
 
 
-def _filled(family: Any, config: Mapping[str, Any], source: Source, options: Mapping[str, Any]) -> Pretrained:
-    """Laid out without memory, compared with what the file holds, then filled."""
+def _filled(part: str, family: Any, config: Mapping[str, Any], source: Source, options: Mapping[str, Any]) -> Pretrained:
+    """Laid out without memory, compared with what the file holds, then filled. One without layers or places fits its file too."""
     source.check_sizes(config)
     try:
         with torch.device("meta"):
@@ -297,6 +300,7 @@ def _filled(family: Any, config: Mapping[str, Any], source: Source, options: Map
         what = f"no tower can be built from the config.json of {source.id!r}: {str(error).strip()[:300]}"
         raise InputError(what, source.folder, "Fetch the source again, or name another one.", "bad_tower") from error
     source.fill(module, module.rename)
+    check_bounds(f"{part} tower {source.id!r}", family.pick(config), "Fetch the source again, or name another one.")
     if torch.get_default_device().type != "meta":
         for part in module.modules():
             for name, buffer in list(part.named_buffers(recurse=False)):
