@@ -15,6 +15,7 @@ from layouts import LEFT, RIGHT, lvit, picture, refused, sheet, table
 from reportseg.data.importers import import_data
 from reportseg.data.importers.sheets import read_sheet
 from reportseg.data.manifest import read_manifest
+from reportseg.data.splits import read_frozen
 from reportseg.data.verify import verify
 from reportseg.errors import InputError
 from reportseg.io import read_mask
@@ -315,6 +316,24 @@ def test_an_unknown_set_says_that_its_side_is_assumed_and_the_user_has_the_last_
 def test_a_set_that_is_known_by_name_says_how_its_side_is_known(tmp_path, layout, name):
     whose, why, warnings = whose_left(import_data(layout, ONE_SIDED[layout](tmp_path / "x"), tmp_path / "o", name=name))
     assert whose == "image" and why.startswith(f"{name} is known") and not warnings
+
+
+@pytest.mark.parametrize("name", ["qata_cov19", "busi", "kvasir_seg", "monuseg"])
+def test_a_folder_of_ones_own_with_the_name_of_a_known_set_is_not_that_set(tmp_path, name):
+    """A radiologist's left would be mirrored, and the licence of another's data written."""
+    imported = import_data("lvit", ONE_SIDED["lvit"](tmp_path / name), tmp_path / "o")
+    whose, why, (warning,) = whose_left(imported)
+    assert whose == "image" and why.startswith("assumed: ") and "--laterality patient" in warning
+    info = read_manifest(imported.manifest).info
+    assert (info.name, info.licence, info.citation) == (name, "", "")
+
+
+def test_a_folder_with_the_films_of_a_published_split_is_that_set(tmp_path):
+    stems = read_frozen("monuseg").stems["val"]
+    imported = import_data("lvit", lvit(tmp_path / "monuseg", val=dict.fromkeys(stems, LEFT)), tmp_path / "o")
+    whose, why, warnings = whose_left(imported)
+    assert whose == "image" and why.startswith("monuseg is known") and not warnings
+    assert read_manifest(imported.manifest).info.licence == "CC BY-NC-SA 4.0"
 
 
 def test_texts_without_a_side_need_no_warning(tmp_path):

@@ -18,7 +18,7 @@ from ...schemas import DatasetFile
 from ...text import has_side
 from ...types import Laterality
 from ..manifest import DATASET, MANIFEST, near, read_table, samples_of, write_manifest
-from ..splits import compare_frozen, mark_disjoint, rows_known, split_by_patient
+from ..splits import compare_frozen, mark_disjoint, read_frozen, rows_known, split_by_patient, split_sha256
 from .abdomenct1k import read_abdomenct1k
 from .folder import read_folder
 from .found import OWN_SPLIT, Found, Progress, some
@@ -124,10 +124,12 @@ def import_data(
         patients_joined |= _join(found, Path(path), limits)
         if not found.split_source and any(row.get("split") for row in found.rows):
             found.split_source = f"column split of {Path(path).name}"
+    told = name  # any folder may have the name of a data set: its licence and its left are not taken from that
     name = name or found.name or safe_id(found.root.resolve().name)
-    _whose_left(found, name, laterality)
+    known = name if told or found.name or _published(found, name) else ""
+    _whose_left(found, known, laterality)
     _give_ids(found.rows, found.root)
-    licence, citation = KNOWN.get(name, ("", ""))
+    licence, citation = KNOWN.get(known, ("", ""))
     info = DatasetFile(
         name=name,
         root="." if copy or found.write else _root(found.root, target),
@@ -207,8 +209,19 @@ def _stem(name: str) -> str:
     return Path(name.replace("\\", "/")).stem
 
 
+def _published(found: Found, name: str) -> bool:
+    """Whether the films are those of the published split of this name: no part that it lacks, and one that equals it stem by stem."""
+    frozen = read_frozen(name)
+    stems: dict[str, set[str]] = {}
+    for row in found.rows:
+        stems.setdefault(row.get("split", ""), set()).add(_stem(row["image"]))
+    if frozen is None or not stems.keys() <= frozen.counts.keys():
+        return False
+    return any(frozen.sha256.get(part) == split_sha256(films) for part, films in stems.items())
+
+
 def _whose_left(found: Found, name: str, told: Laterality | None) -> None:
-    """Notes what says whose left the texts mean, and warns where it is only assumed.
+    """Notes what says whose left the texts mean, and warns where it is only assumed. `name` is that of a known data set, "" for any other.
 
     InputError laterality_needed where a text names a side and its layout gives no reason to assume one: a guess would mirror half of the
     answers.
