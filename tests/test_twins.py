@@ -139,6 +139,18 @@ def test_a_key_that_came_later_leaves_the_hash_as_it_was():
     assert twin_sha256(whole.model_copy(update={"config": older}), bundle()) == twin_sha256(whole, bundle())
 
 
+def test_another_tower_at_the_same_path_makes_no_twin_and_none_leaves_the_hash_as_it_was(tmp_path):
+    def on(sha256):
+        return bundle(base={"text": {"id": "towers/bert", "sha256": sha256}})
+
+    of, twin = training("model.text.source=towers/bert"), training(*TWIN, "model.text.source=towers/bert")
+    assert read(evaluation(tmp_path / "same", twin, on(SHA)), of, on(SHA)).text == "constant"
+    with pytest.raises(InputError, match="architecture") as caught:
+        read(evaluation(tmp_path / "other", twin, on("b" * 64)), of, on(SHA))
+    assert caught.value.code == "twin"
+    assert twin_sha256(of, on(None)) == twin_sha256(of, bundle())
+
+
 # ---- models that went on from a bundle
 
 NEXT = ["train.lr=3e-4"]  # of the second training

@@ -52,7 +52,8 @@ def config_sha256(training: TrainingFile | None, parent: str | None = None) -> s
 def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
     """Equal for a model and its twin, whatever their seeds and names; None where the training does not tell its configuration.
 
-    Defaults are no part of it: a key that comes later leaves it as it is. Of a parent that has a twin it takes `parent_twin`, of any other
+    Defaults are no part of it: a key that comes later leaves it as it is. Pretrained towers are told by their hashes too, for what lies at
+    a path may change. Of a parent that has a twin it takes `parent_twin`, of any other
     its hash, so that both must have gone on from that very bundle.
     """
     from .models import model_config
@@ -71,6 +72,8 @@ def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
     values: dict[str, Any] = {name: one.model_dump(mode="json", exclude=_FREE[name], exclude_defaults=True) for name, one in read.items()}
     values["model"]["name"] = sections["model"].get("name")
     values |= {"images": training.images, "teacher": training.teacher, "parent": training.parent_twin or bundle.parent}
+    towers = {part: tower["sha256"] for part, tower in bundle.base.model_dump().items() if tower["sha256"] is not None}
+    values |= {"towers": towers} if towers else {}  # none where all began from scratch: older hashes stay
     return _sha256(values | {"films": [[source.name, source.split_sha256] for source in bundle.trained_on]})
 
 
