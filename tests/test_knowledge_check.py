@@ -58,6 +58,23 @@ def test_what_its_author_should_look_at_is_a_warning(row: dict[str, Any], code: 
     assert found({}, row) == [("warning", code, 1)]
 
 
+@pytest.mark.parametrize(
+    ("statement", "laterality"),
+    [
+        ("It lies in the left half of the picture.", "patient"),
+        ("It lies on the right side of the image.", "patient"),
+        ("It lies on the image's left.", "patient"),
+        ("It lies on the patient's right.", "image"),
+        ("It lies on the patient\N{RIGHT SINGLE QUOTATION MARK}s own left side.", "image"),
+        ("It lies in the right lung of the patient.", "image"),
+    ],
+)
+def test_a_side_of_the_other_convention_is_a_warning_and_in_its_own_it_is_none(statement: str, laterality: str) -> None:
+    other = {"patient": "image", "image": "patient"}[laterality]
+    assert found({"statement": statement, "laterality": laterality}) == [("warning", "side_contradicts", 0)]
+    assert found({"statement": statement, "laterality": other}) == []
+
+
 def test_statements_that_differ_in_zone_side_or_number_only_are_one_template() -> None:
     rows = (
         {"statement": f"In the {zone} zone {n} patches are brighter than the lung."} for zone, n in (("upper", "two"), ("lower", "three"))

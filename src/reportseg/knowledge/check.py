@@ -19,6 +19,12 @@ from .rules import NEUTRAL, broken
 LONG = 40  # words of a statement above which a text tower of 77 tokens may not read all of it
 ALIKE = 0.8  # shared words, as a share of all words of the two, above which two statements are near duplicates
 CANDIDATES = 50  # earlier statements that one is compared with for each of its rare words: bounds the time for a hostile bank
+_SIDE = r"\b(?:left|right)\b"
+#: By convention, words in a normalised statement that mean the other one.
+OTHER = {
+    "patient": re.compile(rf"{_SIDE}(?: \w+){{0,3}} of the (?:picture|image)\b|\b(?:picture|image)(?: s|['\u2019]s) (?:\w+ )?{_SIDE}"),
+    "image": re.compile(rf"{_SIDE}(?: \w+){{0,3}} of the patient\b|\bpatient(?: s|['\u2019]s) (?:\w+ )?{_SIDE}"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,10 @@ def _remarks(s: Statement) -> Iterator[tuple[str, str]]:
         yield "no_side", f"says whose side it means ({s.laterality}) and names none"
     if said and meant and not said & meant:
         yield "side_contradicts", f"is about the {' and '.join(sorted(meant))} and speaks of the {' and '.join(sorted(said))} only"
+
+    contrary = OTHER[s.laterality].search(normalise(s.statement))
+    if contrary:
+        yield "side_contradicts", f"means the {s.laterality}'s side and says {contrary.group()!r}"
 
 
 def _sides(text: str) -> set[str]:
