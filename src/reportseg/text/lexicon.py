@@ -279,7 +279,8 @@ SEEN = f"(?:{''.join(SEEN.split())})"
 
 #: A side alone, where a finding is not: "right effusion, not left". Behind "but" it is told of as a finding (`units.py`).
 NOT_THERE = r"""
-    (?<!but\s)(?:not|rather than|instead of) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?(?=\s?(?:[.,;)]|$))
+    (?<!but\s)(?:not|rather than|instead of) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?(?=\s?(?:[.,;)]|$)) |
+    (?:(?<=right\s)but not (?:the )?left|(?<=left\s)but not (?:the )?right)(?=\s(?!side)\w)
 """
 
 #: Look like a denial or a doubt and are none.

@@ -20,7 +20,10 @@ from .whereabouts import governs, placed_side, side_in
 _ADVICE = re.compile(rf"\b{lex.alternation(lex.ADVICE)}\b")
 _HISTORY = re.compile(rf"\b{lex.alternation(lex.HISTORY)}\b")
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
-_BUT_NOT = re.compile(r"but (?:not|never) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?\W*")  # "right but not left"
+#: "right but not left", "absent on the left but present on the right": the other side's finding, told without its name.
+_OTHER_SIDE = re.compile(
+    r"but (?:not|never|(?:is )?(?P<there>present|seen|visible|noted)) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?\W*"
+)
 _COPULA = re.compile(r"\w+ (?:is|are|was|were|appears?|remains?) ")
 #: Words that affirm nothing, beside a denial.
 _HARMLESS = frozenset(
@@ -71,8 +74,9 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
     structure: str | None = None
     for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
         made = _make(pieces, number, state, bool(units), normal_ahead, structure)
-        if made is None and units and _BUT_NOT.fullmatch(piece.text):
-            made = Unit(piece.start, piece.end, "absent", units[-1].label, number)
+        other = _OTHER_SIDE.fullmatch(piece.text)
+        if made is None and units and other:
+            made = Unit(piece.start, piece.end, "present" if other["there"] else "absent", units[-1].label, number)
         same = bool(units) and piece.cut != "turn" and not waiting
         if piece.structures:
             structure = piece.structures[-1][1]
