@@ -212,7 +212,9 @@ def nearby(base: Base, path: Path) -> Base:
 
 
 def read_config(path: Path) -> tuple[BundleConfig, str]:
-    """config.json of a bundle directory and the bundle's hash; reads no other file."""
+    """config.json of a bundle directory and the bundle's hash; reads no other file. InputError: no_bundle, newer_version, bad_field, those
+    of load_json.
+    """
     file = path / CONFIG
     if not file.is_file():
         raise InputError("the folder holds no config.json, so it is no bundle", path, "Give the `bundle` folder of a run.", "no_bundle")
@@ -232,7 +234,9 @@ def read_config(path: Path) -> tuple[BundleConfig, str]:
 
 
 def check_files(path: Path, config: BundleConfig) -> None:
-    """Every listed file is there, of a sane size and unaltered; nothing else lies beside them."""
+    """Every listed file is there, of a sane size and unaltered; nothing else lies beside them. InputError: unsafe_path, missing,
+    empty_file, too_large_file, pickle, unexpected_file, sha256.
+    """
     for name in sorted(config.files.keys() | set(_REQUIRED)):
         file = path / name
         if name not in _LISTED:
@@ -338,7 +342,7 @@ def shipped() -> list[str]:
 
 
 def resolve(ref: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The directory that `ref` names; downloads only for `hf:`."""
+    """The directory that `ref` names; downloads only for `hf:`. InputError: revision, pickle, no_bundle, hub."""
     name = os.fspath(ref)
     path = Path(name)
     if revision is not None and not name.startswith("hf:"):

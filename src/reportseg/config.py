@@ -171,7 +171,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a map."""
+    """A YAML file that holds a map. InputError: missing, too_large, encoding, config, those of parse_yaml."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -207,7 +207,7 @@ def shipped_configs() -> list[str]:
 
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A shipped name or a YAML file, with `key.sub=value` overrides on top (values are YAML)."""
+    """A shipped name or a YAML file, with `key.sub=value` overrides on top (values are YAML). InputError names file or override and key."""
     path = Path(name_or_path)
     if str(name_or_path) in shipped_configs():
         path = Path(str(resources.files("reportseg").joinpath("configs", f"{name_or_path}.yaml")))

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, valid: Tensor, eps: float = 1.0) -> Tensor:
-    """1 - (2 sum(p t) + eps) / (sum p + sum t + eps) for each image (Milletari et al. 2016), mean over images; in [0, 1]."""
+    """1 - (2 sum(p t) + eps) / (sum p + sum t + eps) for each image (Milletari et al. 2016), mean over images; (B, 1, H, W) to a scalar
+    in [0, 1].
+    """
     probability, target = logits.float().sigmoid() * valid, target.float() * valid
     overlap = (probability * target).flatten(1).sum(1)
     size = (probability + target).flatten(1).sum(1)
@@ -20,13 +22,13 @@ def soft_dice_loss(logits: Tensor, target: Tensor, valid: Tensor, eps: float = 1
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy over the valid pixels of each image, mean over images, in nats."""
+    """Binary cross-entropy over the valid pixels of each image, mean over images; (B, 1, H, W) to a scalar in nats."""
     terms = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none") * valid
     return (terms.flatten(1).sum(1) / valid.expand_as(terms).flatten(1).sum(1).clamp(min=1)).mean()
 
 
 def dice_bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Soft Dice and binary cross-entropy, 1:1."""
+    """Soft Dice and binary cross-entropy, 1:1; (B, 1, H, W) to a scalar."""
     return soft_dice_loss(logits, target, valid) + bce_loss(logits, target, valid)
 
 

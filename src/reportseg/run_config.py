@@ -18,7 +18,10 @@ Manifests = str | Path | Sequence[str | Path] | None
 
 
 def check_parent(parent: Bundle, config: RunConfig, prepared: Prepared) -> None:
-    """A bundle to start from has the same model, but perhaps no presence head yet, and its sentences mean the same side."""
+    """A bundle to start from has the same model, but perhaps no presence head yet, and its sentences mean the same side.
+
+    InputError: init, laterality.
+    """
     theirs = model_config(parent.config.model).model_dump()  # an older bundle does not name the keys that came later
     if theirs.get("presence") is False:
         theirs["presence"] = config.model["presence"]
@@ -54,7 +57,7 @@ def check_free(folder: Path) -> None:
 
 def stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunConfig:
     """The config that the run began with. What was repeated on the command line must agree, but for what the run itself fixed, and for
-    where films, teacher and parent lie by now, which are told by their hashes.
+    where films, teacher and parent lie by now, which are told by their hashes. InputError: config, those of load_config.
     """
     stored = resolve(load_config(folder / CONFIG))
     free = {"train": {"images", "minutes", "precision", "checkpoint_minutes", "workers"}, "data": {"manifest", "teacher"}}

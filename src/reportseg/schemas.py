@@ -763,7 +763,10 @@ def read_json(path: str | Path, model: type[M]) -> M:
 
 
 def load_json(path: str | Path) -> Any:
-    """The file as plain data, within 64 MiB and 100 levels; for files whose version is to be looked at first."""
+    """The file as plain data, within 64 MiB and 100 levels; for files whose version is to be looked at first.
+
+    InputError: too_large_file, too_deep, bad_json, those of check_file.
+    """
     file = check_file(path)
     if file.stat().st_size > MAX_JSON_BYTES:
         raise InputError(f"the file is larger than {MAX_JSON_BYTES >> 20} MiB", path, "Is it the right file?", "too_large_file")

@@ -98,7 +98,7 @@ class Alignment(nn.Module):
 
     @property
     def tau(self) -> Tensor:
-        """Temperature of each level, within its range."""
+        """Temperature of each level, within its range; as many as there are levels."""
         low, high = TAU_RANGE
         return low + (high - low) * self.tau_logit.sigmoid()
 
@@ -112,8 +112,9 @@ class Alignment(nn.Module):
         encode: Encode,
         progress: float,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses and figures of one batch; the table learns its vectors and masks. `compared` are the P_l F_l, `encode` gives sentence
-        vectors for the table. Where several processes train, all see the films of all, of which each has equally many.
+        """Losses and figures of one batch; the table learns its vectors and masks. `compared` are the P_l F_l, (B, D, h, w) a level,
+        `encode` gives sentence vectors (n, D) for the table; what is returned are scalars by name. Where several
+        processes train, all see the films of all, of which each has equally many.
         """
         device = text_BD.device
         if int(self.step) % REFRESH == 0:
@@ -168,7 +169,9 @@ class Alignment(nn.Module):
             self.vector_UD[i : i + len(part)] = torch.where(still[:, None], fresh, self.vector_UD[i : i + len(part)])
 
     def read(self, keys_N: Tensor, t_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors of all known sentences (U, D), those of the batch with their gradient, and the row of each film's own in it (N)."""
+        """The vectors of all known sentences (U, D), those of the batch with their gradient, and the row of each film's own in it (N); from
+        their keys (N) and vectors (N, D).
+        """
         own_N = self.rows(keys_N)
         rows_R, place_N = torch.unique(own_N, return_inverse=True)
         member_RN = F.one_hot(place_N, len(rows_R)).T.float()
@@ -178,11 +181,11 @@ class Alignment(nn.Module):
         return table[self.key_U != 0], self.known(own_N)
 
     def known(self, rows: Tensor) -> Tensor:
-        """Places in the table among the rows that are taken."""
+        """Places in the table among the rows that are taken, (N) to (N)."""
         return (self.key_U != 0).cumsum(0)[rows] - 1
 
     def rows(self, keys_N: Tensor) -> Tensor:
-        """The row of each sentence; a new one takes the next row, that of a sentence of this batch excepted."""
+        """The row of each sentence, (N) to (N); a new one takes the next row, that of a sentence of this batch excepted."""
         keys = keys_N.tolist()
         held = {key: row for row, key in enumerate(self.key_U.tolist()) if key}
         used = {held[key] for key in keys if key in held}
@@ -203,7 +206,9 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def learn(self, grid_NG: Tensor, own_N: Tensor) -> None:
-        """Moves the mean masks on by the films of a batch, in whatever order these stand."""
+        """Moves the mean masks on by the films of a batch, in whatever order these stand: their masks (N, G), the places of their sentences
+        (N).
+        """
         if not len(grid_NG):
             return
         rows = (self.key_U != 0).nonzero()[:, 0][own_N]
@@ -233,7 +238,8 @@ class Alignment(nn.Module):
         self, level: int, p: Targets, t_ND: Tensor, table_UD: Tensor, q_NU: Tensor, own_N: Tensor, contrast: Tensor, margins: Tensor
     ) -> Terms:
         """One value a film. Image to text needs two sentences to choose from, text to image two films; a term that has nothing to choose
-        from is left out.
+        from is left out. `t_ND` are the films' sentences; `contrast` and `margins` are (N), True for films with a target and with a
+        background. `q_NU` has the rows of the former only.
         """
         v_ND, own = p.v_ND[contrast], own_N[contrast]
         logits_NU = v_ND @ table_UD.T / self.tau[level]
@@ -252,7 +258,9 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def figures(self, p: Targets, t_ND: Tensor, own_N: Tensor, contrast: Tensor, margins: Tensor) -> dict[str, Tensor]:
-        """How much nearer a sentence is to its target than to the background, and how alike targets of different sentences are."""
+        """How much nearer a sentence is to its target than to the background, and how alike targets of different sentences are: scalars.
+        As in `terms`.
+        """
         found = {}
         both = contrast & margins
         if both.any():
@@ -282,7 +290,7 @@ def key_of(text: str) -> int:
 
 
 def pool(z_BDhw: Tensor, mask_B1HW: Tensor, valid_B1HW: Tensor) -> Targets:
-    """Mean of a map over the target and over the background, unit length; zero where there is none."""
+    """Mean of a map over the target and over the background, (N, D) each, unit length; zero where there is none."""
     share, weight = coarse_target(mask_B1HW, valid_B1HW, (z_BDhw.shape[2], z_BDhw.shape[3]))
 
     def mean(w_B1hw: Tensor) -> Tensor:
@@ -303,7 +311,7 @@ def divergence(q_NU: Tensor, logits_NU: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of all processes, with their gradient; those of this one alone where there is no other."""
+    """The rows of all processes, with their gradient, (B, ...) to (N, ...); those of this one alone where there is no other."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):

@@ -56,7 +56,10 @@ class Source:
         return hashlib.sha256("\n".join(f"{name}\t{sha}" for name, sha in sorted(hashes.items())).encode()).hexdigest()
 
     def statistics(self) -> dict[str, list[float]]:
-        """Mean and standard deviation per colour channel that the tower was trained with, where the source states them."""
+        """Mean and standard deviation per colour channel that the tower was trained with, where the source states them.
+
+        InputError: bad_tower, those of load_json.
+        """
         file = self.folder / STATISTICS
         stated = load_json(file) if file.is_file() else {}
         found = {key: stated.get(key) for key in ("image_mean", "image_std")} if isinstance(stated, dict) else {}

@@ -343,7 +343,10 @@ class TGCNet(SegmentationModel):
     def similarity_losses(
         self, raw: Tensor, calibrated: list[Tensor], mask: Tensor, valid: Tensor, padded: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """The calibrated maps against the area-averaged mask, BCE and Dice; the raw one, where no CLIP has aligned it, BCE alone."""
+        """The calibrated maps against the area-averaged mask, BCE and Dice; the raw one, where no CLIP has aligned it, BCE alone.
+
+        `raw` (B, 1, h, w), `calibrated` one (B, 1, h, w) a stride, `mask` and `valid` (B, 1, H, W) before they are padded. Scalars by name.
+        """
         mask, valid = pad_to(mask, padded), pad_to(valid, padded)
 
         def targets(map_B1hw: Tensor) -> tuple[Tensor, Tensor]:

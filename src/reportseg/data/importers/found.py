@@ -45,7 +45,10 @@ class Found:
 
 
 def image_files(folder: Path, messages: list[str], prefix: str = "") -> dict[str, Path]:
-    """The image files of a folder by stem (without `prefix`), sorted. Of two files with one stem the first counts, as a message says."""
+    """The image files of a folder by stem (without `prefix`), sorted. Of two files with one stem the first counts, as a message says.
+
+    InputError missing.
+    """
     if not folder.is_dir():
         raise InputError("the folder does not exist", folder, "Check the layout, or name another one.", "missing")
     files: dict[str, Path] = {}
