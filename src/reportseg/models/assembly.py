@@ -302,10 +302,10 @@ def _filled(part: str, family: Any, config: Mapping[str, Any], source: Source, o
     source.fill(module, module.rename)
     check_bounds(f"{part} tower {source.id!r}", family.pick(config), "Fetch the source again, or name another one.")
     if torch.get_default_device().type != "meta":
-        for part in module.modules():
-            for name, buffer in list(part.named_buffers(recurse=False)):
+        for layer in module.modules():
+            for name, buffer in list(layer.named_buffers(recurse=False)):
                 if buffer.is_meta:  # those that no file holds
-                    setattr(part, name, UNSTORED[name](buffer))
+                    setattr(layer, name, UNSTORED[name](buffer))
     return module
 
 

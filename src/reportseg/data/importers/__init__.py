@@ -147,9 +147,9 @@ def import_data(
         parts = dict.fromkeys(s.split for s in samples if s.split)
         found.messages += compare_frozen(name, {part: sorted({s.image.stem for s in samples if s.split == part}) for part in parts})
         for part in [part for part in parts if part != "train"]:
-            known, n = rows_known(samples, part, "train")
-            if known:
-                found.messages.append(f"{part}: {known} of {n} rows are of a patient whom train has too")
+            shared, n = rows_known(samples, part, "train")
+            if shared:
+                found.messages.append(f"{part}: {shared} of {n} rows are of a patient whom train has too")
     else:
         split = split_by_patient(samples, name)
         for row in found.rows:
