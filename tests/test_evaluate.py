@@ -66,6 +66,9 @@ class Painter:
         self.encoded.append(len(images))
         return list(images)
 
+    def answer_each(self, encoded, questions, ids, started=None, *, examine=False):
+        return self.answer(encoded, questions, ids, started, examine=examine)
+
     def answer(self, encoded, questions, ids, started=None, *, examine=False):
         assert len(encoded) == len(questions) == len(ids)
         out = []
