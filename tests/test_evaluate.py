@@ -26,7 +26,7 @@ from reportseg.metrics import cases_sha256, score_case
 from reportseg.pictures import choose, overlay_png
 from reportseg.predict import Question, Segmenter, predict_files
 from reportseg.runs import prepare
-from reportseg.schemas import CSV_COLUMNS, DatasetFile, DecisionConfig, Metrics, TrainedOn, TrainingFile, read_json, write_json
+from reportseg.schemas import CSV_COLUMNS, Base, DatasetFile, DecisionConfig, Metrics, TrainedOn, TrainingFile, read_json, write_json
 from reportseg.text import CONSTANT
 from reportseg.types import INTENDED_USE, Prediction
 
@@ -49,7 +49,7 @@ class Painter:
             SimpleNamespace(
                 path=folder,
                 model=SimpleNamespace(reads_text=reads_text),
-                config=SimpleNamespace(trained_on=trained_on, parent=None),
+                config=SimpleNamespace(trained_on=trained_on, parent=None, base=Base()),
             )
         ]
         self.encoded, self.asked = [], []
