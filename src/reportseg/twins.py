@@ -53,8 +53,8 @@ def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
     """Equal for a model and its twin, whatever their seeds and names; None where the training does not tell its configuration.
 
     Defaults are no part of it: a key that comes later leaves it as it is. Pretrained towers are told by their hashes too, for what lies at
-    a path may change. Of a parent that has a twin it takes `parent_twin`, of any other
-    its hash, so that both must have gone on from that very bundle.
+    a path may change. Of a parent that has a twin it takes `parent_twin`, of any other its hash, so that both must have gone on from that
+    very bundle.
     """
     from .models import model_config
 

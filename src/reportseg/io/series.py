@@ -207,7 +207,7 @@ def _head(path: Path) -> bytes:
 
 
 def _several(path: Path, limits: Limits) -> list[Series]:
-    """The stacks in a file. None where it cannot be read: whoever opens it will tell."""
+    """The stacks in a file; [] for one that cannot be read: whoever opens it will tell."""
     try:
         return stacks_in(path, limits) if path.is_file() else []
     except (InputError, OSError):

@@ -12,6 +12,7 @@ from ...types import Laterality
 Progress = Callable[[int, int], None] | None
 OWN_SPLIT = "made by reportseg: whole patients, ranked by a hash of the data set's name"
 IMAGES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"])
+AS_PUBLISHED = "the data sets that were published in this layout mean it"  # why a left is assumed to be the image's
 
 
 @dataclass

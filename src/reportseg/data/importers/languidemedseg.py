@@ -8,11 +8,10 @@ from ...errors import InputError
 from ...limits import DEFAULT, Limits
 from ...types import Laterality
 from ..splits import mark_disjoint
-from .found import Found, image_files
+from .found import AS_PUBLISHED, Found, image_files
 from .sheets import MASK, add_rows, read_sheet
 
 SPLITS = ("train", "val", "test")
-ASSUMED = "the data sets that were published in this layout mean it"
 MASKS = ("gts", "ground-truths")
 TRAIN_SHARE = 0.8  # of train.csv, in its order; its published code validates on the rest
 
@@ -29,7 +28,7 @@ def read_languidemedseg(src: Path, laterality: Laterality | None = None, limits:
     if not there:
         fix = "Give the folder that holds Train, Test and prompt, with prompt/train.csv and prompt/test.csv."
         raise InputError("this is not the layout of LanGuideMedSeg", src, fix, "layout")
-    found = Found([], src, src, laterality or "image", assumed=ASSUMED, text_source="languidemedseg")
+    found = Found([], src, src, laterality or "image", assumed=AS_PUBLISHED, text_source="languidemedseg")
     found.split_source = "published with the data, in the layout of LanGuideMedSeg"
     for split in there:
         inner = _inside(parts[split])

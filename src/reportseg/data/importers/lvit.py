@@ -8,11 +8,10 @@ from ...errors import InputError
 from ...limits import DEFAULT, Limits
 from ...types import Laterality
 from ..splits import mark_disjoint
-from .found import Found, image_files
+from .found import AS_PUBLISHED, Found, image_files
 from .sheets import MASK, add_rows, read_sheet
 
 SPLITS = ("train", "val", "test")
-ASSUMED = "the data sets that were published in this layout mean it"
 
 
 def read_lvit(src: Path, laterality: Laterality | None = None, limits: Limits = DEFAULT) -> Found:
@@ -24,7 +23,7 @@ def read_lvit(src: Path, laterality: Laterality | None = None, limits: Limits = 
     if not parts:
         fix = "Give the folder that holds Train_Folder, Val_Folder or Test_Folder."
         raise InputError("this is not the layout of LViT", src, fix, "layout")
-    found = Found([], src, src, laterality or "image", assumed=ASSUMED, text_source="lvit")
+    found = Found([], src, src, laterality or "image", assumed=AS_PUBLISHED, text_source="lvit")
     found.split_source = "published with the data, in the layout of LViT"
     for split, folder in parts.items():
         images, masks = image_files(folder / "img", found.messages), image_files(folder / "labelcol", found.messages, MASK)
