@@ -91,6 +91,12 @@ class TrainSection(Section):
     ema: float = Field(default=0.998, ge=0, lt=1, description="decay of the weight average; its horizon is kept under 10 % of the run")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     init: str | None = Field(default=None, description="a bundle to start from")
+    text_steps: int = Field(
+        default=0,
+        ge=0,
+        description="steps before the first film in which a text encoder that is trained learns where sentences place what they name; "
+        "none with `init` or a constant text",
+    )
     checkpoint_minutes: float = Field(default=5, gt=0)
     minutes: float | None = Field(
         default=None, gt=0, description="measure the rate and fix `images` so that training takes about this long"

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from .predict import PredictReport
     from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores, StudyFile
 
-PHASES = {"images": "training", "reading": "reading films", "deciding": "fitting the decision"}  # of what `train` reports
+PHASES = {  # of what `train` reports
+    "images": "training",
+    "reading": "reading films",
+    "placing": "placing sentences",
+    "deciding": "fitting the decision",
+}
 WRITING = ("exists", "resume", "unwritable")  # errors about files of ours, whose names tell nothing
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
 

@@ -33,6 +33,7 @@ from .knowledge.bank import Bank
 from .limits import atomic_write
 from .losses import lovasz_hinge_loss
 from .models import bank_of, build, make_tokenizer, resolve
+from .placing import learn_places, sentences_only
 from .run_config import CONFIG, Manifests, changed, check_free, check_parent, checked, stored_config
 from .runs import Prepared, alone, environment, plan, prepare, without_paths
 from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
@@ -153,13 +154,16 @@ class Run:
         if config.train.minutes is not None and not (self.folder / CONFIG).exists():
             config = changed(config, "train", images=self._images_in(config.train.minutes))
         self.config = config
-        self.average = optim.Average(self.model, config.train.ema, config.steps())
         atomic_write(self.folder / CONFIG, dump_config(config))
         write_json(self.folder / ENV, env)
         found = checkpoint.load(self.folder / CHECKPOINTS) if resume else None
+        placed = self._place_sentences() if found is None else None
+        self.average = optim.Average(self.model, config.train.ema, config.steps())
         if found is not None:
             self._restore(*found)
         self._rewrite_log()
+        if placed is not None and not self.state.log:
+            self._log(images=0, placing=placed)
 
     def _check_films(self, now: EnvFile) -> None:
         """A run goes on with the films, the teacher and the parent that it began with: on others it would end neither as this run nor as a
@@ -203,6 +207,17 @@ class Run:
     def _words_sha256(self) -> str:
         """Hash of tokenizer and knowledge: they are made anew on a resume, and with others the weights would read other words."""
         return hashlib.sha256(f"{self.tokenizer}\0{self.bank.sha256 if self.bank else None}".encode()).hexdigest()
+
+    def _place_sentences(self) -> float | None:
+        """Loss of a text encoder that has learnt where sentences place what they name; None where there is nothing to learn: no text, one
+        constant sentence, or a parent that has learnt it.
+        """
+        steps = self.config.train.text_steps
+        if not steps or self.parent is not None or not self.prepared.reads_text or self.prepared.constant:
+            return None
+        batches = self._micro_batches(sentences_only(self.config), 0)
+        told = lambda step: self.progress({"placing": step, "of": steps})  # noqa: E731
+        return learn_places(self.model, batches, steps, self.config.train.clip, told)
 
     def _images_in(self, minutes: float) -> int:
         """How many images this machine trains on in so many minutes: each size is measured and weighted by its share."""

@@ -1,0 +1,154 @@
+"""Sentences are placed before films are seen: what that teaches, what it leaves alone, and when there is nothing to teach."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from reportseg.bundle import load_bundle
+from reportseg.config import parse_config
+from reportseg.data.cache import FilmCache
+from reportseg.data.loader import Steps, batches
+from reportseg.errors import InputError
+from reportseg.losses import area_average, bce_loss
+from reportseg.models import build
+from reportseg.models.encoders import train_tokenizer
+from reportseg.placing import GRID, learn_places, sentences_only
+from reportseg.train import train
+from reportseg.types import Sample
+from test_train import Interrupt, make_films
+from tiny import TGCNET, UNET
+
+#: The same words in another order name other places.
+CROSSED = (
+    "Bilateral infection, two infected areas, upper left lung and lower right lung.",
+    "Bilateral infection, two infected areas, lower left lung and upper right lung.",
+)
+
+
+def config(model=TGCNET, steps=40, **data):
+    values = {
+        "name": "t",
+        "model": model,
+        "data": {"size_px": 32, **data},
+        "train": {"images": 32, "batch": 8, "precision": "fp32", "text_steps": steps},
+    }
+    return parse_config(values, "test")
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    """Rows and films of 56 px, all of one gray: only the sentence tells which two quarters the mask fills."""
+    rows, masks = [], np.zeros((32, 56, 56), np.uint8)
+    for i in range(32):
+        rows.append(Sample(id=f"f{i}", image="", mask="", text=CROSSED[i % 2], split="train", patient=f"p{i}", flip_safe=True))
+        left, right = (slice(0, 28), slice(28, 56)) if i % 2 == 0 else (slice(28, 56), slice(0, 28))
+        masks[i, left, :28] = masks[i, right, 28:] = 1
+    return rows, FilmCache(np.full((32, 1, 56, 56), 128, np.uint8), masks)
+
+
+def placed(crossed, steps, **data):
+    """A model before and after, and the loss."""
+    rows, films = crossed
+    torch.manual_seed(0)
+    model = build(TGCNET, train_tokenizer(CROSSED), None)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = config(steps=steps, text_dropout=0.0, **data)
+    stream = batches(Steps(rows, films, sentences_only(run)), 0, torch.device("cpu"))
+    heard = []
+    loss = learn_places(model, stream, steps, 1.0, heard.append)
+    assert heard == list(range(1, steps + 1))
+    return model, before, loss
+
+
+def test_the_order_of_words_is_read(crossed):
+    _, _, loss = placed(crossed, 120)
+    masks = torch.from_numpy(crossed[1].masks_NHW)[:, None].float()
+    cells = area_average(masks, (GRID, GRID))
+    blind = bce_loss(torch.logit(cells.mean(0, keepdim=True)).expand_as(cells), cells, torch.ones_like(cells))
+    assert float(blind) == pytest.approx(np.log(2), abs=1e-3), "without the order of words every cell is as likely as not"
+    assert loss < 0.1 * float(blind)
+
+
+def test_only_what_a_sentence_reaches_is_moved(crossed):
+    model, before, _ = placed(crossed, 2)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("date.tower.") for name in moved)
+    assert all(name.startswith("date.") for name in moved)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_mirrored_films_go_with_mirrored_sentences_and_nothing_else_moves_them(crossed):
+    rows, films = crossed
+    batch = next(iter(batches(Steps(rows, films, sentences_only(config(text_dropout=0.0))), 0, torch.device("cpu"))))
+    assert len(batch.texts) == 128 and not set(batch.texts) <= set(CROSSED), "some are mirrored"
+    for text, mask_1HW in zip(batch.texts, batch.mask_B1HW, strict=True):
+        assert mask_1HW[0, 5, 5] == ("upper left" in text) and mask_1HW[0, 5, 50] == ("upper right" in text)
+    assert bool(batch.valid_BHW.all())
+    straight = sentences_only(config(augment=None))
+    assert straight.data.augment is None
+
+
+def log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    return make_films(tmp_path_factory.mktemp("films"))
+
+
+def test_a_run_places_its_sentences_once_and_resumes_exactly(tmp_path, films):
+    whole = train(config(steps=5), manifest=films, out=tmp_path / "whole")
+    assert [row["step"] for row in log(whole) if "placing" in row] == [0]
+
+    def cut(said):
+        if said.get("images", 0) >= 16:
+            raise Interrupt
+
+    heard = []
+    with pytest.raises(Interrupt):
+        train(config(steps=5), manifest=films, out=tmp_path / "cut", progress=cut)
+    cut_run = train(config(steps=5), manifest=films, out=tmp_path / "cut", resume=True, progress=heard.append)
+    weights = [(run / "bundle" / "model.safetensors").read_bytes() for run in (whole, cut_run)]
+    assert weights[0] == weights[1]
+    assert [row["step"] for row in log(cut_run) if "placing" in row] == [0]
+
+
+def test_a_resume_from_a_checkpoint_does_not_place_again(tmp_path, films):
+    run = train(config(steps=5), manifest=films, out=tmp_path / "r")
+    heard = []
+    train(config(steps=5), manifest=films, out=tmp_path / "r", resume=True, progress=heard.append)
+    assert not any("placing" in said for said in heard)
+    assert [row["step"] for row in log(run) if "placing" in row] == [0]
+
+
+@pytest.mark.parametrize(("model", "data"), [(UNET, {}), (TGCNET, {"text": "constant"})])
+def test_what_reads_no_sentence_places_none(tmp_path, films, model, data):
+    heard = []
+    run = train(config(model, **data), manifest=films, out=tmp_path / "r", progress=heard.append)
+    assert not any("placing" in said for said in heard) and not any("placing" in row for row in log(run))
+
+
+def test_a_model_that_goes_on_from_a_bundle_has_learnt_it(tmp_path, films):
+    first = train(config(steps=5), manifest=films, out=tmp_path / "first")
+    assert "placing" in load_bundle(first / "bundle").path.joinpath("training.json").read_text()
+    more = config(steps=5)
+    more = more.model_copy(update={"train": more.train.model_copy(update={"init": str(first / "bundle")})})
+    heard = []
+    train(more, manifest=films, out=tmp_path / "more", progress=heard.append)
+    assert not any("placing" in said for said in heard)
+
+
+def test_where_no_weight_hears_a_sentence_it_is_said(crossed):
+    rows, films = crossed
+    model = build(TGCNET, train_tokenizer(CROSSED), None)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("date."))
+    stream = batches(Steps(rows, films, sentences_only(config())), 0, torch.device("cpu"))
+    with pytest.raises(InputError) as caught:
+        learn_places(model, stream, 3, 1.0, lambda _: None)
+    assert caught.value.code == "config" and "text_steps" in caught.value.where
