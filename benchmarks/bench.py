@@ -4,10 +4,10 @@
     python benchmarks/bench.py gpu qata [...]
 
 A cell is a method, or one with a change, under one seed. RESULTS/<cell>/ has its metrics.json, as `evaluate` writes it, cell.json: what it
-was trained with, and counts.json: the pixels of each film, by its place in the split and without its name, so that cells which were run
-months or machines apart are still paired film by film; of a training that diverged it has failed.json alone. Beside them protocol.json,
-search.json (the learning rates tried) and table.json (what was computed from the counts). Runs, evaluations and the manifest of the films
-stay in WORK. docs/bench.md is written anew after each cell.
+was trained with, by which code (`probe`), and counts.json: the pixels of each film, by its place in the split and without its name, so that
+cells which were run months or machines apart are still paired film by film; of a training that diverged it has failed.json alone. Beside
+them protocol.json, search.json (the learning rates tried) and table.json (what was computed from the counts). Runs, evaluations and the
+manifest of the films stay in WORK. docs/bench.md is written anew after each cell.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 
 import bench_page
+import bench_probe
 from reportseg import Segmenter
 from reportseg.cases import METRICS, read_cases
 from reportseg.config import RunConfig, load_config, parse_config
@@ -41,13 +43,15 @@ from reportseg.metrics import overlap
 from reportseg.models import count_parameters, resolve
 from reportseg.optim import bf16_gains
 from reportseg.runs import alone, without_paths
-from reportseg.schemas import EnvFile, TrainingFile, load_json, read_json
+from reportseg.schemas import EnvFile, Metrics, TrainingFile, load_json, read_json
+from reportseg.scoring import hash_cases
 from reportseg.stats import bootstrap_runs, paired_bootstrap_runs
 from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
 from reportseg.types import CaseScore, Sample
 
 ROOT = Path(__file__).parents[1]
 CELL, COUNTS, FAILED = "cell.json", "counts.json", bench_page.FAILED
+PROBE = ".probe.json"  # beside a run's folder: what its model computed when it was begun
 PROTOCOL, SEARCH, TABLE = "protocol.json", "search.json", "table.json"
 PIXELS = ("tp", "fp", "fn")
 SCORES = ("dice_pooled", "dice_mean")
@@ -152,6 +156,16 @@ def _keys(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("train.checkpoint_minutes", "train.workers")}
 
 
+def probe(config: RunConfig) -> dict[str, float]:
+    """What tells the code of the configuration's model; the same for all seeds, rates and schedules."""
+    return _probe(json.dumps(config.model, sort_keys=True))
+
+
+@cache
+def _probe(section: str) -> dict[str, float]:
+    return bench_probe.probe(json.loads(section))
+
+
 def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
     """By how much (images, value) rose over the last fifth; the start of it lies between two readings. None without two readings."""
     start = (1 - LAST) * images
@@ -177,7 +191,7 @@ class Bench:
         self.train_films = self.dataset.split("train")
         self.part = set(nested_shares(self.train_films, self.dataset.name, [protocol.share])[0])
         self.dataset.split(protocol.split)  # refused here, not after the first training
-        self.search: dict[str, dict[str, dict[str, float | None]]] = self._stored(SEARCH)
+        self.search: dict[str, dict[str, dict[str, Any]]] = self._stored(SEARCH)
 
     def _stored(self, name: str) -> dict[str, Any]:
         path = self.results / name
@@ -282,24 +296,43 @@ class Bench:
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
             stored = {**asked, "precision": "bf16" if bf16_gains(device) else "fp32", "on": name, "threads": torch.get_num_threads()}
             self._store(PROTOCOL, stored)
-        self._check_recipes(str(stored["precision"]))
+        self._check_cells(str(stored["precision"]))
         return str(stored["precision"])
 
-    def _check_recipes(self, precision: str) -> None:
-        """InputError protocol where a finished cell was trained by a recipe that has changed since: its row would stand beside others'."""
-        for cell, (arm, seed) in cells(self.protocol).items():
-            if not self.done(cell):
-                continue
-            facts = load_json(self.results / cell / CELL)
+    def _check_cells(self, precision: str) -> None:
+        """InputError protocol where a finished cell was trained by a recipe or a code of its model that has changed since, or scored on
+        other true masks or patients than those at hand: its row would stand beside others'.
+        """
+        finished = [cell for cell in cells(self.protocol) if self.done(cell)]
+        films = self._films() if finished else []
+        truth, patients = hash_cases(films), len({film.patient for film in films} - {""})
+        for cell in finished:
+            arm, seed = cells(self.protocol)[cell]
+            facts, metrics = load_json(self.results / cell / CELL), read_json(self.results / cell / METRICS, Metrics)
             before = resolve(parse_config(facts["config"], cell))  # keys that came later have their defaults
-            one, two = (_keys(c) for c in (before, configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)))
-            differs = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
-            if differs:
+            config = configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)
+            one, two = _keys(before), _keys(config)
+            if differs := sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key)):
                 fix = "Restore the recipe, or delete this cell's folder in results and in runs to train it anew."
                 raise InputError(f"the recipe of {cell} has changed since it was trained: {', '.join(differs)}", cell, fix, "protocol")
+            if differs := bench_probe.difference(facts.get("probe"), probe(config)):
+                fix = "Go back to the code of then, or delete the cells of this method in results to train them anew."
+                raise InputError(f"the code of {arm.method} has changed since {cell} was trained: {differs}", cell, fix, "protocol")
+            if (metrics.cases_sha256, metrics.n_patients) != (truth, patients):
+                fix = "Give the data set as it was imported for that cell, or other folders for --work and --results."
+                raise InputError(
+                    f"the true masks or the patients are not those that {cell} was scored on", self.dataset.path, fix, "protocol"
+                )
 
     def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:
-        """A run that is done or goes on. Its checkpoints, 100 MB and more, are of no use afterwards."""
+        """A run that is done or goes on; what another code of the model began is begun anew. Its checkpoints, 100 MB and more, are of no
+        use afterwards.
+        """
+        told, now = folder.with_name(folder.name + PROBE), probe(config)
+        if bench_probe.difference(load_json(told) if told.exists() else None, now):
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(told, json.dumps(now) + "\n")
         with progress(False, label) as report:
             train(config, manifest=self.films, out=folder, resume=True, device=self.protocol.device, progress=report)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -316,20 +349,22 @@ class Bench:
     def _search(self, method: str, end: float) -> float | None:
         """Tries the learning rates that have not been tried. None where the time is up before all are known."""
         images = int(self.protocol.search * self.protocol.images)
+        now = probe(configure(self.protocol, ARMS[method], self.protocol.seeds[0], self.protocol.rates[0], images, self.precision))
         for rate in self.protocol.rates:
-            if str(rate) in self.search.get(method, {}):
+            tried = self.search.get(method, {}).get(str(rate))
+            if tried is not None and not bench_probe.difference(tried.get("probe"), now):
                 continue
             if time.monotonic() > end:
                 return None
             config = configure(self.protocol, ARMS[method], self.protocol.seeds[0], rate, images, self.precision)
-            found: dict[str, float | None] = dict.fromkeys((*SCORES, "images_per_s"))
+            found: dict[str, Any] = dict.fromkeys((*SCORES, "images_per_s"))
             try:
                 training = self._train(config, self.work / "search" / f"{method}-{rate:g}", f"{method}, learning rate {rate:g}")
                 found = {**{name: training.dev[name] for name in SCORES}, "images_per_s": speed(training)}
             except InputError as error:
                 if error.code != "diverged":
                     raise
-            self.search.setdefault(method, {})[str(rate)] = found
+            self.search.setdefault(method, {})[str(rate)] = found | {"probe": now}
             self._store(SEARCH, self.search)
         return self.best(method)
 
@@ -344,15 +379,16 @@ class Bench:
                 self._store(f"{cell}/{FAILED}", self._diverged(cell, config, run, error))
             raise
         began = time.monotonic()
-        if not (scored / METRICS).exists():
+        segmenter = Segmenter.from_pretrained(run / BUNDLE, device=self.protocol.device)
+        if not (scored / METRICS).exists() or read_json(scored / METRICS, Metrics).bundle_sha256 != segmenter.sha256:
             with progress(False, f"{cell}, scoring") as report:
-                segmenter = Segmenter.from_pretrained(run / BUNDLE, device=self.protocol.device)
                 evaluate(
                     segmenter,
                     self.dataset.path,
                     split=self.protocol.split,
                     out=scored,
                     images=False,
+                    overwrite=True,  # an evaluation of the weights of an earlier try
                     command=self.command(cell),
                     progress=report,
                 )
@@ -366,6 +402,7 @@ class Bench:
             "commit": env.commit,
             "versions": env.versions,
             "threads": env.threads,
+            "probe": probe(config),
             "params": count_parameters(config.model)["total"],
             "images": training.images,
             "half_the_images": arm.full is not None,

@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from reportseg.bundle import load_bundle
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import draw_dev, nested_shares
 from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
+from reportseg.io import read_mask
+from reportseg.io.png import write_mask
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import MODELS, build, count_parameters
 from reportseg.models.encoders import train_tokenizer
+from reportseg.models.unet import UNet
 from reportseg.schemas import Metrics, read_json
 from test_models_contract import SMALLEST
 
@@ -29,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench  # noqa: E402
 import bench_page  # noqa: E402
+import bench_probe  # noqa: E402
 
 CPU, GPU = bench.PROTOCOLS["cpu"], bench.PROTOCOLS["gpu"]
 RATES = (1e-3, 3e-3)
@@ -355,12 +360,110 @@ def test_a_bench_that_was_interrupted_goes_on_and_ends_in_cells_and_a_page(make,
         replaced.run(CELLS)
 
 
+def scale_losses(monkeypatch, factor):
+    """Another code of U-Net."""
+    real = UNet.decode
+
+    def decode(self, *given):
+        output = real(self, *given)
+        return replace(output, losses={name: loss * factor for name, loss in output.losses.items()})
+
+    monkeypatch.setattr(UNet, "decode", decode)
+    bench._probe.cache_clear()
+
+
+@pytest.fixture
+def fresh_probes():
+    """What other tests computed of another code, and this one leaves behind, is forgotten."""
+    bench._probe.cache_clear()
+    yield
+    bench._probe.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_cell_of_other_code_stops_the_bench_and_is_trained_anew_once_it_is_deleted(make, monkeypatch, fresh_probes):
+    one = make()
+    assert one.run(["unet-0"]) == 0
+    old = json.loads((one.results / "unet-0" / bench.CELL).read_text())
+    probe = bench.probe(configured(bench.ARMS["unet"], one.protocol))
+    assert old["probe"] == probe
+
+    with monkeypatch.context() as patch:
+        scale_losses(patch, 1.0001)  # rounding
+        assert make(folder_of(one)).run(["unet-0"]) == 0
+    scale_losses(monkeypatch, 1.5)
+    with pytest.raises(InputError, match=r"the code of unet has changed since unet-0 was trained: mask .*, was ") as caught:
+        make(folder_of(one)).run(["tgcnet-0"])
+    assert caught.value.code == "protocol"
+
+    shutil.rmtree(one.results / "unet-0")
+    seen = counted_trainings(monkeypatch)
+    assert make(folder_of(one)).run(["unet-0"]) == 0
+    assert [config.train.images for config in seen] == [16, 16, 64], "the search too is that of the new code"
+    told = {path.name for path in (one.work / "runs").iterdir()}
+    assert told == {"unet-0", f"unet-0{bench.PROBE}"}
+    new = json.loads((one.results / "unet-0" / bench.CELL).read_text())
+    assert bench_probe.difference(old["probe"], new["probe"])
+    assert new["figures"]["total"] > 1.3 * old["figures"]["total"], "nothing of the old run is left"
+    metrics = read_json(one.results / "unet-0" / "metrics.json", Metrics)
+    assert metrics.bundle_sha256 == load_bundle(one.work / "runs" / "unet-0" / "bundle").sha256, "nor of its evaluation"
+
+
+@pytest.mark.slow
+def test_a_cell_without_a_probe_is_taken_as_it_is(make, monkeypatch, fresh_probes):
+    """The first cells were written without."""
+    one = make()
+    assert one.run(["unet-0"]) == 0
+    for path, keys in ((one.results / "unet-0" / bench.CELL, []), (one.results / bench.SEARCH, ["unet", str(RATES[0])])):
+        values = json.loads(path.read_text())
+        place = values
+        for key in keys:
+            place = place[key]
+        del place["probe"]
+        path.write_text(json.dumps(values))
+    seen = counted_trainings(monkeypatch)
+    assert make(folder_of(one)).run(["unet-0"]) == 0 and not seen
+
+
+@pytest.mark.slow
+def test_a_cell_is_held_to_the_true_masks_that_it_was_scored_on(make, tmp_path):
+    """Another machine may have imported the data set in another way: the ids agree, and nothing else would tell."""
+    data = synthesise(tmp_path / "phantoms", 60, size=32)
+    one = make()
+    one.dataset = read_manifest(data)
+    assert one.run(["unet-0"]) == 0
+    film = one.dataset.split("val")[0]
+    write_mask(film.mask, ~read_mask(film.mask))
+    with pytest.raises(InputError, match="true masks or the patients are not those that unet-0 was scored on") as caught:
+        one.run(["unet-1"])
+    assert caught.value.code == "protocol" and not one.done("unet-1")
+
+
+def test_another_machine_finds_the_same_numbers_but_for_rounding_and_other_code_other_ones():
+    figures = {"mask": 1.5, "align_4": 0.0, "norm": 7.0}
+    assert not bench_probe.difference(figures, {"mask": 1.5004, "align_4": 1e-8, "norm": 6.999})
+    assert bench_probe.difference(figures, {**figures, "norm": 7.1}) == "norm 7.1, was 7"
+    assert bench_probe.difference(figures, {"mask": 1.5, "norm": 7.0}) == "align_4 none, was 0"
+    assert bench_probe.difference(None, figures) == ""
+
+
+def test_arms_that_differ_in_a_module_differ_in_their_probe_and_twins_and_seeds_do_not():
+    def of(name, seed=0):
+        return bench.probe(configured(bench.ARMS[name], seed=seed))
+
+    assert of("tgcnet") == of("tgcnet", 1) == of("tgcnet_twin") == of("tgcnet_half")
+    for arm in bench.MODULES:
+        if arm.full != arm.name:
+            assert bench_probe.difference(of(arm.full), of(arm.name))
+
+
 @pytest.mark.slow
 def test_a_rate_that_diverges_is_written_down_and_not_chosen_and_a_cell_that_fails_does_not_stop_the_others(make, monkeypatch, capsys):
     one = make()
     counted_trainings(monkeypatch, diverge=(RATES[0],))
     assert one.run(["unet-0"]) == 0 and one.best("unet") == RATES[1]
-    assert json.loads((one.results / bench.SEARCH).read_text())["unet"][str(RATES[0])] == dict.fromkeys((*bench.SCORES, "images_per_s"))
+    tried = json.loads((one.results / bench.SEARCH).read_text())["unet"][str(RATES[0])]
+    assert tried.keys() == {*bench.SCORES, "images_per_s", "probe"} and not any(tried[name] for name in bench.SCORES)
     assert "| U-Net | diverged | **" in one.page.read_text()
     counted_trainings(monkeypatch, diverge=RATES)
     assert one.run(["unet"]) == 3  # unet-1 diverges at the rate that was chosen
