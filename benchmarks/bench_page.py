@@ -122,7 +122,7 @@ def _bench(folder: Path, *, modules: bool) -> str:
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
     lost = {arm: [failed[cell] for cell in failed if cell.rpartition("-")[0] == arm] for arm in of}
-    differences = _differences(told["differences"], [arm for arm in NAMES if lost[arm]])
+    differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
     parts = [on, _methods(of, lost, told, search), differences, _rates(search, len(protocol["rates"]))]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
@@ -165,9 +165,9 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
     return "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's.\n\n" + _table(heads, order)
 
 
-def _differences(told: dict[str, Any], diverged: Sequence[str] = ()) -> str:
-    """Each reference minus every other method on both scores, and in a sentence whether it is above all peers. Arms in `diverged` lack a
-    seed, so that nothing is said of them.
+def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Sequence[str] = ()) -> str:
+    """Each reference minus every other method on both scores, and in a sentence whether it is above all peers. `of`: the cells by arm.
+    Arms in `diverged` lack a seed, so that nothing is said of them.
     """
     said, rows = [], []
     for one in REFERENCES:
@@ -175,10 +175,11 @@ def _differences(told: dict[str, Any], diverged: Sequence[str] = ()) -> str:
         said += [_above(one, minus, diverged)] if any(arm in PEERS for arm in minus) else []
         for arm, effect in minus.items():
             seeds = ", ".join(map(str, effect["seeds"]))
-            rows.append([NAMES[one], NAMES[arm], seeds, *(_difference(effect.get(score)) for score in SCORES)])
+            effects = (_difference(effect.get(score)) + _by_seed(of, one, arm, effect["seeds"], score) for score in SCORES)
+            rows.append([NAMES[one], NAMES[arm], seeds, *effects])
     if not rows:
         return ""
-    says = "Paired by film and seed: each seed's run minus the other method's run of that seed, and the mean of these differences.\n\n"
+    says = "Paired by film and seed: the mean over the seeds, its interval, and each seed's run minus the other's of that seed.\n\n"
     return "\n### Differences\n\n" + "".join(f"{line}\n\n" for line in said) + says + _table(["method", "minus", "seeds", *SCORES], rows)
 
 
@@ -223,7 +224,7 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
             continue
         paired = {one: [cell for cell in of[one] if cell[1]["seed"] in minus["seeds"]] for one in (arm, full)}
         marks = "climbing" if any(_climbing(cell) for _, cell in paired[arm] + paired[full]) else ""
-        effects = [_difference(minus.get(score)) for score in (METRIC, SCORES[0])]
+        effects = [_difference(minus.get(score)) + _by_seed(of, full, arm, minus["seeds"], score) for score in (METRIC, SCORES[0])]
         reached = f"{fmean(metrics[METRIC] for metrics, _ in paired[full]):.4f}"
         seeds = ", ".join(map(str, minus["seeds"]))
         method = next(says for half, says in FULL.items() if full.startswith(half))
@@ -286,6 +287,13 @@ def _score(values: Sequence[float], interval: Sequence[float] | None) -> str:
 
 def _difference(effect: Sequence[float] | None) -> str:
     return NONE if effect is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*effect).replace("-", "−")
+
+
+def _by_seed(of: dict[str, list[Any]], one: str, other: str, seeds: Sequence[int], score: str) -> str:
+    """`one` minus `other` under each seed, where there are several: two seeds that disagree are not hidden in their mean."""
+    ours, theirs = ({facts["seed"]: metrics[score] for metrics, facts in of.get(arm, ())} for arm in (one, other))
+    each = [f"{ours[seed] - theirs[seed]:+.4f}" for seed in seeds if seed in ours and seed in theirs]
+    return f" ({', '.join(each)})".replace("-", "−") if len(each) > 1 else ""
 
 
 def _counted(n: int, noun: str) -> str:

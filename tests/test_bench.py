@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_b
     effects = {"unet": (0.02, 0.01, 0.03), "lvit": (0.004, -0.001, 0.009), "tgcnet_twin": (-0.1, -0.2, -0.05)}
     minus = {arm: {"seeds": [0, 1], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": effect} for arm, effect in effects.items()}
     minus["mmiunet"] = {"seeds": [0], "dice_pooled": (-0.0031, -0.006, 0.001), "dice_mean": (0.01, 0.005, 0.02)}
-    page = bench_page._differences({"tgcnet": minus})
+    page = bench_page._differences({"tgcnet": minus}, {})
     assert "| TGC-Net | U-Net | 0, 1 | +0.0300 [+0.0200, +0.0400] | +0.0200 [+0.0100, +0.0300] |" in page
     assert "| TGC-Net | MMI-UNet | 0 |" in page
     said = page.splitlines()[3]
@@ -159,8 +160,28 @@ def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_b
     )
     assert "holds 0: LViT (dice_mean +0.0040 [−0.0010, +0.0090])" in said and "not yet run: LanGuideMedSeg, ResEnc U-Net." in said
     minus = {arm: {"seeds": [0], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": (0.03, 0.02, 0.04)} for arm in bench_page.PEERS}
-    assert "**TMCA is above every peer on both scores**.\n" in bench_page._differences({"tmca": minus})
-    assert bench_page._differences({}) == ""
+    assert "**TMCA is above every peer on both scores**.\n" in bench_page._differences({"tmca": minus}, {})
+    assert bench_page._differences({}, {}) == ""
+
+
+@pytest.mark.parametrize(("rise", "marked"), [(0.0051, True), (0.0049, False), (None, False)])
+def test_a_curve_that_still_climbs_is_marked(rise, marked):
+    told = {"arms": {}, "differences": {}}
+    row = bench_page._methods(
+        {**dict.fromkeys(bench_page.NAMES, []), "unet": [(scored(0.7), fact(0, rise))]}, dict.fromkeys(bench_page.NAMES, []), told, {}
+    )
+    assert ("climbing" in row.splitlines()[-1]) is marked
+
+
+def test_of_two_seeds_both_differences_are_shown_and_no_p():
+    minus = {"seeds": [0, 1], "dice_pooled": (0.05, 0.02, 0.08), "dice_mean": (0.05, 0.02, 0.08)}
+    of = {"tgcnet": [(scored(0.8), fact(0)), (scored(0.6), fact(1))], "unet": [(scored(0.6), fact(0)), (scored(0.7), fact(1))]}
+    row = bench_page._differences({"tgcnet": {"unet": minus}}, of).splitlines()[-1]
+    assert row.count("(+0.2000, −0.1000)") == 2, "they disagree, which the mean hides"
+    of = {"tmca_half": of["tgcnet"], "tmca_half_no_pixel_term": of["unet"]}
+    modules = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}})
+    assert modules.count("(+0.2000, −0.1000)") == 2
+    assert not re.search(r"\bp\b", row + modules)
 
 
 def test_a_row_of_modules_is_about_the_seeds_that_both_have():
