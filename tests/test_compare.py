@@ -506,7 +506,7 @@ def test_the_csv_is_exact_and_has_the_columns_of_the_contract(tmp_path):
     assert (float(rows[1]["p_holm"]), int(rows[1]["loss"])) == (done.arms[1].p_holm, N)
 
 
-@pytest.mark.parametrize("name", [HOSTILE, "$x^2_1%~\\{}#", "[a](javascript:x) `c` *d*"])
+@pytest.mark.parametrize("name", [HOSTILE, "$x^2_1%~\\{}#", "[a](javascript:x) `c` *d*", "*d* [1]"])
 def test_hostile_names_break_no_table(tmp_path, name):
     folders = [folder(tmp_path / "m", HIGH), folder(tmp_path / "n", LOW, name=name)]
     compared(folders, tmp_path)
@@ -520,6 +520,7 @@ def test_hostile_names_break_no_table(tmp_path, name):
     assert len(body) == 4
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {11}
     assert not re.search(r"(?<!\\)[%#_]", "\n".join(body))
+    assert not re.search(r"^\s*[\[*]", "\n".join(body), re.M), "behind the end of a row these are its arguments"
     assert tex.replace(r"\{", "").replace(r"\}", "").count("{") == tex.replace(r"\{", "").replace(r"\}", "").count("}")
     rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
     assert len(rows) == 2

@@ -91,7 +91,8 @@ def latex_table(comparison: Comparison) -> str:
     lines = []
     for row in rows:
         values = [_escape_latex(value) + "".join(_MARKS[c] for c in mark) for value, _, mark in row]
-        lines.append(" & ".join(values) + r" \\")
+        guard = "{}" if values[0].startswith(("[", "*")) else ""  # behind the end of a row they would be read as its arguments
+        lines.append(guard + " & ".join(values) + r" \\")
         if any(between for _, between, _ in row):
             lines.append(" & ".join(rf"{{\tiny {_escape_latex(between)}}}" if between else "" for _, between, _ in row) + r" \\[2pt]")
     notes = " ".join(_escape_latex(note) for note in method_notes(comparison))
