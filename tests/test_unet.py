@@ -12,6 +12,7 @@ from reportseg.models.unet import UNet, UNetConfig
 
 def test_the_widths_of_the_paper_count_31_million():
     assert count_parameters({"name": "unet"}) == {"total": 31_037_633, "trainable": 31_037_633, "frozen": 0}
+    assert count_parameters({"name": "unet"})["total"] == pytest.approx(31_030_658, rel=1e-3), "the layers that the paper draws"
     with torch.device("meta"):
         model = UNet(UNetConfig())
     assert [block[-1][0].out_channels for block in model.down] == [64, 128, 256, 512, 1024]

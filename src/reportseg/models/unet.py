@@ -1,6 +1,8 @@
 """U-Net (Ronneberger, Fischer, Brox, 2015, arXiv 1505.04597): the text-free reference that this field measures against.
 
-Widths 64-128-256-512-1024 count 31.0 M. Differs from the paper: same-size padding, GroupNorm after each convolution, three input channels.
+Counted at its widths, 64 to 1024: 31.04 M. The paper gives no figure; the layers that it draws have 31.03 M (one input channel, two
+outputs, biases in place of norms). Differs from the paper: same-size padding, GroupNorm after each convolution, three input channels, one
+output.
 At `output_stride` 2 or 4 the last levels of the decoder are left out.
 """
 
