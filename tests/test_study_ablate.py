@@ -202,6 +202,16 @@ def test_dev_is_a_tenth_of_the_training_films_that_no_run_sees(source, phantoms,
     assert not trained & {sample.patient for sample in films.split("dev")}
 
 
+def test_a_verdict_that_the_seeds_do_not_share_says_so(done, tmp_path):
+    study, _ = done
+    said = {}
+    for name, second in (("same", 0.02), ("apart", -0.02)):
+        arm = study.arms[1].model_copy(update={"by_seed": {0: (0.1, 0.05, 0.2), 1: (second, -0.05, 0.03)}})
+        write_page(tmp_path / "p.html", study.model_copy(update={"arms": [study.arms[0], arm]}))
+        said[name] = (tmp_path / "p.html").read_text().partition('class="plain verdicts"')[2].partition("</ul>")[0]
+    assert "the seeds disagree on its sign" in said["apart"] and "disagree" not in said["same"]
+
+
 def test_a_hostile_change_stays_text(done, tmp_path):
     study, _ = done
     bad = study.arms[1].model_copy(update={"change": "model.x=</code><script>alert(1)</script>"})

@@ -51,6 +51,11 @@ def answer(study: Ablation) -> str | None:
     return f"Of {counted(n, 'part')}, each taken away alone: {', '.join(parts)}." if parts else None
 
 
+def _disagree(arm: AblationArm) -> bool:
+    """Whether one seed is for the part and another against it."""
+    return len({value > 0 for value, *_ in arm.by_seed.values()}) > 1
+
+
 def _verdicts(study: Ablation) -> Html:
     items = []
     for arm in study.arms[1:]:
@@ -59,6 +64,7 @@ def _verdicts(study: Ablation) -> Html:
         mark = el("span", says, class_=f"verdict v-{says.split()[0]}")
         small = effect is not None and arm.verdict == "helps" and effect[2] < study.smallest
         note = ", which is less than the smallest effect of interest" if small else ""
+        note += "; the seeds disagree on its sign" if _disagree(arm) else ""
         link = " takes away what is " if says in ("undecided", "not told") else " " if arm.failed else " takes away what "
         items.append(el("li", el("code", name(arm), dir="auto"), link, mark, f" {points(effect, 2)}{note}" if effect else None))
     rows = [(name(arm), *arm.effect[study.metric]) for arm in study.arms[1:] if study.metric in arm.effect]
@@ -91,7 +97,7 @@ def _seeds(study: Ablation) -> Html | None:
     for arm in study.arms:
         rows += seed_rows(name(arm), arm.runs, [difference_cell(arm.by_seed.get(run.seed)) for run in arm.runs])
     heads = ("Configuration", "Seed", f"Full minus it, {NAMES[study.metric]}", *score_heads())
-    split = [name(arm) for arm in study.arms if len({value > 0 for value, *_ in arm.by_seed.values()}) > 1]
+    split = [name(arm) for arm in study.arms if _disagree(arm)]
     note = el("p", "The seeds disagree on the sign of the effect of ", ", ".join(split), ".") if split else None
     return join(note, table(heads, rows, "Scores of each seed", text={"Configuration"}))
 
