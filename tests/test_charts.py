@@ -113,7 +113,7 @@ class TestIntervals:
         name = "<script>" + "x" * 60
         svg = interval_plot([(name, 0.5, 0.4, 0.6)], "T")
         assert "<script" not in svg
-        assert "&lt;script&gt;xxxx…xxxxxxxxxxx<" in svg
+        assert "&lt;script&gt;xxxxxxxxx…xxxxxxxxxxxxxxxx<" in svg
         assert f"<title>&lt;script&gt;{'x' * 60}</title>" in svg
 
 
@@ -191,6 +191,20 @@ def test_points_lie_inside_and_are_numbered():
     assert inside(point_plot(points[:1], "one", "cost", "score", log=True)) and inside(
         point_plot(points, "curve", "films", "score", joined=True)
     )
+
+
+def test_what_a_mean_is_made_of_lies_beside_it():
+    svg = point_plot([Point("a", 10, 0.5, each=(0.1, 0.9)), Point("b", 20, 0.6)], "T", "films", "score", joined=True)
+    assert inside(svg) and svg.count('r="3"') == 2 and svg.count("<circle") == 4
+    top, bottom = sorted(numbers(svg, "cy"))[0], sorted(numbers(svg, "cy"))[-1]
+    assert top < numbers(svg, "cy")[2] < bottom, "the axis has room for both"
+
+
+@pytest.mark.parametrize("span", [(0.18, 0.34), (0.26, 0.4), (0.23, 0.32), (1.01, 1.02), (0.1, 0.9), (0.05, 40)])
+def test_an_axis_of_logarithms_has_three_marks_or_more_however_short_it_is(span):
+    svg = point_plot([Point("a", span[0], 0.5), Point("b", span[1], 0.6)], "T", "cost", "score", log=True)
+    found = [float(m) for m in re.findall(r'y="269"[^>]*>([^<]*)</text>', svg)]
+    assert 2 < len(found) == len(set(found)) < 12 and inside(svg)
 
 
 def test_numbers_of_neighbours_do_not_lie_upon_each_other():

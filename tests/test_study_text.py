@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,8 @@ def test_every_kind_of_sentence_has_its_row(done):
     page = (out / "text.html").read_text()
     assert "without text" in page and "Another film" in page and "Not a medical device" in page
     assert answer(study) in page.replace("&#x27;", "'")
+    labels = re.findall(r'class="halo strong"[^>]*>([^<]+)<title', page)
+    assert labels[:3] == ["Its own sentence", "Never had a text", "other"], "what the text bought is told by the first two bars"
 
 
 def test_what_is_scored_is_not_scored_again(done, bundle, phantoms, twin, monkeypatch):
@@ -187,6 +190,7 @@ def test_the_own_data_comes_first_and_the_loss_is_against_it(trained, bundle, ph
     assert not any(row.own or row.lost for row in foreign)
     assert len(study.warnings) == 1 and study.warnings[0].startswith("bundle (")
     page = (tmp_path / "t" / "transfer.html").read_text()
+    assert "* Its own data" in page
     assert f"{own.scores[study.metric]:.3f} on its own data, {own.data}; {other.scores[study.metric]:.3f} on elsewhere." in page
     assert transfer(named, out=tmp_path / "t", splits=["test", "val"], n_boot=20, resume=True) == study
 

@@ -77,7 +77,7 @@ def interval_plot(rows: Sequence[Row], title: str, *, differences: bool = False,
         if lo is not None and hi is not None:
             shown += f" [{lo:.3f}, {hi:.3f}]"
         parts += [
-            el("text", _short(label, 24), el("title", label), class_="halo", x=frame.left, y=y),
+            el("text", _short(label, 34), el("title", label), class_="halo", x=frame.left, y=y),
             el("text", minus(shown), class_="halo", x=frame.right, y=y, text_anchor="end"),
         ]
         if differences:
@@ -173,13 +173,14 @@ def line_plot(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a `point_plot`, with an interval of y where one is known."""
+    """A place in a `point_plot`, with an interval of y where one is known. `each`: the values whose mean y is, where they are shown too."""
 
     label: str
     x: float
     y: float
     low: float | None = None
     high: float | None = None
+    each: tuple[float, ...] = ()
 
 
 def point_plot(
@@ -188,7 +189,7 @@ def point_plot(
     """Points with their intervals, numbered in their order. `joined`: one line through all instead; `front`: a stair along those that no
     other point beats, which lies left of them and above. `log`: x above 0 on a logarithmic axis.
     """
-    ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    ys = [v for p in points for v in (p.y, p.low, p.high, *p.each) if v is not None]
     xs = [math.log10(p.x) if log else p.x for p in points]
     pad_y, pad_x = 0.12 * (max(ys) - min(ys)) or 0.02, 0.1 * (max(xs) - min(xs)) or 0.3
     frame = Frame(min(xs) - pad_x if log else 0, max(xs) + pad_x, min(ys) - pad_y, max(ys) + pad_y, bottom=252)
@@ -206,6 +207,7 @@ def point_plot(
         (x, y), colour = at[i], "c1" if joined or not front or i in best else "c0"
         if point.low is not None and point.high is not None:
             parts.append(el("line", class_="axis", x1=x, x2=x, y1=frame.y(point.low), y2=frame.y(point.high)))
+        parts += [el("circle", el("title", f"{value:.4f}"), class_="dot c0", cx=x, cy=frame.y(value), r=3.0) for value in point.each]
         parts.append(el("circle", el("title", f"{point.label}: {point.x:.3g}, {point.y:.4f}"), class_=f"dot {colour}", cx=x, cy=y, r=5.0))
     for i, (x, y) in enumerate([] if joined else _beside(at)):
         parts.append(el("text", str(i + 1), class_="halo strong", x=x, y=y, text_anchor="middle"))
@@ -315,14 +317,15 @@ def _x_axis(frame: Frame, n: int, label: str = "", *, named: bool = True) -> Htm
 
 
 def _log_axis(frame: Frame, label: str) -> Html:
-    """1, 2 and 5 times each power of ten, or more where there is none; `frame.x` takes logarithms."""
-    marks = (1, 2, 5) if frame.x1 - frame.x0 > 1 else (1, 1.5, 2, 3, 4, 5, 7)
-    steps = [m * 10.0**k for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1) for m in marks]
+    """1, 2 and 5 times each power of ten, or more where these are fewer than three; `frame.x` takes logarithms."""
+    decades = [10.0**k for k in range(math.floor(frame.x0) - 1, math.ceil(frame.x1) + 1)]
+    scales = [[m * decade for decade in decades for m in marks] for marks in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))]
+    shown = ([v for v in scale if frame.x0 <= math.log10(v) <= frame.x1] for scale in scales)
     parts: list[Child] = []
-    for value in (v for v in steps if frame.x0 <= math.log10(v) <= frame.x1):
+    for value in next((few for few in shown if len(few) > 2), ticks(10**frame.x0, 10**frame.x1, 6)):
         x = frame.x(math.log10(value))
         parts.append(el("line", class_="grid", x1=x, x2=x, y1=frame.top, y2=frame.bottom))
-        parts.append(el("text", f"{value:g}", class_="tick", x=x, y=frame.bottom + 17, text_anchor="middle"))
+        parts.append(el("text", f"{value:.4g}", class_="tick", x=x, y=frame.bottom + 17, text_anchor="middle"))
     parts.append(el("line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom))
     parts.append(el("text", label, class_="tick", x=(frame.left + frame.right) / 2, y=frame.bottom + 35, text_anchor="middle"))
     return join(*parts)

@@ -8,7 +8,7 @@ from ..charts import Point, point_plot
 from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, sectioned, side_by_side, table
 from ..report_numbers import NAMES
-from ..schemas import DataStudy
+from ..schemas import DataShare, DataStudy
 from .pages import (
     DICE,
     SHOWN,
@@ -63,11 +63,19 @@ def answer(study: DataStudy) -> str | None:
 def _curves(study: DataStudy) -> Html | None:
     plots = []
     for score in dict.fromkeys((study.metric, *DICE)):
-        dots = [Point(f"share {s.share:g}", s.n_films, s.scores[score], *s.ci95.get(score, (None, None))) for s in study.shares if s.runs]
+        dots = [_point(one, score) for one in study.shares if one.runs]
         title = f"{NAMES[score]} over training films"
         says = "With the 95 % interval of each. Neighbours share films to score, so look at the differences below, not at overlaps."
+        says += " Small dots: the seeds." if len(study.seeds) > 1 else ""
         plots.append(figure(title, says, point_plot(dots, title, "training films", NAMES[score], joined=True)))
     return side_by_side(plots)
+
+
+def _point(share: DataShare, score: str) -> Point:
+    """The mean over the seeds and, where there are several, what each reached."""
+    low, high = share.ci95.get(score, (None, None))
+    each = tuple(run.scores[score] for run in share.runs) if len(share.runs) > 1 else ()
+    return Point(f"share {share.share:g}", share.n_films, share.scores[score], low, high, each)
 
 
 def _scores(study: DataStudy) -> Html:

@@ -19,7 +19,7 @@ _SAYS = {
     "shuffled": ("Another film's sentence", "mean of five shuffles"),
     "swapped-side": ("Left and right exchanged", ""),
 }
-_ORDER = ("original", "column", "twin", "control")
+_ORDER = ("original", "twin", "column", "control")  # what the text bought is told by the first two bars
 _STYLE = {"original": "c1", "column": "c3", "twin": "c4", "control": "c0"}
 
 

@@ -56,12 +56,13 @@ def _plots(study: TransferStudy) -> Html | None:
     for score in dict.fromkeys((study.metric, *DICE)):
         several = len({row.bundle_sha256 for row in study.rows}) > 1
         lines = [
-            (f"{row.data}{' (own)' if row.own else ''}{f': {name(row, study)}' if several else ''}", row.scores[score],
+            (f"{row.data}{' *' if row.own else ''}{f': {name(row, study)}' if several else ''}", row.scores[score],
              *row.ci95.get(score, (None, None)))
             for row in study.rows if score in row.scores
         ]  # fmt: skip
         title = f"{NAMES[score]} on each data set"
-        plots.append(figure(title, "With the 95 % interval. The films differ, so these are not paired.", interval_plot(lines, title)))
+        says = "* Its own data. With the 95 % interval; the films differ, so these are not paired."
+        plots.append(figure(title, says, interval_plot(lines, title)))
     return side_by_side(plots)
 
 
