@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,9 +27,13 @@ import torch
 
 import bench_page
 import bench_probe
+import bench_table
+from bench_page import FAILED, SCORES
+from bench_protocol import ARMS, PROTOCOLS, Arm, Protocol, cells, configure, keys
+from bench_table import COUNTS
 from reportseg import Segmenter
-from reportseg.cases import METRICS, read_cases
-from reportseg.config import RunConfig, load_config, parse_config
+from reportseg.cases import METRICS
+from reportseg.config import RunConfig, parse_config
 from reportseg.console import print_error, print_line, progress
 from reportseg.data.manifest import MANIFEST, read_manifest, read_table, write_manifest
 from reportseg.data.splits import draw_dev, nested_shares, split_sha256
@@ -39,131 +41,20 @@ from reportseg.engines import pick_device
 from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
 from reportseg.limits import atomic_write
-from reportseg.metrics import overlap
 from reportseg.models import count_parameters, resolve
 from reportseg.optim import bf16_gains
 from reportseg.runs import alone, without_paths
 from reportseg.schemas import EnvFile, Metrics, TrainingFile, load_json, read_json
 from reportseg.scoring import hash_cases
-from reportseg.stats import bootstrap_runs, paired_bootstrap_runs
 from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
-from reportseg.types import CaseScore, Sample
+from reportseg.types import Sample
 
 ROOT = Path(__file__).parents[1]
-CELL, COUNTS, FAILED = "cell.json", "counts.json", bench_page.FAILED
+CELL = "cell.json"
 PROBE = ".probe.json"  # beside a run's folder: what its model computed when it was begun
 PROTOCOL, SEARCH, TABLE = "protocol.json", "search.json", "table.json"
-PIXELS = ("tp", "fp", "fn")
-SCORES = ("dice_pooled", "dice_mean")
-CHECKPOINT_MINUTES = 2.0  # a cell takes about ten: a kill costs no more than this
 LAST = 0.2  # a curve is watched over this last share of its images
 EVALUATE_S, IMAGES_PER_S = 90.0, 45.0  # guesses until a search or a cell tells: 112 px, stride 2, two cores with AVX512-BF16
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is equal for all cells. `recipe` names the configuration of a method; what stands here is set over it."""
-
-    name: str
-    device: str
-    share: float  # of the training films, nested by patient
-    size_px: int
-    output_stride: int
-    images: int
-    seeds: tuple[int, ...]
-    modules: bool  # whether modules are taken away too, at half the images
-    batch: int = 32
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    search: float = 0.25  # share of the images that each rate is tried with, at the first seed
-    split: str = "val"
-    recipe: str = "{}_qata_small"
-
-
-#: 160,000 images are 31 times QaTa-COV19's training films without dev.
-PROTOCOLS = {
-    "cpu": Protocol("bench-cpu", "cpu", 0.5, 112, 2, 24_000, (0, 1), modules=True),
-    "gpu": Protocol("bench-gpu", "auto", 1.0, 224, 4, 160_000, (0,), modules=False),
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A method, or one with changes. `full` is the arm that a module was taken from; arms with half the images name themselves there."""
-
-    name: str
-    method: str
-    changes: tuple[str, ...] = ()
-    full: str | None = None
-
-
-#: The most telling first.
-METHODS = (
-    Arm("tgcnet", "tgcnet"),
-    Arm("tmca", "tmca"),
-    Arm("tgcnet_twin", "tgcnet", ("data.text=constant",)),
-    Arm("tmca_twin", "tmca", ("data.text=constant",)),
-    Arm("unet", "unet"),
-    Arm("languidemedseg", "languidemedseg"),
-    Arm("lvit", "lvit"),
-    Arm("mmiunet", "mmiunet"),
-    Arm("resenc_unet", "resenc_unet"),
-)
-MODULES = (
-    Arm("tgcnet_half", "tgcnet", (), "tgcnet_half"),
-    Arm("tgcnet_half_no_cnn", "tgcnet", ("model.sse.cnn=false",), "tgcnet_half"),
-    Arm("tgcnet_half_no_knowledge", "tgcnet", ("model.date.knowledge=false",), "tgcnet_half"),
-    Arm("tgcnet_half_no_vlcm", "tgcnet", ("model.vlcm.enabled=false",), "tgcnet_half"),
-    Arm("tmca_half", "tmca", (), "tmca_half"),
-    Arm("tmca_half_no_soft_targets", "tmca", ("model.tsdm.soft_labels=false",), "tmca_half"),
-    Arm("tmca_half_no_alignment", "tmca", ("model.alignment.levels=[]",), "tmca_half"),
-    Arm("tmca_half_no_pixel_term", "tmca", ("model.ltem.pixel_loss=false",), "tmca_half"),
-    # Without the enhancement there is nothing that its pixel term could train, so what it is worth is told where neither has that term.
-    Arm("tmca_half_no_enhancement", "tmca", ("model.ltem.enabled=false", "model.ltem.pixel_loss=false"), "tmca_half_no_pixel_term"),
-)
-ARMS = {arm.name: arm for arm in (*METHODS, *MODULES)}
-
-
-def arms(protocol: Protocol) -> list[Arm]:
-    return [*METHODS, *(MODULES if protocol.modules else ())]
-
-
-def cells(protocol: Protocol) -> dict[str, tuple[Arm, int]]:
-    """All cells in the order in which they are run: one seed of everything, then the next."""
-    return {f"{arm.name}-{seed}": (arm, seed) for seed in protocol.seeds for arm in arms(protocol)}
-
-
-def configure(protocol: Protocol, arm: Arm, seed: int, rate: float, images: int, precision: str) -> RunConfig:
-    """The recipe of the method under the protocol. A twin and what lacks a module have the learning rate of their method."""
-    settings = {
-        "name": arm.name,
-        "seed": seed,
-        "data.size_px": protocol.size_px,
-        "model.output_stride": protocol.output_stride,
-        "train.images": images,
-        "train.batch": protocol.batch,
-        "train.lr": rate,
-        "train.precision": precision,
-        "train.checkpoint_minutes": CHECKPOINT_MINUTES,
-    }
-    recipe = protocol.recipe.format(arm.method)
-    return resolve(load_config(recipe, [*(f"{key}={value!r}" for key, value in settings.items()), *arm.changes]))
-
-
-def _keys(config: RunConfig) -> dict[str, Any]:
-    """section.key to value, but for paths and for what no result depends on."""
-    values = without_paths(config)
-    found = {f"{section}.{key}": value for section in ("data", "model", "train", "eval") for key, value in values[section].items()}
-    return {key: value for key, value in found.items() if key not in ("train.checkpoint_minutes", "train.workers")}
-
-
-def probe(config: RunConfig) -> dict[str, float]:
-    """What tells the code of the configuration's model; the same for all seeds, rates and schedules."""
-    return _probe(json.dumps(config.model, sort_keys=True))
-
-
-@cache
-def _probe(section: str) -> dict[str, float]:
-    return bench_probe.probe(json.loads(section))
 
 
 def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
@@ -219,7 +110,7 @@ class Bench:
         return self.protocol.images // (1 if arm.full is None else 2)
 
     def done(self, cell: str) -> bool:
-        return (self.results / cell / METRICS).exists()
+        return bench_table.done(self.results, cell)
 
     def listing(self, named: Sequence[str]) -> str:
         """A line for each cell: images, learning rate, state and the minutes it should take, the search of its rate included."""
@@ -311,11 +202,11 @@ class Bench:
             facts, metrics = load_json(self.results / cell / CELL), read_json(self.results / cell / METRICS, Metrics)
             before = resolve(parse_config(facts["config"], cell))  # keys that came later have their defaults
             config = configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)
-            one, two = _keys(before), _keys(config)
+            one, two = keys(before), keys(config)
             if differs := sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key)):
                 fix = "Restore the recipe, or delete this cell's folder in results and in runs to train it anew."
                 raise InputError(f"the recipe of {cell} has changed since it was trained: {', '.join(differs)}", cell, fix, "protocol")
-            if differs := bench_probe.difference(facts.get("probe"), probe(config)):
+            if differs := bench_probe.difference(facts.get("probe"), bench_probe.probe(config.model)):
                 fix = "Go back to the code of then, or delete the cells of this method in results to train them anew."
                 raise InputError(f"the code of {arm.method} has changed since {cell} was trained: {differs}", cell, fix, "protocol")
             if (metrics.cases_sha256, metrics.n_patients) != (truth, patients):
@@ -328,7 +219,7 @@ class Bench:
         """A run that is done or goes on; what another code of the model began is begun anew. Its checkpoints, 100 MB and more, are of no
         use afterwards.
         """
-        told, now = folder.with_name(folder.name + PROBE), probe(config)
+        told, now = folder.with_name(folder.name + PROBE), bench_probe.probe(config.model)
         if bench_probe.difference(load_json(told) if told.exists() else None, now):
             shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -348,15 +239,15 @@ class Bench:
 
     def _search(self, method: str, end: float) -> float | None:
         """Tries the learning rates that have not been tried. None where the time is up before all are known."""
-        images = int(self.protocol.search * self.protocol.images)
-        now = probe(configure(self.protocol, ARMS[method], self.protocol.seeds[0], self.protocol.rates[0], images, self.precision))
+        seed, images = self.protocol.seeds[0], int(self.protocol.search * self.protocol.images)
+        now = bench_probe.probe(configure(self.protocol, ARMS[method], seed, self.protocol.rates[0], images, self.precision).model)
         for rate in self.protocol.rates:
             tried = self.search.get(method, {}).get(str(rate))
             if tried is not None and not bench_probe.difference(tried.get("probe"), now):
                 continue
             if time.monotonic() > end:
                 return None
-            config = configure(self.protocol, ARMS[method], self.protocol.seeds[0], rate, images, self.precision)
+            config = configure(self.protocol, ARMS[method], seed, rate, images, self.precision)
             found: dict[str, Any] = dict.fromkeys((*SCORES, "images_per_s"))
             try:
                 training = self._train(config, self.work / "search" / f"{method}-{rate:g}", f"{method}, learning rate {rate:g}")
@@ -402,7 +293,7 @@ class Bench:
             "commit": env.commit,
             "versions": env.versions,
             "threads": env.threads,
-            "probe": probe(config),
+            "probe": bench_probe.probe(config.model),
             "params": count_parameters(config.model)["total"],
             "images": training.images,
             "half_the_images": arm.full is not None,
@@ -417,7 +308,7 @@ class Bench:
             "config": without_paths(config),
         }
         self._store(f"{cell}/{CELL}", facts)
-        self._store(f"{cell}/{COUNTS}", self._counts(scored))
+        self._store(f"{cell}/{COUNTS}", bench_table.counts(scored, self._films()))
         shutil.copyfile(scored / METRICS, self.results / cell / ".metrics")
         (self.results / cell / ".metrics").replace(self.results / cell / METRICS)  # last: where it lies the cell is done
         (self.results / cell / FAILED).unlink(missing_ok=True)  # of an earlier try
@@ -440,63 +331,14 @@ class Bench:
 
     # ---------------------------------------------------------------- telling
 
-    def _publish(self) -> None:
-        """table.json, then the page."""
-        table = self._stored(TABLE) or {"arms": {}, "differences": {}}
-        for arm in arms(self.protocol):
-            if fresh := self._fresh([arm], table["arms"].get(arm.name)):
-                intervals = bootstrap_runs(self._cases(arm, fresh["seeds"]))
-                table["arms"][arm.name] = fresh | {"ci95": {name: intervals[name] for name in SCORES if name in intervals}}
-        for one, other in pairs(self.protocol):
-            known = table["differences"].setdefault(one, {})
-            if fresh := self._fresh([ARMS[one], ARMS[other]], known.get(other)):
-                ours, theirs = (self._cases(ARMS[name], fresh["seeds"]) for name in (one, other))
-                minus = paired_bootstrap_runs(ours, theirs, same_seeds=True)
-                known[other] = fresh | {name: minus[name] for name in SCORES if name in minus}
-        self._store(TABLE, table)
-        bench_page.write(self.page, self.results.parent)
-
-    def _fresh(self, of: Sequence[Arm], known: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The seeds that all of these arms have been run with, and their bundles; None where that is none, or not news."""
-        whole = [seed for seed in self.protocol.seeds if all(self.done(f"{arm.name}-{seed}") for arm in of)]
-        bundles = [load_json(self.results / f"{arm.name}-{seed}" / METRICS)["bundle_sha256"] for arm in of for seed in whole]
-        return None if not whole or (known and known["bundles"] == bundles) else {"seeds": whole, "bundles": bundles}
-
     def _films(self) -> list[Sample]:
         """What is scored, in the order of counts.json."""
         return sorted(self.dataset.split(self.protocol.split), key=lambda film: film.id)
 
-    def _counts(self, scored: Path) -> dict[str, Any]:
-        """An evaluation's pixels, film by film; a film that could not be read is among its cases, as an empty answer."""
-        cases, films = {case.id: case for case in read_cases(scored)}, [film.id for film in self._films()]
-        return {"split_sha256": split_sha256(films), **{name: [getattr(cases[film], name) for film in films] for name in PIXELS}}
-
-    def _cases(self, arm: Arm, seeds: Sequence[int]) -> list[list[CaseScore]]:
-        """The films under each seed, with the overlap scores alone. InputError protocol where the counts are those of other films."""
-        films, runs = self._films(), list[list[CaseScore]]()
-        for seed in seeds:
-            path = self.results / f"{arm.name}-{seed}" / COUNTS
-            counts = load_json(path)
-            if counts["split_sha256"] != split_sha256(film.id for film in films):
-                fix = "Give the data set that the bench was begun with, or another folder for --results."
-                raise InputError(f"the films that were scored are not those of the split {self.protocol.split!r}", path, fix, "protocol")
-            pixels = zip(*(counts[name] for name in PIXELS), strict=True)
-            runs.append([_case(film, *of_film) for film, of_film in zip(films, pixels, strict=True)])
-        return runs
-
-
-def _case(film: Sample, tp: int, fp: int, fn: int) -> CaseScore:
-    """A film's overlap scores; what the counts cannot tell is NaN."""
-    dice, iou = overlap(tp, fp, fn)
-    return CaseScore(film.id, film.patient, "", tp, fp, fn, dice, iou, math.nan, math.nan, None, tp + fn > 0, tp + fp)
-
-
-def pairs(protocol: Protocol) -> Iterator[tuple[str, str]]:
-    """(one, other) of each difference that is told: one minus other."""
-    for one in bench_page.REFERENCES:
-        yield from ((one, arm.name) for arm in METHODS if arm.name != one)
-    if protocol.modules:
-        yield from ((arm.full, arm.name) for arm in MODULES if arm.full and arm.full != arm.name)
+    def _publish(self) -> None:
+        """table.json, then the page."""
+        self._store(TABLE, bench_table.update(self._stored(TABLE), self.protocol, self.results, self._films()))
+        bench_page.write(self.page, self.results.parent)
 
 
 def main() -> int:

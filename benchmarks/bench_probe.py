@@ -7,7 +7,9 @@ a CPU, so machines agree on them but for rounding. Films, augmentation and sched
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +22,13 @@ SIDE = 64
 
 
 def probe(section: Mapping[str, Any]) -> dict[str, float]:
-    """Loss terms and the norm of their gradient, of a model of this `model` section at its start."""
+    """Loss terms and the norm of their gradient, of a model of this `model` section at its start: the same for all seeds and rates."""
+    return _probe(json.dumps(section, sort_keys=True))
+
+
+@cache
+def _probe(section_json: str) -> dict[str, float]:
+    section = json.loads(section_json)
     bank = bank_of(section)
     tokenizer = make_tokenizer(section, [*SENTENCES, *(bank.texts() if bank else [])])
     with torch.random.fork_rng(devices=[]):

@@ -35,30 +35,33 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench  # noqa: E402
 import bench_page  # noqa: E402
 import bench_probe  # noqa: E402
+import bench_protocol  # noqa: E402
+import bench_table  # noqa: E402
 
-CPU, GPU = bench.PROTOCOLS["cpu"], bench.PROTOCOLS["gpu"]
+CPU, GPU = bench_protocol.PROTOCOLS["cpu"], bench_protocol.PROTOCOLS["gpu"]
 RATES = (1e-3, 3e-3)
 CELLS = ("unet-0", "tgcnet-0", "tgcnet_half-0", "tgcnet_half_no_vlcm-0")
 
 
 def configured(arm, protocol=CPU, seed=0):
-    return bench.configure(protocol, arm, seed, 1e-3, 24_000, "fp32")
+    return bench_protocol.configure(protocol, arm, seed, 1e-3, 24_000, "fp32")
 
 
 # ---- the protocol
 
 
 def test_the_cells_are_those_of_the_protocol_and_the_most_telling_come_first():
-    cells = list(bench.cells(CPU))
+    cells = list(bench_protocol.cells(CPU))
     assert cells[:5] == ["tgcnet-0", "tmca-0", "tgcnet_twin-0", "tmca_twin-0", "unet-0"] and len(cells) == 36
-    order = [arm.name for arm in bench.arms(CPU)]
+    order = [arm.name for arm in bench_protocol.arms(CPU)]
     assert cells == [f"{name}-{seed}" for seed in (0, 1) for name in order]
     assert set(order[4:9]) == set(bench_page.PEERS) and all("half" in name for name in order[9:])
-    assert {arm.method for arm in bench.METHODS} == set(MODELS)
-    assert [arm.name for arm in bench.arms(GPU)] == [arm.name for arm in bench.METHODS]
-    assert len([arm for arm in bench.MODULES if arm.name != arm.full]) == 7
-    assert {arm.name for arm in bench.METHODS} == set(bench_page.NAMES)
-    assert {arm.name: arm.full for arm in bench.MODULES if arm.name != arm.full} == {k: full for k, (_, full) in bench_page.MODULES.items()}
+    assert {arm.method for arm in bench_protocol.METHODS} == set(MODELS)
+    assert [arm.name for arm in bench_protocol.arms(GPU)] == [arm.name for arm in bench_protocol.METHODS]
+    assert len([arm for arm in bench_protocol.MODULES if arm.name != arm.full]) == 7
+    assert {arm.name for arm in bench_protocol.METHODS} == set(bench_page.NAMES)
+    taken = {arm.name: arm.full for arm in bench_protocol.MODULES if arm.name != arm.full}
+    assert taken == {name: full for name, (_, full) in bench_page.MODULES.items()}
 
 
 def test_the_protocol_is_that_of_the_page():
@@ -69,16 +72,16 @@ def test_the_protocol_is_that_of_the_page():
 
 def test_the_enhancement_is_judged_without_its_pixel_term_and_that_term_by_itself():
     """Without the enhancement its pixel term is gone too: against the full method both would be booked as one."""
-    pairs = list(bench.pairs(CPU))
+    pairs = list(bench_protocol.pairs(CPU))
     assert ("tmca_half_no_pixel_term", "tmca_half_no_enhancement") in pairs and ("tmca_half", "tmca_half_no_pixel_term") in pairs
     assert ("tmca_half", "tmca_half_no_enhancement") not in pairs and len(pairs) == 2 * 8 + 7
     for name in ("tmca_half_no_pixel_term", "tmca_half_no_enhancement"):
-        assert configured(bench.ARMS[name]).model["ltem"]["pixel_loss"] is False
+        assert configured(bench_protocol.ARMS[name]).model["ltem"]["pixel_loss"] is False
 
 
-@pytest.mark.parametrize("arm", bench.arms(CPU), ids=lambda arm: arm.name)
+@pytest.mark.parametrize("arm", bench_protocol.arms(CPU), ids=lambda arm: arm.name)
 def test_every_arm_is_small_begins_random_and_sees_what_the_others_see(arm):
-    config, first = configured(arm), configured(bench.ARMS["tgcnet"])
+    config, first = configured(arm), configured(bench_protocol.ARMS["tgcnet"])
     assert count_parameters(config.model)["total"] <= 7_000_000
     assert config.model["output_stride"] == 2 and config.data.size_px == 112 and config.train.batch == 32
     assert all(config.model[part]["source"] == "scratch" for part in ("vision", "text") if part in config.model)
@@ -86,9 +89,9 @@ def test_every_arm_is_small_begins_random_and_sees_what_the_others_see(arm):
     assert config.data.model_copy(update={"text": "as_written"}) == first.data
 
 
-@pytest.mark.parametrize("arm", [arm for arm in bench.arms(CPU) if arm.changes], ids=lambda arm: arm.name)
+@pytest.mark.parametrize("arm", [arm for arm in bench_protocol.arms(CPU) if arm.changes], ids=lambda arm: arm.name)
 def test_what_an_arm_changes_is_one_thing(arm):
-    one, full = (configured(a).model_dump(exclude={"name"}) for a in (arm, bench.ARMS[arm.full or arm.method]))
+    one, full = (configured(a).model_dump(exclude={"name"}) for a in (arm, bench_protocol.ARMS[arm.full or arm.method]))
     assert len(differing(one, full)) == 1
 
 
@@ -357,15 +360,13 @@ def test_a_bench_that_was_interrupted_goes_on_and_ends_in_cells_and_a_page(make,
     shutil.rmtree(one.work)
     assert make(folder_of(one)).run(CELLS) == 0 and not seen, "another machine, which has the results only"
     assert before == {path: path.read_bytes() for path in one.results.rglob("*.json")}
-    counts = json.loads((one.results / "unet-0" / bench.COUNTS).read_text())
-    assert {name: len(counts[name]) for name in bench.PIXELS} == dict.fromkeys(bench.PIXELS, len(read_manifest(films).split("val")))
+    counts = json.loads((one.results / "unet-0" / bench_table.COUNTS).read_text())
+    assert [len(counts[name]) for name in bench_table.PIXELS] == 3 * [len(read_manifest(films).split("val"))]
     tp, wrong = sum(counts["tp"]), sum(counts["fp"]) + sum(counts["fn"])
     assert 2 * tp / (2 * tp + wrong) == pytest.approx(read_json(one.results / "unet-0" / "metrics.json", Metrics).dice_pooled)
     assert not any(film.id in path.read_text() for film in read_manifest(films).samples for path in one.results.rglob("*.json"))
-    with pytest.raises(InputError, match="not those of the split 'val'") as caught:
-        other = make(folder_of(one))
-        other.dataset = replace(other.dataset, samples=[s for s in other.dataset.samples if s.id != other.dataset.split("val")[0].id])
-        other._cases(bench.ARMS["unet"], [0])
+    with pytest.raises(InputError, match="not those of the split") as caught:
+        bench_table.cases(one.results, "unet", [0], one._films()[1:])
     assert caught.value.code == "protocol"
     assert "done" in one.listing(["unet"]) and "guessed" not in one.listing(["tgcnet", "unet"]) and "guessed" in one.listing([])
     with pytest.raises(InputError, match=r"recipe of unet-0 has changed .*: data.augment, model.width") as caught:
@@ -390,15 +391,15 @@ def scale_losses(monkeypatch, factor):
         return replace(output, losses={name: loss * factor for name, loss in output.losses.items()})
 
     monkeypatch.setattr(UNet, "decode", decode)
-    bench._probe.cache_clear()
+    bench_probe._probe.cache_clear()
 
 
 @pytest.fixture
 def fresh_probes():
     """What other tests computed of another code, and this one leaves behind, is forgotten."""
-    bench._probe.cache_clear()
+    bench_probe._probe.cache_clear()
     yield
-    bench._probe.cache_clear()
+    bench_probe._probe.cache_clear()
 
 
 @pytest.mark.slow
@@ -406,7 +407,7 @@ def test_a_cell_of_other_code_stops_the_bench_and_is_trained_anew_once_it_is_del
     one = make()
     assert one.run(["unet-0"]) == 0
     old = json.loads((one.results / "unet-0" / bench.CELL).read_text())
-    probe = bench.probe(configured(bench.ARMS["unet"], one.protocol))
+    probe = bench_probe.probe(configured(bench_protocol.ARMS["unet"], one.protocol).model)
     assert old["probe"] == probe
 
     with monkeypatch.context() as patch:
@@ -470,10 +471,10 @@ def test_another_machine_finds_the_same_numbers_but_for_rounding_and_other_code_
 
 def test_arms_that_differ_in_a_module_differ_in_their_probe_and_twins_and_seeds_do_not():
     def of(name, seed=0):
-        return bench.probe(configured(bench.ARMS[name], seed=seed))
+        return bench_probe.probe(configured(bench_protocol.ARMS[name], seed=seed).model)
 
     assert of("tgcnet") == of("tgcnet", 1) == of("tgcnet_twin") == of("tgcnet_half")
-    for arm in bench.MODULES:
+    for arm in bench_protocol.MODULES:
         if arm.full != arm.name:
             assert bench_probe.difference(of(arm.full), of(arm.name))
 
@@ -496,10 +497,10 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import bench
-bench.CHECKPOINT_MINUTES = 1e-6
+import bench, bench_protocol
+bench_protocol.CHECKPOINT_MINUTES = 1e-6
 folder = Path(sys.argv[3])
-tiny = replace(bench.PROTOCOLS["cpu"], **json.loads(sys.argv[4]))
+tiny = replace(bench_protocol.PROTOCOLS["cpu"], **json.loads(sys.argv[4]))
 bench.Bench(tiny, sys.argv[2], folder / "runs" / tiny.name, folder / "results" / tiny.name, folder / "bench.md").run(["unet-0"])
 """
 
