@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -51,7 +51,7 @@ from reportseg.types import Sample
 
 ROOT = Path(__file__).parents[1]
 CELL = "cell.json"
-PROBE = ".probe.json"  # beside a run's folder: what its model computed when it was begun
+BEGUN = ".begun.json"  # beside a run's folder: the recipe and the code that it was begun with
 PROTOCOL, SEARCH, TABLE = "protocol.json", "search.json", "table.json"
 LAST = 0.2  # a curve is watched over this last share of its images
 EVALUATE_S, IMAGES_PER_S = 90.0, 45.0  # guesses until a search or a cell tells: 112 px, stride 2, two cores with AVX512-BF16
@@ -66,6 +66,22 @@ def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
         return None
     (x0, y0), (x1, y1) = before[-1], after[0]
     return curve[-1][1] - (y0 + (y1 - y0) * (start - x0) / (x1 - x0))
+
+
+def made_by(config: RunConfig) -> dict[str, Any]:
+    """What tells the recipe and the code of a run, for `changed`."""
+    return {"config": without_paths(config), "probe": bench_probe.probe(config.model)}
+
+
+def changed(before: Mapping[str, Any], config: RunConfig) -> tuple[str, str] | None:
+    """recipe or code, and what differs in it from what `made_by` told before. None where nothing does; what was not told agrees."""
+    if "config" in before:
+        one = keys(resolve(parse_config(before["config"], config.name)))  # keys that came later have their defaults
+        two = keys(config)
+        if differs := sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key)):
+            return "recipe", ", ".join(differs)
+    told = bench_probe.difference(before.get("probe"), bench_probe.probe(config.model))
+    return ("code", told) if told else None
 
 
 def speed(training: TrainingFile) -> float:
@@ -192,7 +208,7 @@ class Bench:
 
     def _check_cells(self, precision: str) -> None:
         """InputError protocol where a finished cell was trained by a recipe or a code of its model that has changed since, or scored on
-        other true masks or patients than those at hand: its row would stand beside others'.
+        other true masks or patients than those at hand: rows of two makings are no comparison.
         """
         finished = [cell for cell in cells(self.protocol) if self.done(cell)]
         films = self._films() if finished else []
@@ -200,15 +216,10 @@ class Bench:
         for cell in finished:
             arm, seed = cells(self.protocol)[cell]
             facts, metrics = load_json(self.results / cell / CELL), read_json(self.results / cell / METRICS, Metrics)
-            before = resolve(parse_config(facts["config"], cell))  # keys that came later have their defaults
-            config = configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)
-            one, two = keys(before), keys(config)
-            if differs := sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key)):
-                fix = "Restore the recipe, or delete this cell's folder in results and in runs to train it anew."
-                raise InputError(f"the recipe of {cell} has changed since it was trained: {', '.join(differs)}", cell, fix, "protocol")
-            if differs := bench_probe.difference(facts.get("probe"), bench_probe.probe(config.model)):
-                fix = "Go back to the code of then, or delete the cells of this method in results to train them anew."
-                raise InputError(f"the code of {arm.method} has changed since {cell} was trained: {differs}", cell, fix, "protocol")
+            if differs := changed(facts, configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)):
+                what, told = differs
+                fix = f"Restore the {what}, or delete the folders of this method's cells in {self.results.name} to train them anew."
+                raise InputError(f"the {what} of {cell} has changed since it was trained: {told}", self.results / cell, fix, "protocol")
             if (metrics.cases_sha256, metrics.n_patients) != (truth, patients):
                 fix = "Give the data set as it was imported for that cell, or other folders for --work and --results."
                 raise InputError(
@@ -216,14 +227,14 @@ class Bench:
                 )
 
     def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:
-        """A run that is done or goes on; what another code of the model began is begun anew. Its checkpoints, 100 MB and more, are of no
-        use afterwards.
+        """A run that is done or goes on; what another recipe or code began is begun anew. Its checkpoints, 100 MB and more, are of no use
+        afterwards.
         """
-        told, now = folder.with_name(folder.name + PROBE), bench_probe.probe(config.model)
-        if bench_probe.difference(load_json(told) if told.exists() else None, now):
+        begun = folder.with_name(folder.name + BEGUN)
+        if begun.exists() and changed(load_json(begun), config):
             shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(told, json.dumps(now) + "\n")
+        atomic_write(begun, json.dumps(made_by(config)) + "\n")
         with progress(False, label) as report:
             train(config, manifest=self.films, out=folder, resume=True, device=self.protocol.device, progress=report)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -238,16 +249,15 @@ class Bench:
         return float(max(reached, key=lambda rate: reached[rate]))
 
     def _search(self, method: str, end: float) -> float | None:
-        """Tries the learning rates that have not been tried. None where the time is up before all are known."""
+        """Tries the learning rates that have not been tried with this recipe and code. None where the time is up before all are known."""
         seed, images = self.protocol.seeds[0], int(self.protocol.search * self.protocol.images)
-        now = bench_probe.probe(configure(self.protocol, ARMS[method], seed, self.protocol.rates[0], images, self.precision).model)
         for rate in self.protocol.rates:
+            config = configure(self.protocol, ARMS[method], seed, rate, images, self.precision)
             tried = self.search.get(method, {}).get(str(rate))
-            if tried is not None and not bench_probe.difference(tried.get("probe"), now):
+            if tried is not None and not changed(tried, config):
                 continue
             if time.monotonic() > end:
                 return None
-            config = configure(self.protocol, ARMS[method], seed, rate, images, self.precision)
             found: dict[str, Any] = dict.fromkeys((*SCORES, "images_per_s"))
             try:
                 training = self._train(config, self.work / "search" / f"{method}-{rate:g}", f"{method}, learning rate {rate:g}")
@@ -255,7 +265,7 @@ class Bench:
             except InputError as error:
                 if error.code != "diverged":
                     raise
-            self.search.setdefault(method, {})[str(rate)] = found | {"probe": now}
+            self.search.setdefault(method, {})[str(rate)] = found | made_by(config)
             self._store(SEARCH, self.search)
         return self.best(method)
 
@@ -293,7 +303,6 @@ class Bench:
             "commit": env.commit,
             "versions": env.versions,
             "threads": env.threads,
-            "probe": bench_probe.probe(config.model),
             "params": count_parameters(config.model)["total"],
             "images": training.images,
             "half_the_images": arm.full is not None,
@@ -305,7 +314,7 @@ class Bench:
             "dev_curves": curves,
             "climb": {name: climb(curve, training.images) for name, curve in curves.items()},
             "figures": {name: curve[-1][1] for name, curve in training.curves.items() if curve},
-            "config": without_paths(config),
+            **made_by(config),
         }
         self._store(f"{cell}/{CELL}", facts)
         self._store(f"{cell}/{COUNTS}", bench_table.counts(scored, self._films()))

@@ -414,7 +414,7 @@ def test_a_cell_of_other_code_stops_the_bench_and_is_trained_anew_once_it_is_del
         scale_losses(patch, 1.0001)  # rounding
         assert make(folder_of(one)).run(["unet-0"]) == 0
     scale_losses(monkeypatch, 1.5)
-    with pytest.raises(InputError, match=r"the code of unet has changed since unet-0 was trained: mask .*, was ") as caught:
+    with pytest.raises(InputError, match=r"the code of unet-0 has changed since it was trained: mask .*, was ") as caught:
         make(folder_of(one)).run(["tgcnet-0"])
     assert caught.value.code == "protocol"
 
@@ -423,12 +423,26 @@ def test_a_cell_of_other_code_stops_the_bench_and_is_trained_anew_once_it_is_del
     assert make(folder_of(one)).run(["unet-0"]) == 0
     assert [config.train.images for config in seen] == [16, 16, 64], "the search too is that of the new code"
     told = {path.name for path in (one.work / "runs").iterdir()}
-    assert told == {"unet-0", f"unet-0{bench.PROBE}"}
+    assert told == {"unet-0", f"unet-0{bench.BEGUN}"}
     new = json.loads((one.results / "unet-0" / bench.CELL).read_text())
     assert bench_probe.difference(old["probe"], new["probe"])
     assert new["figures"]["total"] > 1.3 * old["figures"]["total"], "nothing of the old run is left"
     metrics = read_json(one.results / "unet-0" / "metrics.json", Metrics)
     assert metrics.bundle_sha256 == load_bundle(one.work / "runs" / "unet-0" / "bundle").sha256, "nor of its evaluation"
+
+
+@pytest.mark.slow
+def test_the_rates_of_another_recipe_are_tried_anew_and_a_run_that_it_began_is_not_gone_on_with(make, monkeypatch):
+    one = make()
+    assert one.run(["unet-0"]) == 0
+    shutil.rmtree(one.results / "unet-0")
+    one = make(folder_of(one))
+    recipe = folder_of(one) / "unet.yaml"
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"data": {"augment": None}}))
+    seen = counted_trainings(monkeypatch)
+    assert one.run(["unet-0"]) == 0 and [config.train.images for config in seen] == [16, 16, 64]
+    assert json.loads((one.results / "unet-0" / bench.CELL).read_text())["config"]["data"]["augment"] is None
+    assert make(folder_of(one)).search["unet"][str(RATES[0])]["config"]["data"]["augment"] is None
 
 
 @pytest.mark.slow
@@ -485,7 +499,7 @@ def test_a_rate_that_diverges_is_written_down_and_not_chosen_and_a_cell_that_fai
     counted_trainings(monkeypatch, diverge=(RATES[0],))
     assert one.run(["unet-0"]) == 0 and one.best("unet") == RATES[1]
     tried = json.loads((one.results / bench.SEARCH).read_text())["unet"][str(RATES[0])]
-    assert tried.keys() == {*bench.SCORES, "images_per_s", "probe"} and not any(tried[name] for name in bench.SCORES)
+    assert tried.keys() == {*bench.SCORES, "images_per_s", "config", "probe"} and not any(tried[name] for name in bench.SCORES)
     assert "| U-Net | diverged | **" in one.page.read_text()
     counted_trainings(monkeypatch, diverge=RATES)
     assert one.run(["unet"]) == 3  # unet-1 diverges at the rate that was chosen
