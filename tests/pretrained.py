@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import string
 from pathlib import Path
 
@@ -19,6 +21,7 @@ CLIP_VISION = {
 CLIP_TEXT = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 40}
 BERT = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 48}
 JOINT = 8
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def shake(model, seed=0):
@@ -99,3 +102,18 @@ def edit_weights(folder: Path, change):
 
     tensors = load_file(folder / "model.safetensors")
     save_file({key: value.contiguous() for key, value in change(tensors).items()}, folder / "model.safetensors")
+
+
+def lay_out_cache(root, source, name="lab/tiny-clip", commit=COMMIT, ref="main"):
+    """A hub cache as huggingface_hub keeps it: blobs, refs and snapshots of links."""
+    repository = root / f"models--{name.replace('/', '--')}"
+    (repository / "blobs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / ref).write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for file in source.iterdir():
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
+    return snapshot

@@ -14,11 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pretrained import edit_json, edit_weights, save_bert, save_clip
+from pretrained import COMMIT, edit_json, edit_weights, lay_out_cache, save_bert, save_clip
 from reportseg.errors import InputError
 from reportseg.models.sources import find
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +73,6 @@ def test_a_changed_file_has_another_hash(made):
     edit_weights(made, lambda tensors: tensors | {"head": torch.ones(1)})
     os.utime(made / "model.safetensors", ns=(1, 1))
     assert find(str(made)).sha256 != before
-
-
-def lay_out_cache(root, source, name="lab/tiny-clip", commit=COMMIT, ref="main"):
-    """A hub cache as huggingface_hub keeps it: blobs, refs and snapshots of links."""
-    repository = root / f"models--{name.replace('/', '--')}"
-    (repository / "blobs").mkdir(parents=True, exist_ok=True)
-    (repository / "refs").mkdir(exist_ok=True)
-    (repository / "refs" / ref).write_text(commit)
-    snapshot = repository / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    for file in source.iterdir():
-        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
-        blob.write_bytes(file.read_bytes())
-        (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
-    return snapshot
 
 
 def test_a_hub_cache_on_disk_is_found_offline_and_the_revision_is_honoured(tmp_path, clip, made, monkeypatch):

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pretrained import JOINT, edit_json, edit_weights, save_bert, save_clip, save_convnext, save_resnet
+from pretrained import COMMIT, JOINT, edit_json, edit_weights, lay_out_cache, save_bert, save_clip, save_convnext, save_resnet
 from reportseg.bundle import load_bundle, save_bundle
+from reportseg.config import load_config, shipped_configs
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import build, check, count_parameters, make_tokenizer, model_config
@@ -73,6 +74,22 @@ def test_the_taps_of_clip_are_its_hidden_states_at_any_size(saved, size):
     assert all(torch.allclose(tap, state[:, 1:], atol=1e-5) for tap, state in zip(taps, states[1:], strict=True))
 
 
+@pytest.mark.parametrize("patch", [14, 16, 32])
+def test_patches_of_every_published_clip_give_its_hidden_states_and_an_answer_at_any_size(tmp_path, patch):
+    """L/14, B/16 and B/32: a film is padded to whole patches, and the maps are cut back."""
+    clip = save_clip(tmp_path, patch_size=patch, image_size=7 * patch)
+    image = films(2, 2 * patch, 3 * patch)
+    taps, values = opened("vision", tmp_path)(image)
+    states = clip.vision_model(image, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states
+    assert values.shape == (2, JOINT, 2, 3)
+    assert all(torch.allclose(tap, state[:, 1:], atol=1e-5) for tap, state in zip(taps, states[1:], strict=True))
+    tower = {"source": str(tmp_path), "train": "frozen"}
+    chosen = SECTION | {"vision": tower, "text": tower}
+    with torch.inference_mode():
+        logits = build(chosen, make_tokenizer(chosen, []), None).eval()(films(1, 33, 50), TEXTS[:1]).logits_B1HW
+    assert logits.shape == (1, 1, 33, 50) and logits.isfinite().all()
+
+
 def test_the_patches_of_clip_are_the_value_path_of_its_last_block_in_the_joint_space(saved):
     """The last block's attention, were it to look at each place alone, through CLIP's own post-norm and projection."""
     vision, clip = opened("vision", saved[0] / "clip"), saved[1]["clip"]
@@ -106,6 +123,16 @@ def test_a_sentence_of_bert_is_its_cls_token(saved):
     expected = torch.stack([bert(ids[i : i + 1, : mask[i].sum()]).last_hidden_state[0, 0] for i in range(4)])
     assert torch.allclose(text(ids, mask), expected, atol=1e-5)
     assert torch.allclose(opened("text", saved[0] / "bert", "full")(ids, mask), expected, atol=1e-5)  # padded, with a mask
+
+
+def test_a_text_of_more_tokens_than_clip_reads_is_the_mean_of_its_sentences_as_clip_reads_them(saved):
+    model, clip = network(saved, cnn=None).eval(), saved[1]["clip"]
+    sentences = ["there is a small effusion on the left.", "the right lung is clear of it.", "no more is to be seen here."]
+    report = " ".join(sentences)
+    assert model.date.tokenizer.chunks(report) == sentences and not model.truncates(report)
+    ids, mask = model.date.tokenizer(sentences, torch.device("cpu"))
+    read = [clip.get_text_features(ids[i : i + 1, : mask[i].sum()]).pooler_output[0] for i in range(3)]
+    assert torch.allclose(model.encode_text([report]).pooled_BD[0], torch.stack(read).mean(0), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "clip"])
@@ -616,6 +643,60 @@ def test_what_cannot_be_had_is_refused_before_any_film_is_read(saved, name):
         check(wrong)
     assert caught.value.code == "no_tower"
     check(section(saved))
+
+
+HUB = {  # what the recipes name, and the tiny tower that stands for it
+    "openai/clip-vit-base-patch16": "clip",
+    "google-bert/bert-base-uncased": "bert",
+    "microsoft/BiomedVLP-CXR-BERT-specialized": "bert",
+    "microsoft/resnet-18": "resnet",
+    "facebook/convnext-tiny-224": "convnext",
+}
+
+
+@pytest.fixture
+def hub(saved, tmp_path, monkeypatch):
+    """A hub's cache on disk that has them all."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, tower in HUB.items():
+        lay_out_cache(tmp_path / "hub", saved[0] / tower, name)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    from reportseg.data.synthetic import synthesise
+
+    return synthesise(tmp_path_factory.mktemp("phantoms"), 24, seed=0, size=32)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_recipe_is_planned_with_its_towers_from_the_cache_of_the_hub(hub, phantoms, name):
+    from reportseg.train import dry_run
+
+    facts = dry_run(load_config(name), manifest=phantoms)
+    assert facts["name"] == name and facts["params"]["total"] > 0 and facts["train_films"] > 0
+
+
+def test_a_recipe_without_its_towers_says_how_to_get_them(phantoms, tmp_path, monkeypatch):
+    from reportseg.train import dry_run
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="hf download openai/clip-vit-base-patch16") as caught:
+        dry_run(load_config("tgcnet_qata"), manifest=phantoms)
+    assert caught.value.code == "hub"
+
+
+def test_a_revision_reaches_the_tower_and_its_commit_the_record(hub, saved, tmp_path):
+    other = save_clip(tmp_path / "other", seed=7)
+    lay_out_cache(tmp_path / "hub", tmp_path / "other", "openai/clip-vit-base-patch16", commit="f" * 40, ref="v2")
+    for revision, commit, clip in ((None, COMMIT, saved[1]["clip"]), ("v2", "f" * 40, other)):
+        section = Tower(source="openai/clip-vit-base-patch16", revision=revision, train="frozen")
+        tower, record = open_tower("vision", section, None, None)
+        assert record.revision == commit
+        states = clip.vision_model(films(), output_hidden_states=True).hidden_states
+        assert torch.allclose(tower(films())[0][3], states[-1][:, 1:], atol=1e-5)
+        again, _ = open_tower("vision", section.model_copy(update={"revision": None}), record, None)  # as the bundle recorded it
+        assert torch.equal(again(films())[0][3], tower(films())[0][3])
 
 
 def test_lora_is_counted_without_opening_the_source():
