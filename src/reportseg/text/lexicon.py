@@ -277,6 +277,9 @@ SEEN = """
 """
 SEEN = f"(?:{''.join(SEEN.split())})"
 
+#: "is not" and "isn't" say the same, wherever one of them is asked for.
+NOT = r"(?:not|\w{2,6}n't)"
+
 #: A side alone, where a finding is not: "right effusion, not left". Behind "but" it is told of as a finding (`units.py`).
 NOT_THERE = r"""
     (?<!but\s)(?:not|rather than|instead of) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?(?=\s?(?:[.,;)]|$)) |
@@ -290,10 +293,11 @@ PSEUDO = (
     (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:within|in|at|near|over|overlying) ) |
     (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
      (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
-    uncertain (?:significance|etiology) | (?:not|n't) (?:only|just|merely|simply|necessarily) |
-    (?:not|n't) (?:yet )?(?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
-    not (?:well|fully|completely|optimally|adequately|entirely|included)(?: \w+)? |
-    not (?:\w+ly )?<seen> (?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison) |
+    uncertain (?:significance|etiology) | <not> (?:only|just|merely|simply|necessarily) | nothing (?:but|(?:more|other) than) |
+    <not> (?:yet )?(?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
+    <not> (?:well|fully|completely|optimally|adequately|entirely|included)(?! <seen>)(?: \w+)? |
+    <not> (?:\w+ly )?<seen> (?:(?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison)|previously|before) |
+    <not> (?:previously|formerly) (?:been )?<seen> |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
     no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
     (?:(?:has|have|had|is|are|was|were) )?(?:(?:now|since) )?(?:been )?(?:all but|
@@ -305,14 +309,16 @@ PSEUDO = (
 )
 
 DOUBTED_AFTER = r"""
-    (?:can ?not|can't|could not|not) (?:been )?(?:be )?(?:\w+ly )?(?:excluded|ruled out|discounted|confirmed|proven|verified|established) |
+    (?:can ?not|could not|<not>) (?:been )?(?:be )?(?:\w+ly )?(?:excluded|ruled out|discounted|confirmed|proven|verified|established) |
+    <not> (?:well|fully|completely|optimally|adequately|entirely) <seen> |
     (?:difficult|hard|impossible) to (?:exclude|rule out) |
     (?:(?:is|are) )?(?:not certain|uncertain|equivocal|(?:a )?(?:consideration|possibility|concern))
 """
 
 DENIED_AFTER = r"""
     (?:<seen> )?(?:in|on|at|within) neither |
-    (?:not|no longer|never|n't) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
+    (?:<not>|no longer|never) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
+    <not> (?:yet )?(?:developed|recurred|re-?accumulated|re-?appeared) |
     (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out|excluded)(?! with) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded) |
     (?:now )?gone(?! (?:up|down|on|to|from)) | absent(?=\s(?:on|in|at|bilaterally)\b)
@@ -322,18 +328,18 @@ DOUBTS = r"""
     possibl[ey] | possibility of | probabl[ey] | (?:most )?likely | unlikely | may | might | could |
     suggest(?:s|ed|ing|ion|ive)?(?: of)? | suspect(?:ed|s)? | suspicious(?: for| of)? | suspicion(?: for| of)? |
     concern(?:ing|s)?(?: for| of| about)? | worrisome(?: for| of)? | questionabl[ey] | question(?:ed)?(?: of)? | equivocal |
-    presum(?:ed|ably|ptive) | perhaps | doubt(?:s|ed|ful)?(?: (?:of|about))? | if | rule out | to rule out | r/o | to exclude |
-    can ?(?:not|t) (?:be )?(?:\w+ly )?(?:exclude|rule out) | (?:do|does|did|could) not (?:\w+ly )?exclude | can't exclude |
-    not exclude | exclude | evaluate(?: for)? | evaluation (?:for|of) | eval(?: for)? | assess(?: for)? | check for | look for |
+    presum(?:ed|ably|ptive) | perhaps | doubt(?:s|ed|ful)?(?: (?:of|about))? | ,? ?if any,? | if | rule out | to rule out | r/o |
+    (?:can ?not|cant|<not>) (?:be )?(?:able to )?(?:\w+ly )?(?:exclude|rule out) | to exclude | exclude |
+    evaluate(?: for)? | evaluation (?:for|of) | eval(?: for)? | assess(?: for)? | check for | look for |
     differential(?: diagnosis)?(?: includes?)? | favou?r(?:ed|s|ing)?(?! over) | potential(?:ly)? | whether |
     (?:felt|thought|believed|appears?|seems?) to (?:represent|be) |
     xxxx (?:represent|indicat|reflect|sequela|due to|related|secondary)\w* | raises?(?: the)? | \?
 """
 
 DENIES = r"""
-    (?:not|n't) (?:true|correct|right|so|the case) that |
-    can ?(?:not|t) (?:see|identify|appreciate|visuali[sz]e|find|detect) |
-    no | not | nil | without | w/o | den(?:ies|ied|y) | neg(?:ative)? for | devoid of | free (?:of|from) | clear (?:of|from) |
+    <not> (?:true|correct|right|so|the case) that |
+    (?:can ?not|cant|<not>) (?:see|identify|appreciate|visuali[sz]e|find|detect|show|reveal|demonstrate) |
+    no | not | nothing | nil | without | w/o | den(?:ies|ied|y) | neg(?:ative)? for | devoid of | free (?:of|from) | clear (?:of|from) |
     absence of | absent | lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't |
     (?:interval )?(?:resolution|clearing|removal|disappearance) of |
     resolved | excluded | rather than | fails? to (?:show|reveal|demonstrate) | instead of
@@ -379,7 +385,8 @@ ADVICE = r"""
 
 def alternation(words: str) -> str:
     """The alternatives of an entry as one group."""
-    one_line = re.sub(r"\s*\|\s*|\s*\n\s*", lambda cut: "|" if "|" in cut.group() else " ", words.strip()).replace("<seen>", SEEN)
+    one_line = re.sub(r"\s*\|\s*|\s*\n\s*", lambda cut: "|" if "|" in cut.group() else " ", words.strip())
+    one_line = one_line.replace("<seen>", SEEN).replace("<not>", NOT)
     return "(?:" + one_line.replace(" ?", r"[\s\-]?").replace(" ", r"[\s\-]{1,3}") + ")"
 
 
