@@ -24,6 +24,8 @@ _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
 _OTHER_SIDE = re.compile(
     r"but (?:not|never|(?:is )?(?P<there>present|seen|visible|noted)) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?\W*"
 )
+#: "No effusion on the right and a small one on the left": a finding told by its side, after its name.
+_ONE = re.compile(r"\b(?:an?|another|the|\w+er)(?: (?!than\b)[\w\-]+){0,2} ones?\b")
 _COPULA = re.compile(r"\w+ (?:is|are|was|were|appears?|remains?) ")
 #: Words that affirm nothing, beside a denial.
 _HARMLESS = frozenset(
@@ -77,6 +79,8 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
         other = _OTHER_SIDE.fullmatch(piece.text)
         if made is None and units and other:
             made = Unit(piece.start, piece.end, "present" if other["there"] else "absent", units[-1].label, number)
+        elif made is None and units and not piece.terms and _ONE.search(piece.text) and side_in(piece.text):
+            made = Unit(piece.start, piece.end, state, units[-1].label, number)
         same = bool(units) and piece.cut != "turn" and not waiting
         if piece.structures:
             structure = piece.structures[-1][1]
