@@ -117,7 +117,7 @@ def compare(
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The evaluations, every one on the cases of the first. InputError as `compare` says."""
+    """The evaluations, every one on the cases of the first. InputError: twice, cases_differ, and the others that `compare` lists."""
     for folder, n in Counter(folder.resolve() for folder in folders).items():
         if n > 1:
             raise InputError("this evaluation was named twice", folder, "Name each once.", "twice")

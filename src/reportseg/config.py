@@ -164,7 +164,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Safe YAML. Raises InputError with the line."""
+    """Safe YAML: plain values, lists and maps. InputError yaml, with the line."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -213,7 +213,10 @@ def shipped_configs() -> list[str]:
 
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A shipped name or a YAML file, with `key.sub=value` overrides on top (values are YAML). InputError names file or override and key."""
+    """A shipped name or a YAML file, with `key.sub=value` overrides on top (values are YAML).
+
+    InputError: config, which names file or override and key, and those of load_yaml.
+    """
     path = Path(name_or_path)
     if str(name_or_path) in shipped_configs():
         path = Path(str(resources.files("reportseg").joinpath("configs", f"{name_or_path}.yaml")))

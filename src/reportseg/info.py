@@ -17,7 +17,7 @@ from .errors import InputError
 def about(what: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A bundle's facts, else a config's, else those of this installation. A name that is both means the bundle, unless keys are changed.
 
-    `params` is {total, trainable, frozen}; a config is counted on the meta device, without weights. InputError for what is neither.
+    `params` is {total, trainable, frozen}; a config is counted on the meta device, without weights. InputError unknown for what is neither.
     """
     if what is None:
         return installation()
@@ -126,7 +126,10 @@ def known_configs() -> dict[str, str]:
 
 
 def schemas(name: str | None = None) -> dict[str, Any]:
-    """JSON schemas by name: every file that is written, `config` (a run's YAML) and `model/NAME` (its model section)."""
+    """JSON schemas by name: every file that is written, `config` (a run's YAML) and `model/NAME` (its model section); one alone by `name`.
+
+    InputError unknown, with the nearest name.
+    """
     from .models import MODELS
     from .schemas import all_schemas
 

@@ -190,7 +190,7 @@ class Wire(requests.Session):
     ) -> requests.Response:
         """One request and its whole answer, of 2xx or a status in `allow`. Tried again where that may help, so it must bear repeating.
 
-        InputError: pacs_ and down, error, busy, tls, redirect, auth, forbidden, missing, refused, huge.
+        InputError pacs_ and one of: down, error, busy, tls, redirect, auth, forbidden, missing, refused, huge.
         """
         code = what = ""
         for attempt in range(self.tries):

@@ -71,7 +71,7 @@ def jobs_from(paths: Sequence[str | Path], text: str, limits: Limits = DEFAULT, 
 
 
 def load_report(path: str | Path, limits: Limits = DEFAULT) -> str:
-    """A report in UTF-8. InputError that names the file and never its text: those of check_file and check_text."""
+    """A report in UTF-8. InputError that names the file and never its text: those of check_file and check_text, text_encoding."""
     file = check_file(path)
     size = file.stat().st_size
     if size > limits.text_bytes + 3:

@@ -113,7 +113,7 @@ class PredictionFolder:
             raise InputError(what, "--format", "Choose --format png for this one.", "not_dicom")
 
     def check_volume(self, volume: Volume) -> None:
-        """InputError: not_dicom, as check_film; options for what can only be made of a film."""
+        """InputError: not_dicom, as check_film; options for what can only be made of a film; uneven_slices for what NIfTI cannot hold."""
         films = [name for name, suffix in FILM_FORMATS.items() if suffix in self.film_suffixes and suffix != SEG]
         if films:
             raise InputError(f"{films[0]} is of films, not of volumes", "--format", "Choose dicom-seg or nifti.", "options")

@@ -127,8 +127,8 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
 def read_table(path: str | Path, required: Sequence[str], limits: Limits = DEFAULT) -> Iterator[dict[str, str]]:
     """The rows of a CSV file with a header, cells exact; blank lines are left out, a byte order mark is tolerated.
 
-    InputError: those of check_file, encoding (not UTF-8), missing_column with the nearest name, duplicate_column, bad_row, and those of
-    check_text for each cell, with its row.
+    InputError: those of check_file, encoding (not UTF-8), missing_column with the nearest name, duplicate_column, bad_row, unreadable,
+    and those of check_text for each cell, with its row.
     """
     file = check_file(path)
     # The csv module's own limit is a setting of the whole process: it is only ever raised.

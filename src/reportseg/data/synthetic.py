@@ -84,7 +84,7 @@ def phantom(seed: int, index: int, size: int = 128) -> Phantom:
 def synthesise(out: str | Path, n: int, *, seed: int = 0, size: int = 128, progress: Callable[[int, int], None] | None = None) -> Path:
     """Writes n films as images/, masks/, manifest.csv and dataset.json into `out`; returns the manifest's path.
 
-    InputError: bad_number, or exists where `out` holds anything already; nothing of a set that was interrupted stays.
+    InputError: bad_number, exists where `out` holds anything already, unwritable; nothing of a set that was interrupted stays.
     """
     from .manifest import write_manifest
 

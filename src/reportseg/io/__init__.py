@@ -67,8 +67,8 @@ def read_image(source: str | Path | bytes, limits: Limits = DEFAULT) -> Image:
     16-bit gray is divided by 65535, a 32-bit integer as one of 8 bits where all fit those, else of 16. Colour that pillow can name becomes
     RGB. Only the first frame is read (warning multi_frame) and transparency is left out (alpha_dropped). DICOM: see `dicom.read_dicom`;
     NIfTI: `nifti.read_nifti` and `slices.film_of`.
-    InputError: those of check_file and read_dicom, too_large, unsupported_format, unsupported_mode, truncated, corrupt, not_finite,
-    bad_range.
+    InputError: those of check_file and read_dicom, empty_file, too_large, unsupported_format, unsupported_mode, truncated, corrupt,
+    not_finite, bad_range.
     """
     if isinstance(source, bytes):
         if not source:

@@ -65,7 +65,8 @@ def resolve(config: RunConfig, absent: bool = False) -> RunConfig:
     """The config with its `model` section checked and every default written out. `absent`: some training rows have an absent target.
 
     A model that reads no text, or a twin, is asked nothing but its one question: `data.negatives` becomes 0. One that reads gets its
-    presence head exactly where training has absent prompts, so a bundle never claims what it was not taught.
+    presence head exactly where training has absent prompts, so a bundle never claims what it was not taught. InputError config: what
+    model_config refuses, and output_stride 2 above 128 px.
     """
     model = model_config(config.model, f"{config.name}: model")
     largest = max(size for _, size in config.data.sizes())

@@ -130,7 +130,7 @@ class Source:
         """Put the weights into `module`, which was laid out on the meta device, in fp32. `rename` maps a key of the file to one of
         `module`, or to None where the module has no use for it. Strict: all that the module has, and nothing else.
 
-        InputError weights_mismatch, bad_weights. On the meta device as default the header is checked and nothing is read.
+        InputError weights_mismatch, bad_weights, not_finite. On the meta device as default the header is checked and nothing is read.
         """
         import torch
 
@@ -167,7 +167,8 @@ class Source:
 def find(name: str, revision: str | None = None) -> Source:
     """The source that `name` names: an existing folder, else a hub id at `revision`, from the cache on this disk where it is there.
 
-    InputError: no_tower, revision (of a folder), hub, missing (no config.json, no weights), pickle, and those of config.json as JSON.
+    InputError: no_tower, revision (of a folder), hub, missing (no config.json, no weights), pickle, bad_tower (no map in config.json), and
+    those of load_json for it.
     """
     path = Path(name).expanduser()
     if "\0" in name or (not path.is_dir() and not _REPOSITORY.fullmatch(name)):
