@@ -231,7 +231,7 @@ def _drop(low: str, sentence: Sentence, units: list[Unit], pieces: list[Piece]) 
     text = low[sentence.start : sentence.end]
     advice = [m.start() + sentence.start for m in _ADVICE.finditer(text)]
     history = [m.start() + sentence.start for m in _HISTORY.finditer(text)]
-    bounds = [piece.start for piece in pieces if piece.cut in {"start", "turn"} or piece.cut_text == ","]
+    bounds = [piece.start for piece in pieces if piece.cut in {"start", "turn"} or piece.cut_text == "," or _tells_more(piece)]
     for unit in units:
         after = bisect_right(bounds, pieces[unit.piece].start)
         begin, end = bounds[max(after - 1, 0)], bounds[after] if after < len(bounds) else sentence.end
@@ -241,6 +241,11 @@ def _drop(low: str, sentence: Sentence, units: list[Unit], pieces: list[Piece]) 
             unit.dropped = "history"
         elif sentence.section == "indication" and unit.polarity != "uncertain":
             unit.dropped = "indication"
+
+
+def _tells_more(piece: Piece) -> bool:
+    """ "A nodule in the left lung *and follow-up is recommended*": what has its own verb, or names nothing, is no part of the list."""
+    return piece.cut == "join" and (piece.clause or not (piece.terms or piece.structures or piece.generic))
 
 
 def _within(places: list[int], begin: int, end: int) -> bool:
