@@ -333,7 +333,7 @@ DOUBTS = r"""
     evaluate(?: for)? | evaluation (?:for|of) | eval(?: for)? | assess(?: for)? | check for | look for |
     differential(?: diagnosis)?(?: includes?)? | favou?r(?:ed|s|ing)?(?! over) | potential(?:ly)? | whether |
     (?:felt|thought|believed|appears?|seems?) to (?:represent|be) |
-    xxxx (?:represent|indicat|reflect|sequela|due to|related|secondary)\w* | raises?(?: the)? | \?
+    in (?:the )?absence of | xxxx (?:represent|indicat|reflect|sequela|due to|related|secondary)\w* | raises?(?: the)? | \?
 """
 
 DENIES = r"""
@@ -355,7 +355,8 @@ UNSURE = r"possible | probable | likely | questionable | suspected | equivocal |
 
 #: Ends the reach of a denial or a doubt.
 TURNS = r"""
-    but | however | although | though | yet | except(?: for)? | aside from | apart from | other than | besides | while | whereas |
+    but | however | although | though | yet | except(?: for)? | save for | aside from | apart from | other than | besides | despite |
+    in spite of | while | whereas |
     which | who | that (?:is|are|was|were|has|have|may|could) | nevertheless | nonetheless | still | in addition | additionally
 """
 
