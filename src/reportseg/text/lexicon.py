@@ -319,7 +319,7 @@ DENIED_AFTER = r"""
     (?:<seen> )?(?:in|on|at|within) neither |
     (?:<not>|no longer|never) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
     <not> (?:yet )?(?:developed|recurred|re-?accumulated|re-?appeared) |
-    (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out|excluded)(?! with) |
+    (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out|excluded)(?! with ) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded) |
     (?:now )?gone(?! (?:up|down|on|to|from)) | absent(?=\s(?:on|in|at|bilaterally)\b)
 """
@@ -356,7 +356,7 @@ UNSURE = r"possible | probable | likely | questionable | suspected | equivocal |
 #: Ends the reach of a denial or a doubt.
 TURNS = r"""
     but | however | although | though | yet | except(?: for)? | save for | aside from | apart from | other than | besides | despite |
-    in spite of | while | whereas |
+    in spite of | while | whereas | after | following |
     which | who | that (?:is|are|was|were|has|have|may|could) | nevertheless | nonetheless | still | in addition | additionally
 """
 
