@@ -163,6 +163,7 @@ def test_sentences_end_where_they_end(report: str, first: str) -> None:
         ("Bibasilar atelectasis.", "atelectasis", "lower"),
         ("The heart is enlarged.", "cardiomegaly", None),
         ("The aorta is enlarged.", "enlargement", None),
+        ("Infiltrates at the bases, sparing the apices.", "infiltrate", "lower"),
         ("Calcified granuloma.", "granuloma", None),
         ("Lower thoracic spine fracture.", "fracture", None),
         ("Nodular opacity.", "nodule", None),

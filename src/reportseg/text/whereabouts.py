@@ -17,6 +17,7 @@ _SIDE = re.compile(
 _TURNED = re.compile(r"\b(?:shift|deviat|displac)\w{0,9}[\w ]{0,30}? to(?:wards?)? the (?:left|right)\b")
 #: The side where the finding is not. Behind "but" it is a finding of its own.
 _NOT_THERE = re.compile(rf"\b{alternation(NOT_THERE)}")
+_SPARED = re.compile(r"\bspar(?:es|ed|ing)\b[\w \-]{0,40}")
 _TIP = re.compile(r"\btips?\b")
 _LEVEL = re.compile(
     r"\b(?:(?P<upper>upper|(?:bi[ \-]?)?apical|apex|apices|rul|lul)|(?P<middle>middle|mid(?=[ \-]?(?:lung|zone))|rml|lingular?|perihilar)|"
@@ -34,8 +35,8 @@ _PLACED = re.compile(r"\b(?:in|at|within|involving|of|on|throughout|overlying)\b
 
 def side_in(text: str) -> Side | None:
     """The side that the clause names; both together are bilateral. Neither the heart's chambers nor the direction of a shift is a side, nor
-    is where the finding is not ("right, not left"), nor where the tip of a device lies whose own side is told."""
-    plain = _NOT_THERE.sub(" ", _TURNED.sub(" ", text))
+    is where the finding is not ("right, not left", "sparing the left"), nor where the tip of a device lies whose own side is told."""
+    plain = _NOT_THERE.sub(" ", _SPARED.sub(" ", _TURNED.sub(" ", text)))
     tip = _TIP.search(plain)
     named = _named(plain[: tip.start()] if tip else plain) or _named(plain)
     if "both" in named or len(named) > 1:
@@ -51,7 +52,7 @@ def zone_in(text: str) -> str | None:
     """The levels of the lung that the clause names, from above, separated by blanks; None where it speaks of something else than lung."""
     if _NO_LUNG.search(text):
         return None
-    named = {str(m.lastgroup) for m in _LEVEL.finditer(text)}
+    named = {str(m.lastgroup) for m in _LEVEL.finditer(_SPARED.sub(" ", text))}
     return " ".join(level for level in LEVELS if level in named) or None
 
 
