@@ -234,6 +234,16 @@ def test_ybr_becomes_rgb():
     assert np.abs(shown - [1, 0, 0]).max() < 0.02
 
 
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+def test_colours_in_rle_are_those_of_the_plain_file(photometric):
+    pixels = RNG.integers(0, 256, (30, 40, 3), np.uint8)
+    plain = read_image(film(pixels, PhotometricInterpretation=photometric.removesuffix("_422"))).pixels_HWC
+    data = dataset(pixels)
+    data.compress(RLELossless)
+    data.PhotometricInterpretation = photometric
+    np.testing.assert_array_equal(read_image(encoded(data)).pixels_HWC, plain)
+
+
 def test_palette_becomes_rgb():
     pixels = RNG.integers(0, 4, (4, 5), np.uint8)
     colours = RNG.integers(0, 65536, (3, 4), np.uint16)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.charset import python_encoding
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -179,14 +185,22 @@ def test_headers_that_tell_of_less_than_there_is(frames, tags, syntax):
     assert refused(encoded(data)) == "corrupt"
 
 
-def test_compressed_frames_beyond_those_of_the_header():
-    jpeg = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 20, 30, 1) + b"\1\x11\0" + bytes(51)
-    data = dataset(PIXELS)
-    data.PixelData = encapsulate([jpeg, jpeg])
-    data["PixelData"].is_undefined_length = True
-    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    with pytest.raises(InputError, match="describes 1 frames and has 2"):
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("frames", [None, 2])
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_frames_beyond_those_of_the_header(syntax, frames, table):
+    """With a table of their offsets and without: then by the fragments that begin a frame, as one frame may lie in several."""
+    if syntax == JPEG2000Lossless:
+        pytest.importorskip("openjpeg")
+    data = dataset(np.stack([np.tile(PIXELS, (4, 3))] * 3))
+    data.compress(syntax)
+    streams = list(generate_frames(data.PixelData, number_of_frames=3))
+    data.PixelData = encapsulate(streams, fragments_per_frame=1 if frames else 2, has_bot=table)
+    data.NumberOfFrames = frames
+    with pytest.raises(InputError, match=f"describes {frames or 1} frames and has 3"):
         read_image(encoded(data))
+    data.PixelData, data.NumberOfFrames = encapsulate(streams[:1], fragments_per_frame=2, has_bot=table), 1
+    np.testing.assert_allclose(read_image(encoded(data)).pixels_HWC[:20, :30, 0], PIXELS / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [None, 1, 5, 7])
@@ -229,6 +243,132 @@ def test_a_stream_larger_than_its_header_says_is_refused_before_it_is_decoded():
     j2k = b"\xff\x4f\xff\x51" + struct.pack(">HH8I", 41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0) + bytes(50)
     assert refused(compressed(j2k, JPEG2000Lossless)) in {"corrupt", "codec"}
     assert refused(compressed(struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 10**6, RLELossless)) == "corrupt"
+
+
+@pytest.mark.parametrize("segment", [0, 1])
+def test_each_segment_of_rle_is_unpacked_no_further_than_its_pixels(segment):
+    rows, columns = 1000, 1000
+    honest = b"\x81\0" * (rows * columns // 128 + 1)
+    parts = [honest, honest]
+    parts[segment] = b"\x81\0" * 2_000_000
+    stream = struct.pack("<16I", 2, 64, 64 + len(parts[0]), *[0] * 13) + b"".join(parts)
+    data = dataset(np.zeros((rows, columns), np.uint16))
+    data.PixelData = encapsulate([stream])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = RLELossless
+    tracemalloc.start()
+    assert refused(encoded(data)) == "corrupt"
+    assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_a_stream_of_other_values_than_its_header_says(syntax):
+    """More of them a pixel, or deeper ones than a pixel holds: decoders cut them to fit, or end the process."""
+    if syntax == JPEG2000Lossless:
+        pytest.importorskip("openjpeg")
+    gray, colour = np.tile(PIXELS, (4, 3)).astype(np.uint16) * 16, np.stack([np.tile(PIXELS, (4, 3))] * 3, -1)
+    for pixels, bits, tags in (
+        (gray, 12, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}),
+        (colour, 8, {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}),
+        (gray >> 4, 8, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}),
+    ):
+        data = dataset(pixels, BitsStored=bits)
+        data.compress(syntax)
+        assert read_image(encoded(data)).pixels_HWC.shape[:2] == (80, 90)
+        for name, value in tags.items():
+            setattr(data, name, value)
+        with pytest.raises(InputError, match="values a pixel") as caught:
+            read_image(encoded(data))
+        assert caught.value.code == "corrupt"
+
+
+READS = """
+import sys
+sys.path[:0] = {paths!r}
+from reportseg.io import read_image
+from reportseg.errors import InputError
+for name in sys.argv[1:]:
+    try:
+        print(read_image(name).pixels_HWC.shape)
+    except InputError as error:
+        print(error.code)
+"""
+
+
+def read_by_a_child(*files: Path) -> list[str]:
+    """What becomes of each, where an end of the process would be seen."""
+    command = [sys.executable, "-c", READS.format(paths=[p for p in sys.path if p]), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_a_damaged_stream_ends_no_process(tmp_path):
+    """GDCM, one of pydicom's decoders, lets the exceptions of its codecs end the process: the films before and behind would be lost."""
+    pytest.importorskip("gdcm")
+    pytest.importorskip("openjpeg")
+    root = Path(pydicom.__file__).parent / "data" / "test_files"
+    files, codes = [], []
+
+    def add(source: str, harm, code: str) -> None:
+        data = pydicom.dcmread(root / source)
+        stream = next(generate_frames(data.PixelData, number_of_frames=1))
+        data.PixelData = encapsulate([bytes(harm(bytearray(stream)))])
+        data["PixelData"].is_undefined_length = True
+        files.append(tmp_path / str(len(files)))
+        data.save_as(files[-1])
+        codes.append(code)
+
+    def huffman(stream: bytearray) -> bytearray:  # more codes than a table can have
+        place = stream.index(b"\xff\xc4")
+        stream[place + 12] = 67
+        return stream
+
+    def marker(stream: bytearray) -> bytearray:  # the length of the first part of a tile
+        place = stream.index(b"\xff\x90")
+        stream[place + 6 : place + 10] = b"\0\0\0\x0d"
+        return stream
+
+    for _ in range(2):
+        add("SC_rgb_jpeg_gdcm.dcm", lambda stream: stream, "(100, 100, 3)")
+        add("SC_rgb_jpeg_gdcm.dcm", huffman, "corrupt")
+        add("SC_rgb_jpeg_gdcm.dcm", lambda stream: stream[: len(stream) // 2], "corrupt")
+    for name in ("MR_small_jp2klossless.dcm", "JPEG2000.dcm"):
+        add(name, marker, "corrupt")
+        add(name, lambda stream: stream[: len(stream) // 2], "corrupt")
+    add("MR_small_jpeg_ls_lossless.dcm", lambda stream: stream[: len(stream) // 2], "corrupt")
+    add("SC_rgb_jpeg_dcmtk.dcm", lambda stream: stream[: len(stream) // 2], "corrupt")
+    add("SC_rgb_jpeg_gdcm.dcm", lambda stream: stream, "(100, 100, 3)")
+    assert read_by_a_child(*files) == codes
+
+
+@pytest.mark.parametrize(
+    "name", ["SC_rgb_jpeg_gdcm", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "SC_rgb_jpeg_dcmtk", "MR_small_RLE"]
+)
+def test_a_compressed_file_cut_at_every_tenth(name):
+    pytest.importorskip("gdcm")
+    pytest.importorskip("openjpeg")
+    body = (Path(pydicom.__file__).parent / "data" / "test_files" / f"{name}.dcm").read_bytes()
+    assert {refused(body[: len(body) * tenth // 10]) for tenth in range(1, 10)} <= {"truncated", "corrupt", "no_pixels"}
+
+
+def test_lossless_jpeg_is_read_by_several_threads_and_by_a_forked_process():
+    pytest.importorskip("gdcm")
+    film = Path(pydicom.__file__).parent / "data" / "test_files" / "SC_rgb_jpeg_gdcm.dcm"
+    wanted = read_image(film).pixels_HWC
+
+    def read(_: int) -> bool:
+        return bool((read_image(film).pixels_HWC == wanted).all())
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(read, range(30)))
+    if hasattr(os, "fork"):
+        pid = os.fork()
+        if not pid:
+            os._exit(0 if read(0) else 1)
+        assert read(0) and os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize("stream", [b"\xff\xd8", b"\xff\xd8\xff\xff\xff\xff", bytes(100), b"\xff\xd8" + b"\xff\xe0\0\0" * 20])

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import IO, Any, BinaryIO, cast
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
 
 from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits, check_pixels
+from .apart import PLUGIN as GDCM
+from .apart import decode_apart
 from .dicom_header import damaged
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
@@ -22,6 +34,9 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_
 SAMPLES = dict.fromkeys(GRAY, 1) | dict.fromkeys(COLOUR, 3) | {"PALETTE COLOR": 1}
 HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
 SIZED = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, *HTJ2K}
+BEGINS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")  # a stream of JPEG and JPEG-LS, of JPEG 2000, and its file
+#: Who decodes: the first of these that is there. GDCM ends its process on many a damaged stream, so it gets one, and what no other reads.
+PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", GDCM)
 NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers among JPEG's C0..CF that are no frame header
 BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 SPARE = 2**20  # bytes that a file may hold behind its pixels
@@ -105,12 +120,21 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
         header, frames, rows, columns
     ):
         raise damaged(f"holds more pixels than its {columns} x {rows} in {frames} frames", where)
+    options: dict[str, Any] = {"pixel_keyword": "PixelData", "pixel_vr": vr, "transfer_syntax_uid": syntax}
     if syntax.is_encapsulated:
-        _check_stream(header, file, where, frames, rows, columns, frame)
+        stream = _checked_stream(header, file, where, frames, rows, columns, frame)
+        if syntax == RLELossless:  # unpacked here, since pydicom would unpack whatever there is; what is left is a frame of plain pixels
+            file, frame, decoder = io.BytesIO(_unpacked(stream, header, where)), 0, get_decoder(ExplicitVRLittleEndian)
+            options |= {"transfer_syntax_uid": ExplicitVRLittleEndian, "number_of_frames": 1, "planar_configuration": 1}
+            if header.PhotometricInterpretation == "YBR_FULL_422":  # RLE leaves no colour out
+                options["photometric_interpretation"] = "YBR_FULL"
+    plugin = next((name for name in PLUGINS if name in decoder.available_plugins), "")
     try:
-        options = as_pixel_options(header)
-        options |= {"pixel_keyword": "PixelData", "pixel_vr": vr}
-        array = decoder.as_array(cast(BinaryIO, file), index=frame, **options | {"transfer_syntax_uid": syntax})[0]
+        options = as_pixel_options(header) | options
+        if plugin == GDCM:
+            array = decode_apart(stream, options)
+        else:
+            array = decoder.as_array(cast(BinaryIO, file), index=frame, decoding_plugin=plugin, **options)[0]
     except MemoryError as error:
         raise InputError("the image is too large for this machine", where, "Make it smaller.", "too_large") from error
     except Exception as error:  # each decoder raises what its library does
@@ -127,55 +151,89 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
     return array
 
 
-def _check_stream(header: Dataset, file: IO[bytes], where: str, frames: int, rows: int, columns: int, frame: int) -> None:
-    """The compressed picture is as large as the header says: a decoder would first make whatever its stream announces."""
-    start, syntax = file.tell(), header.file_meta.TransferSyntaxUID
-    plain = rows * columns * int(header.SamplesPerPixel) * max(1, int(header.BitsAllocated) // 8)
+def _checked_stream(header: Dataset, file: IO[bytes], where: str, frames: int, rows: int, columns: int, frame: int) -> bytes:
+    """The compressed frame. What it announces is what the header says: a decoder would first make whatever that is, or cut it to fit."""
+    start, syntax, samples = file.tell(), header.file_meta.TransferSyntaxUID, int(header.SamplesPerPixel)
+    plain = rows * columns * samples * max(1, int(header.BitsAllocated) // 8)
     if _left(file) > 2 * frames * plain + SPARE:
         raise damaged("holds more data than its pixels need", where)
     try:
         stream = get_frame(file, frame, number_of_frames=frames)
-        offsets = parse_basic_offsets(file)
-        held = len(offsets) if syntax != RLELossless or frame else parse_fragments(file)[0]  # of RLE each is a frame
+        held = _frames_held(file, syntax, frame == 0)
     except Exception as error:
         raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated") from error
     file.seek(start)
     if held > frames:
         raise damaged(f"describes {frames} frames and has {held}", where)
-    if syntax == RLELossless and (len(stream) > 2 * plain + 4096 or _run_bytes(stream, (rows + 1) * columns) > (rows + 1) * columns):
-        raise damaged("holds more data than its pixels need", where)
-    size = _stream_size(stream) if syntax in SIZED else (rows, columns)
-    if size is None:
+    if syntax not in SIZED:
+        return stream
+    said = _stream_head(stream)
+    if said is None:
         raise damaged("has pixels that cannot be unpacked", where)
-    if size != (rows, columns):
-        raise damaged("holds another picture than its header says ({} x {}, not {} x {})".format(*size[::-1], columns, rows), where)
+    if said[:2] != (rows, columns):
+        raise damaged("holds another picture than its header says ({} x {}, not {} x {})".format(*said[1::-1], columns, rows), where)
+    if said[2] != samples or not 1 < said[3] <= int(header.BitsAllocated):
+        what = "holds another picture than its header says ({} values a pixel of {} bits, not {} in {})"
+        raise damaged(what.format(*said[2:], samples, header.BitsAllocated), where)
+    return stream
 
 
-def _run_bytes(stream: bytes, enough: int) -> int:
-    """What the first segment of an RLE frame, a byte of each of its pixels, unpacks to; counted to a little beyond `enough`."""
-    first, second = struct.unpack("<2I", stream[4:12].ljust(8, b"\0"))
-    place, end, count = first, min(second or len(stream), len(stream)), 0
-    while place + 1 < end and count <= enough:
-        run = stream[place]
+def _frames_held(file: IO[bytes], syntax: str, count: bool) -> int:
+    """How many frames there are by the table of their offsets; where there is none, if told to `count`, by the fragments that begin one."""
+    offsets = parse_basic_offsets(file)
+    if not count or (offsets and syntax != RLELossless):
+        return len(offsets)
+    fragments, places = parse_fragments(file)
+    if syntax == RLELossless:  # of which each is a frame
+        return fragments
+    begun = 0
+    for place in places:
+        file.seek(place + 8)
+        begun += file.read(6).startswith(BEGINS)
+    return begun
+
+
+def _unpacked(stream: bytes, header: Dataset, where: str) -> bytes:
+    """An RLE frame as plain pixels, plane by plane. Each of its segments holds one byte of every pixel, that of the highest bits first."""
+    rows, columns, samples, size = (int(header.Rows), int(header.Columns), int(header.SamplesPerPixel), int(header.BitsAllocated) // 8)
+    count, *starts = struct.unpack("<16I", stream[:64].ljust(64, b"\0"))
+    if count != samples * size or not count:
+        raise damaged("has pixels that cannot be unpacked", where)
+    planes = np.empty((samples, rows * columns, size), np.uint8)
+    for number, (start, end) in enumerate(pairwise([*starts[:count], len(stream)])):
+        run = _runs(stream[start:end], (rows + 1) * columns)
+        if len(run) > (rows + 1) * columns:
+            raise damaged("holds more data than its pixels need", where)
+        if len(run) < rows * columns:
+            raise damaged("has pixels that cannot be unpacked", where)
+        planes[number // size, :, size - 1 - number % size] = np.frombuffer(run, np.uint8, rows * columns)
+    return planes.tobytes()
+
+
+def _runs(packed: bytes, enough: int) -> bytearray:
+    """What a segment of RLE unpacks to, up to a little beyond `enough`."""
+    out, place, end = bytearray(), 0, len(packed)
+    while place < end and len(out) <= enough:
+        run = packed[place]
         if run < 128:  # so many bytes as they are, and one more
-            count += min(run + 1, end - place - 1)
+            out += packed[place + 1 : place + 2 + run]
             place += run + 2
         else:  # one byte many times; 128 is nothing
-            count += 257 - run if run > 128 else 0
+            out += packed[place + 1 : place + 2] * (257 - run if run > 128 else 0)
             place += 2 if run > 128 else 1
-    return count
+    return out
 
 
-def _stream_size(stream: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of a JPEG, JPEG-LS or JPEG 2000 stream, None where no header is found."""
+def _stream_head(stream: bytes) -> tuple[int, int, int, int] | None:
+    """(rows, columns, values a pixel, bits) of a JPEG, JPEG-LS or JPEG 2000 stream, None where no header is found."""
     siz = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # a whole JP2 file may stand around the stream
     if siz >= 0:
-        if len(stream) < siz + 24:
+        if len(stream) < siz + 43:
             return None
         width, height, left, top = struct.unpack(">4I", stream[siz + 8 : siz + 24])
-        return height - top, width - left
+        return height - top, width - left, int.from_bytes(stream[siz + 40 : siz + 42], "big"), (stream[siz + 42] & 0x7F) + 1
     place = 2
-    while stream[:2] == b"\xff\xd8" and place + 9 <= len(stream):
+    while stream[:2] == b"\xff\xd8" and place + 10 <= len(stream):
         if stream[place] != 0xFF:
             return None
         marker = stream[place + 1]
@@ -183,8 +241,8 @@ def _stream_size(stream: bytes) -> tuple[int, int] | None:
             place += 1 if marker == 0xFF else 2
             continue
         if (0xC0 <= marker <= 0xCF and marker not in NO_SIZE) or marker == 0xF7:
-            height, width = struct.unpack(">HH", stream[place + 5 : place + 9])
-            return height, width
+            bits, height, width, samples = struct.unpack(">BHHB", stream[place + 4 : place + 10])
+            return height, width, samples, bits
         place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
     return None
 
