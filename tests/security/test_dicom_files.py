@@ -424,16 +424,25 @@ print("MIB", peak() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_stays_within_the_limit(tmp_path):
-    """A film of 20 megapixels, a header with 100 MB of junk, and a bomb: 3 times what is decoded as float32, and 1 GiB."""
+    """A film of 20 megapixels, a header with 100 MB of junk, and one deflated with 700: 3 times what is decoded as float32, and 1 GiB."""
     large = film(np.zeros((5000, 4000), np.uint16), BitsStored=12, WindowCenter=2000, WindowWidth=1000)
     (tmp_path / "large").write_bytes(large)
     place = large.index(b"\x20\x00\x0d\x00UI")
     junk = struct.pack("<HH2sHI", 0x0009, 0x1010, b"UN", 0, 100 * 2**20) + bytes(100 * 2**20)
     (tmp_path / "junk").write_bytes(large[:place] + junk + large[place:])
+    small = dataset(PIXELS)
+    small.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    body = encoded(small)
+    start = 144 + int.from_bytes(body[140:144], "little")
+    plain = zlib.decompress(body[start:], -zlib.MAX_WBITS)
+    place, megabyte = plain.index(b"\x20\x00\x0d\x00UI"), np.random.default_rng(0).bytes(2**14) + bytes(2**20 - 2**14)
+    packer, head = zlib.compressobj(1, wbits=-zlib.MAX_WBITS), struct.pack("<HH2sHI", 0x0009, 0x1010, b"UN", 0, 700 * 2**20)
+    packed = [packer.compress(part) for part in (plain[:place], head, *[megabyte] * 700, plain[place:])]
+    (tmp_path / "deflated").write_bytes(body[:start] + b"".join(packed) + packer.flush())
     script = CHILD.format(paths=[p for p in sys.path if p])
-    command = [sys.executable, "-c", script, str(tmp_path / "large"), str(tmp_path / "junk")]
+    command = [sys.executable, "-c", script, *(str(tmp_path / name) for name in ("large", "junk", "deflated"))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.count("(5000, 4000, 1)") == 2
+    assert done.stdout.count("(5000, 4000, 1)") == 2 and done.stdout.count("(20, 30, 1)") == 1
     used = int(done.stdout.rsplit("MIB", 1)[1])
     assert used < 3 * 4 * 20_000_000 / 2**20 + 1024
     assert used < 700, "in fact far less: no float64 copy is made"

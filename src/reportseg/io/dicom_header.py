@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from pydicom import config as pydicom_config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -33,7 +34,7 @@ HEADER_BYTES = 32 * 2**20  # of elements before the pixels; parsed, each byte ma
 ITEMS = 2**18  # of sequences: an empty one has eight bytes and takes a hundred times as many once parsed; 10,000 frames have fewer
 ITEM = (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")  # how one begins, in either byte order
 LONG = 256 * 2**10  # an element that is longer is skipped: no look-up table is
-SMALL = 64 * 2**20  # what deflate may always unpack to, whatever its ratio
+SMALL = 64 * 2**20  # what deflate may always unpack to, whatever its ratio, and what of it is held in memory
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 DEFLATED, PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # of equal length
 META_LENGTH = b"\2\0\0\0UL\4\0"  # the element before the file's meta information, whose value is the length of the rest
@@ -240,8 +241,8 @@ def _inflated(file: IO[bytes], head: bytes, where: str, limits: Limits) -> IO[by
     size = file.seek(0, io.SEEK_END)
     budget = min(limits.volume_bytes, max(SMALL, limits.ratio * (size - start)))
     file.seek(0)
-    plain = io.BytesIO(file.read(start).replace(DEFLATED, PLAIN, 1))
-    plain.seek(0, io.SEEK_END)
+    plain = tempfile.SpooledTemporaryFile(SMALL)  # noqa: SIM115 - without a name, and gone with the film
+    plain.write(file.read(start).replace(DEFLATED, PLAIN, 1))
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         while not inflater.eof and (body := inflater.unconsumed_tail or file.read(2**16)):
@@ -254,4 +255,4 @@ def _inflated(file: IO[bytes], head: bytes, where: str, limits: Limits) -> IO[by
         raise damaged("cannot be unpacked", where) from error
     if not inflater.eof:
         raise InputError("the file ends before its header does", where, "Copy or download it again.", "truncated")
-    return plain
+    return cast(IO[bytes], plain)
