@@ -555,10 +555,58 @@ def check_refused(path: Path, code: str, limits: Limits | None = None) -> None:
     assert caught.value.code == code
 
 
-def test_pydicoms_dicomdir_leads_to_its_films(tmp_path):
-    source = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
-    for name in ("DICOMDIR", "77654033", "98892001"):
-        copy = shutil.copytree if (source / name).is_dir() else shutil.copy
-        copy(source / name, tmp_path / name)
+DICOMDIRS = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
+
+
+@pytest.mark.parametrize("lost", [[], ["98892003"]])
+def test_pydicoms_dicomdir_leads_to_its_films_and_tells_what_is_not_there(tmp_path, lost):
+    shutil.copy(DICOMDIRS / "DICOMDIR", tmp_path / "DICOMDIR")
+    for name in ("77654033", "98892001", "98892003"):
+        if name not in lost:
+            shutil.copytree(DICOMDIRS / name, tmp_path / name)
     with films_in([tmp_path / "DICOMDIR"]) as (films, found, stacks):
-        assert sum(len(stacks[film].files) if film in stacks else 1 for film in films) == 14 and len(found) >= 4
+        if lost:
+            error = stacks[films.pop()]
+            assert error.code == "missing" and error.what == "the DICOMDIR names 17 files that are not there, of 31"
+        assert sum(len(stacks[film].files) if film in stacks else 1 for film in films) == (14 if lost else 31) and len(found) >= 4
+
+
+def test_a_dicomdir_in_capitals_beside_small_letters_misses_nothing(tmp_path):
+    shutil.copy(DICOMDIRS / "DICOMDIR", tmp_path / "dicomdir")
+    for folder in ("77654033", "98892001", "98892003"):
+        for file in (DICOMDIRS / folder).rglob("*"):
+            if file.is_file():
+                copy = tmp_path / str(file.relative_to(DICOMDIRS)).lower()
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
+    with films_in([tmp_path / "dicomdir"]) as (films, _, _):
+        assert tmp_path / "dicomdir" not in films
+
+
+def test_a_dicomdir_whose_records_cannot_be_read_fails_and_its_films_do_not(tmp_path):
+    paths = write_stack(tmp_path / "ct", SLICES)
+    body = (DICOMDIRS / "DICOMDIR").read_bytes()
+    place = body.index(b"\x04\0\x20\x12SQ")
+    (tmp_path / "DICOMDIR").write_bytes(body[: place + 4] + b"OB" + body[place + 6 :])
+    with films_in([tmp_path / "DICOMDIR"]) as (films, _, stacks):
+        assert stacks[films[0]].files == tuple(paths)
+        assert films[1:] == [tmp_path / "DICOMDIR"] and isinstance(stacks[films[1]], InputError)
+
+
+def test_a_preamble_that_looks_like_a_zip_makes_none(tmp_path):
+    """Neither of a DICOMDIR nor of a film in an archive."""
+    write_stack(tmp_path / "cd" / "ct", SLICES)
+    (tmp_path / "cd" / "DICOMDIR").write_bytes(b"PK\3\4".ljust(128, b"\0") + (DICOMDIRS / "DICOMDIR").read_bytes()[128:])
+    with films_in([tmp_path / "cd" / "DICOMDIR"]) as (films, _, stacks):
+        assert len(stacks[films[0]].files) == 6
+    one = b"PK\3\4".ljust(128, b"\0") + film(SLICES[0])[128:]
+    with films_in([packed(tmp_path / "a.zip", {"one": one, "two": film(SLICES[1])})]) as (films, _, _):
+        assert len(films) == 2
+
+
+def test_the_header_of_a_volume_in_one_file_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(frames_of_one_file(SLICES, [(0, 0, height) for height in range(6)]))
+    with films_in([tmp_path / "file"]) as (films, _, stacks):
+        monkeypatch.setattr("reportseg.io.cases.stacks_in", None)
+        assert films == [tmp_path / "file"] and is_volume(films[0], stacks)
+        assert read_case(films[0], stacks).values_DHW.shape == SLICES.shape

@@ -106,9 +106,11 @@ def dicom_name(path: Path, limits: Limits = DEFAULT) -> str | None:
 
 def _is_zip(path: Path) -> bool:
     """By its first bytes."""
+    from .dicom_header import is_zip
+
     try:
         with open(path, "rb") as file:
-            return file.read(4) == b"PK\3\4"
+            return is_zip(file.read(136))
     except (OSError, ValueError):
         return False
 
@@ -182,19 +184,17 @@ def sniff(head: bytes, where: str = "") -> str:
         raise cut_short(where)
     if is_nifti(head):
         return "nifti"
-    from .dicom_header import is_dicom
+    from .dicom_header import is_dicom, is_zip
 
     if is_dicom(head):
         return "dicom"
-    kind = _foreign(head)
+    kind = "this is a zip archive" if is_zip(head) else _foreign(head)
     raise InputError(
         f"{kind}; {READS}" if kind else f"the format is not known; {READS}", where, "Export the image as PNG.", "unsupported_format"
     )
 
 
 def _foreign(head: bytes) -> str:
-    if head[:4] == b"PK\3\4":
-        return "this is a zip archive"
     return "this is a WebP file" if head[8:12] == b"WEBP" else "this is a PDF" if head[:5] == b"%PDF-" else ""
 
 

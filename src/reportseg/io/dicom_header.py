@@ -35,6 +35,7 @@ ITEMS = 2**18  # of sequences: an empty one has eight bytes and takes a hundred 
 ITEM = (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")  # how one begins, in either byte order
 LONG = 256 * 2**10  # an element that is longer is skipped: no look-up table is
 SMALL = 64 * 2**20  # what deflate may always unpack to, whatever its ratio, and what of it is held in memory
+ARCHIVE = b"PK\3\4"
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 DEFLATED, PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # of equal length
 META_LENGTH = b"\2\0\0\0UL\4\0"  # the element before the file's meta information, whose value is the length of the rest
@@ -86,6 +87,11 @@ def is_dicom(head: bytes) -> bool:
     if head[:4] == b"\0\x08\0\x05" or (head[:2] == b"\0\x08" and explicit):  # big endian
         return True
     return head[:2] == b"\x08\0" and (explicit or (head[3:4] == b"\0" and head[5:8] == b"\0\0\0" and head[4] % 2 == 0 and head[4] > 0))
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file begins as a zip archive does, and not as DICOM under a preamble that looks like one. 136 bytes are enough."""
+    return head.startswith(ARCHIVE) and not is_dicom(head)
 
 
 def read_header(file: IO[bytes], where: str = "", limits: Limits = DEFAULT, tags: list[Any] | None = None) -> tuple[FileDataset, IO[bytes]]:

@@ -19,13 +19,12 @@ from ..errors import InputError
 from ..limits import DEFAULT, VARIABLE, Limits, check_voxels
 from ..types import Volume
 from .dicom import NO_FILM
-from .dicom_header import damaged, flat, flat_frames, frame_count, guarded, is_dicom, modality_of, read_header, read_tags
+from .dicom_header import damaged, flat, flat_frames, frame_count, guarded, is_dicom, is_zip, modality_of, read_header, read_tags
 from .dicom_pixels import GRAY, check_grid, decode
 from .dicom_place import affine
 from .dicom_values import meant, window_of
 from .stacks import PHASE_TAGS, Part, Series, layout_of, part_of, sort_frames, sort_series
 
-ARCHIVE = b"PK\3\4"
 #: What tells which files are slices of one stack; a file where one of these cannot be read has failed.
 GRID_TAGS = [
     *(0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x0020000D, 0x0020000E, 0x00200013, 0x00200032, 0x00200037, 0x00200052, 0x00280002),
@@ -39,8 +38,8 @@ VOLUME_TAGS = [
     *(0x00280102, 0x00280103, 0x00281052, 0x00281053, 0x00281054, 0x00281056, 0x00283000, 0x7FE00001, 0x7FE00002),
 ]
 Stacks = Mapping[Path, Series | InputError]
-"""A name below the first file of a stack of slices, where nothing can lie, -> the stack, as `films_in` found it; or a path that holds
-none -> why. The file itself may be a film too, where it was given beside its folder.
+"""A name below the first file of a stack of slices, where nothing can lie, or a file that is one stack -> the stack, as `films_in` found
+it; or a path that holds none -> why. The first file itself may be a film too, where it was given beside its folder.
 """
 
 
@@ -50,7 +49,7 @@ def unpacked(path: Path, limits: Limits = DEFAULT) -> Iterator[Path]:
 
     InputError: zip_member (a link, a path that leads out, an archive in the archive, a password), too_large, corrupt.
     """
-    if not path.is_file() or _head(path) != ARCHIVE:
+    if not path.is_file() or not is_zip(_head(path)):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="reportseg-") as work:
@@ -79,10 +78,15 @@ def films_in(paths: Sequence[Path], limits: Limits = DEFAULT) -> Iterator[tuple[
             try:
                 if _holds_films(path):
                     series, failed = find_series(stack.enter_context(unpacked(path, limits)), limits)
+                    if lost := _lost(path, limits):
+                        failed.append((path, lost))
+                        stacks[path] = lost
                 elif len(series := _several(path, limits)) > 1:
                     failed = []
                 else:
                     films.append(path)
+                    if series:
+                        stacks[path] = series[0]  # so that its header is not read again
                     continue
             except (InputError, OSError) as error:
                 films.append(path)
@@ -201,9 +205,9 @@ def _read_volume(series: Series, limits: Limits) -> Volume:
 
 
 def _head(path: Path) -> bytes:
-    """The first four bytes. A file that is left to be closed by the collector would be named, with its patient, in a warning of Python."""
+    """The first bytes. A file that is left to be closed by the collector would be named, with its patient, in a warning of Python."""
     with open(path, "rb") as file:
-        return file.read(4)
+        return file.read(136)
 
 
 def _several(path: Path, limits: Limits) -> list[Series]:
@@ -218,13 +222,28 @@ def _holds_films(path: Path) -> bool:
     """Whether a path is a folder, a zip archive or a DICOMDIR."""
     if not path.is_file():
         return path.is_dir()
-    with open(path, "rb") as file:
-        head = file.read(136)
+    head = _head(path)
     if not is_dicom(head):
-        return head.startswith(ARCHIVE)
+        return is_zip(head)
     header = read_tags(path, [0x00080018])
     with guarded(str(path)):
         return header is not None and header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+
+
+def _lost(path: Path, limits: Limits) -> InputError | None:
+    """What is to be said of a DICOMDIR that names files which are not there. Media have names in capitals, copies of them often not."""
+    try:
+        header = read_tags(path, [0x00041220], limits) if path.is_file() else None
+        if header is None:
+            return None
+        with guarded(str(path)):
+            ids = [record.get("ReferencedFileID") for record in header.get("DirectoryRecordSequence") or []]
+            named = {(id if isinstance(id, str) else "/".join(id)).lower() for id in ids if id}
+    except InputError as error:
+        return error
+    lost = named - {file.relative_to(path.parent).as_posix().lower() for file in _walk(path.parent, limits)}
+    what = f"the DICOMDIR names {len(lost)} files that are not there, of {len(named)}"
+    return InputError(what, path, "Copy the whole medium again.", "missing") if lost else None
 
 
 def _walk(root: Path, limits: Limits) -> Iterator[Path]:
@@ -257,7 +276,7 @@ def _extract(archive: zipfile.ZipFile, work: Path, where: str, limits: Limits) -
         budget = min(left, max(2**20, limits.ratio * max(1, member.compress_size)))
         with archive.open(member) as source, open(work / f"{number:05d}", "xb") as target:
             head = source.read(2**16)
-            if head[:4] == ARCHIVE:
+            if is_zip(head):
                 raise InputError("the archive holds another archive", where, "Unpack it first.", "zip_member")
             while head:
                 budget, left = budget - len(head), left - len(head)
