@@ -11,12 +11,12 @@ from dicom_sources import cine, enhanced, film, slices
 from reportseg.io.dicom_gsps import write_gsps
 from reportseg.io.dicom_sc import write_sc
 from reportseg.io.dicom_seg import write_seg
-from test_dicom_out import SHA, segment
+from test_dicom_out import SHA, frames_of, segment
 
 #: Warnings that are meant; docs/clinical.md gives the reasons.
 EXPECTED = ("PixelSpacing(0028,0030)> - Attribute is not present in standard DICOM IOD", "Laterality(0020,0060)> - is only permitted")
 
-FILMS = {"cr": film("CR"), "dx": film("DX", wide=7), "us": cine()}
+FILMS = {"cr": film("CR"), "dx": film("DX", wide=7), "us": cine(), "enhanced frame": frames_of(1), "enhanced loop": frames_of(3)}
 VOLUMES = {"ct": slices("CT"), "mr": slices("MR", oblique=True), "enhanced": [enhanced()]}
 
 
