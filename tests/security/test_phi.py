@@ -20,8 +20,8 @@ import PIL.Image
 import pydicom
 import pytest
 from PIL.PngImagePlugin import PngInfo
-from pydicom.dataset import Dataset
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, JPEGExtended12Bit, MediaStorageDirectoryStorage, generate_uid
 from typer.testing import CliRunner
 
 from dicom_sources import enhanced, slices
@@ -198,6 +198,17 @@ def lost_slice(folder: Path) -> Path:
     return study
 
 
+def lost_medium(folder: Path) -> Path:
+    saved(marked(cr("CR", 32)), folder / "ZQXNAME" / "IM1")
+    out, record = Dataset(), Dataset()
+    out.file_meta = FileMetaDataset()
+    out.file_meta.MediaStorageSOPClassUID, out.file_meta.MediaStorageSOPInstanceUID = MediaStorageDirectoryStorage, generate_uid()
+    out.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    record.DirectoryRecordType, record.ReferencedFileID, record.PatientName = "IMAGE", ["ZQXNAME", "IM2"], NAME
+    out.FileSetID, out.DirectoryRecordSequence = "ZQX", [record]
+    return saved(out, folder / "DICOMDIR")
+
+
 def cut_zip(folder: Path) -> Path:
     path = folder / f"{NAME}.zip"
     path.write_bytes(in_a_zip(folder).read_bytes()[:-60])
@@ -250,7 +261,7 @@ def placed(folder: Path, makers: list) -> list[Path]:
     return [make(folder / f"in{number}") for number, make in enumerate(makers)]
 
 
-BROKEN = [truncated, cut_header, no_pixels, no_codec, words_for_numbers, lying_grid, called_dicom, not_there, lost_slice]
+BROKEN = [truncated, cut_header, no_pixels, no_codec, words_for_numbers, lying_grid, called_dicom, not_there, lost_slice, lost_medium]
 BROKEN += [cut_zip, cut_zip_of_another_name, cut_zip_called_picture, empty_file, cut_before_it_is_dicom]
 BROKEN += [broken_nifti, cut_nifti, cut_png]
 
