@@ -50,7 +50,8 @@ def learn_places(model: Any, batches: Iterator[Batch], steps: int, clip: float, 
         width = model.encode_text([""]).tokens_BLD.shape[2]
     head = nn.Linear(width, GRID * GRID).to(model.mean.device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam([{"params": trained}, {"params": head.parameters()}], betas=(0.9, 0.98))
+    groups: list[dict[str, Any]] = [{"params": trained}, {"params": list(head.parameters())}]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
     losses = []
     for step, batch in enumerate(islice(batches, steps)):
         text = model.encode_text(batch.texts)
