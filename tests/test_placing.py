@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from reportseg import optim
 from reportseg.bundle import load_bundle
 from reportseg.config import parse_config
 from reportseg.data.cache import FilmCache
@@ -17,9 +18,10 @@ from reportseg.losses import area_average, bce_loss
 from reportseg.models import build
 from reportseg.models.encoders import train_tokenizer
 from reportseg.placing import GRID, learn_places, sentences_only
+from reportseg.run_config import changed
 from reportseg.train import train
 from reportseg.types import Sample
-from test_train import Interrupt, make_films
+from test_train import Interrupt, make_films, weights
 from tiny import TGCNET, UNET
 
 #: The same words in another order name other places.
@@ -113,17 +115,41 @@ def test_a_run_places_its_sentences_once_and_resumes_exactly(tmp_path, films):
     with pytest.raises(Interrupt):
         train(config(steps=5), manifest=films, out=tmp_path / "cut", progress=cut)
     cut_run = train(config(steps=5), manifest=films, out=tmp_path / "cut", resume=True, progress=heard.append)
-    weights = [(run / "bundle" / "model.safetensors").read_bytes() for run in (whole, cut_run)]
-    assert weights[0] == weights[1]
+    assert weights(whole) == weights(cut_run)
     assert [row["step"] for row in log(cut_run) if "placing" in row] == [0]
 
 
+def test_a_run_that_was_stopped_while_it_placed_ends_as_one_that_was_not(tmp_path, films, monkeypatch):
+    """Precision and rate are measured by the first part alone: nothing that these draw may reach the placing."""
+    monkeypatch.setattr(optim, "seconds_per_step", lambda step, device, *_: (step(), 50.0)[1])
+    run = changed(config(steps=5), "train", precision="auto", minutes=10)
+
+    def cut(said):
+        if said.get("placing") == 3:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        train(run, manifest=films, out=tmp_path / "cut", progress=cut)
+    assert not (tmp_path / "cut" / "log.jsonl").exists()
+    cut_run, whole = train(run, manifest=films, out=tmp_path / "cut", resume=True), train(run, manifest=films, out=tmp_path / "whole")
+    assert weights(cut_run) == weights(whole)
+    assert [row["placing"] for row in log(cut_run) if "placing" in row] == [row["placing"] for row in log(whole) if "placing" in row]
+
+
 def test_a_resume_from_a_checkpoint_does_not_place_again(tmp_path, films):
-    run = train(config(steps=5), manifest=films, out=tmp_path / "r")
+    run = changed(config(steps=5), "train", checkpoint_minutes=1e-9)
+
+    def cut(said):
+        if said.get("images", 0) >= 24:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        train(run, manifest=films, out=tmp_path / "r", progress=cut)
     heard = []
-    train(config(steps=5), manifest=films, out=tmp_path / "r", resume=True, progress=heard.append)
-    assert not any("placing" in said for said in heard)
-    assert [row["step"] for row in log(run) if "placing" in row] == [0]
+    done = train(run, manifest=films, out=tmp_path / "r", resume=True, progress=heard.append)
+    assert any("images" in said for said in heard) and not any("placing" in said for said in heard)
+    assert [row["step"] for row in log(done) if "placing" in row] == [0]
+    assert weights(done) == weights(train(config(steps=5), manifest=films, out=tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(("model", "data"), [(UNET, {}), (TGCNET, {"text": "constant"})])

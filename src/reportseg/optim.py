@@ -86,8 +86,9 @@ def bf16_gains(device: torch.device) -> bool:
     """Whether a 3x3 convolution, forwards and backwards, is at least 1.3 times as fast in bf16 as in fp32: not every processor has it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    layer = nn.Conv2d(96, 96, 3, padding=1, device=device)
-    x_BCHW = torch.randn(8, 96, 28, 28, device=device)
+    with torch.random.fork_rng(devices=[]):  # a resume does not ask again, and what it draws next must be the same
+        layer = nn.Conv2d(96, 96, 3, padding=1, device=device)
+        x_BCHW = torch.randn(8, 96, 28, 28, device=device)
 
     def one(enabled: bool) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
