@@ -55,6 +55,8 @@ TWIN = ["data.text=constant"]
     [
         ([], []),
         (["data.negatives=0.15"], []),
+        (["train.text_steps=0"], ["train.text_steps=400"]),
+        (["train.text_steps=400"], ["train.text_steps=0"]),
         (
             [],
             [
@@ -139,6 +141,12 @@ def test_a_key_that_came_later_leaves_the_hash_as_it_was():
     assert twin_sha256(whole.model_copy(update={"config": older}), bundle()) == twin_sha256(whole, bundle())
 
 
+def test_seeds_from_before_a_key_group_with_those_that_have_it_at_its_default():
+    whole = training("train.text_steps=0")
+    older = whole.config | {"train": {key: value for key, value in whole.config["train"].items() if key not in ("lovasz", "text_steps")}}
+    assert config_sha256(whole.model_copy(update={"config": older})) == config_sha256(whole) != config_sha256(training())
+
+
 def test_another_tower_at_the_same_path_makes_no_twin_and_none_leaves_the_hash_as_it_was(tmp_path):
     def on(sha256):
         return bundle(base={"text": {"id": "towers/bert", "sha256": sha256}})
@@ -220,11 +228,13 @@ def test_a_bundle_that_does_not_tell_its_parents_twin_is_held_to_the_parent_itse
 
 
 def test_the_published_twin_is_the_published_configuration_with_one_sentence_and_the_published_unet_is_not():
-    """Made before twins had a hash of their own; the model is from before `presence`, and each was trained in the quicker precision."""
+    """Made before twins had a hash of their own and before sentences were placed; the model is from before `presence`, and each was trained
+    in the quicker precision.
+    """
     published = {
         name: read_json(QATA / name / "metrics.json", Metrics) for name in ("tgcnet_qata_small", "tgcnet_qata_small-twin", "unet_width16")
     }
-    model, twin = training("train.precision=bf16"), training(*TWIN, "train.precision=fp32")
+    model, twin = training("train.precision=bf16", "train.text_steps=0"), training(*TWIN, "train.text_steps=0")
     del model.config["model"]["presence"]
     assert config_sha256(model) == published["tgcnet_qata_small"].config_sha256
     assert config_sha256(twin) == published["tgcnet_qata_small-twin"].config_sha256 != published["unet_width16"].config_sha256

@@ -25,7 +25,7 @@ from .types import CaseScore
 LATER: Mapping[str, Mapping[str, Any]] = {
     "eval": EvalSection().model_dump(include={"flips"}),
     "data": DataConfig().model_dump(include={"teacher", "teacher_weight"}),
-    "train": TrainSection().model_dump(include={"lovasz"}),
+    "train": TrainSection().model_dump(include={"lovasz", "text_steps"}),
 }
 
 # What only the reading model has, what a machine decides (`auto` measures which precision is quicker), and paths: teacher, parent and
@@ -33,7 +33,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
 _FREE = {
     "model": {"presence"},
     "data": {"text", "text_dropout", "negatives", "manifest", "teacher"},
-    "train": {"images", "minutes", "checkpoint_minutes", "workers", "precision", "init"},
+    "train": {"text_steps", "images", "minutes", "checkpoint_minutes", "workers", "precision", "init"},
 }
 
 
