@@ -13,13 +13,13 @@ from reportseg.bundle import load_bundle
 from reportseg.config import parse_config
 from reportseg.data.cache import FilmCache
 from reportseg.data.loader import Steps, batches
-from reportseg.errors import InputError
 from reportseg.losses import area_average, bce_loss
-from reportseg.models import build
+from reportseg.models import build, resolve
 from reportseg.models.encoders import train_tokenizer
 from reportseg.placing import GRID, learn_places, sentences_only
 from reportseg.run_config import changed
-from reportseg.train import train
+from reportseg.runs import prepare, text_steps
+from reportseg.train import dry_run, train
 from reportseg.types import Sample
 from test_train import Interrupt, make_films, weights
 from tiny import TGCNET, UNET
@@ -169,12 +169,18 @@ def test_a_model_that_goes_on_from_a_bundle_has_learnt_it(tmp_path, films):
     assert not any("placing" in said for said in heard)
 
 
-def test_where_no_weight_hears_a_sentence_it_is_said(crossed):
-    rows, films = crossed
-    model = build(TGCNET, train_tokenizer(CROSSED), None)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith("date."))
-    stream = batches(Steps(rows, films, sentences_only(config())), 0, torch.device("cpu"))
-    with pytest.raises(InputError) as caught:
-        learn_places(model, stream, 3, 1.0, lambda _: None)
-    assert caught.value.code == "config" and "text_steps" in caught.value.where
+@pytest.mark.parametrize("regime", ["frozen", "lora", "full"])
+def test_a_pretrained_text_tower_keeps_what_it_knows(films, regime):
+    """A frozen one has nothing to move, and the rate of a random start would undo what another was pretrained for."""
+
+    def planned(tower):
+        run = resolve(config({"name": "tmca", "preset": "tiny", "text": tower}))
+        return text_steps(run, prepare(changed(run, "data", manifest=str(films))))
+
+    assert planned({"source": "scratch"}) == 40
+    assert planned({"source": "towers/bert", "train": regime}) == 0
+
+
+def test_the_plan_tells_the_steps_before_the_first_film(films):
+    assert dry_run(config(), manifest=films)["text_steps"] == 40
+    assert dry_run(config(UNET), manifest=films)["text_steps"] == dry_run(config(text="constant"), manifest=films)["text_steps"] == 0

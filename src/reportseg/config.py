@@ -94,8 +94,8 @@ class TrainSection(Section):
     text_steps: int = Field(
         default=0,
         ge=0,
-        description="steps before the first film in which a text encoder that is trained learns where sentences place what they name; "
-        "none with `init` or a constant text",
+        description="steps before the first film in which a text encoder from scratch learns where sentences place what they name; "
+        "none with `init`, a pretrained text tower or a constant text",
     )
     checkpoint_minutes: float = Field(default=5, gt=0)
     minutes: float | None = Field(

@@ -150,8 +150,16 @@ def _lock(file: IO[bytes]) -> None:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def text_steps(config: RunConfig, prepared: Prepared) -> int:
+    """Steps that place sentences before the first film. None where there is nothing to learn (no text, or one constant sentence), after a
+    parent, which has learnt it, and for a pretrained text tower, which knows words and would forget them.
+    """
+    learns = prepared.reads_text and not prepared.constant and not config.train.init and config.model["text"]["source"] == "scratch"
+    return config.train.text_steps if learns else 0
+
+
 def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
-    """What `train --dry-run` prints: counts of films and parameters, the steps and the sizes they run at."""
+    """What `train --dry-run` prints: counts of films and parameters, the steps without films and with, and the sizes these run at."""
     return {
         "name": config.name,
         "train_films": len(prepared.train),
@@ -159,6 +167,7 @@ def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "sentences": len({prepared.text_of(sample) for sample in prepared.train}),
         "laterality": prepared.laterality,
         "params": count_parameters(config.model),
+        "text_steps": text_steps(config, prepared),
         "images": config.train.images,
         "steps": config.steps(),
         "passes": round(config.train.images / len(prepared.train), 2),

@@ -35,7 +35,7 @@ from .losses import lovasz_hinge_loss
 from .models import bank_of, build, make_tokenizer, resolve
 from .placing import learn_places, sentences_only
 from .run_config import CONFIG, Manifests, changed, check_free, check_parent, checked, stored_config
-from .runs import Prepared, alone, environment, plan, prepare, without_paths
+from .runs import Prepared, alone, environment, plan, prepare, text_steps, without_paths
 from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
 from .teacher import read_teacher, sources_sha256
 from .twins import parent_twin
@@ -209,11 +209,9 @@ class Run:
         return hashlib.sha256(f"{self.tokenizer}\0{self.bank.sha256 if self.bank else None}".encode()).hexdigest()
 
     def _place_sentences(self) -> float | None:
-        """Loss of a text encoder that has learnt where sentences place what they name; None where there is nothing to learn: no text, one
-        constant sentence, or a parent that has learnt it.
-        """
-        steps = self.config.train.text_steps
-        if not steps or self.parent is not None or not self.prepared.reads_text or self.prepared.constant:
+        """Loss of a text encoder that has learnt where sentences place what they name; None where it has nothing to learn."""
+        steps = text_steps(self.config, self.prepared)
+        if not steps:
             return None
         batches = self._micro_batches(sentences_only(self.config), 0)
         told = lambda step: self.progress({"placing": step, "of": steps})  # noqa: E731
