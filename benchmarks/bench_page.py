@@ -71,7 +71,9 @@ python benchmarks/bench.py cpu qata --list             # what is done, and how l
 - **Films**: QaTa-COV19, half of the training films, the same for all: whole patients in an order that the data set's name seeds. A
   tenth of them is dev. Trained at 112 px, scored on val, 1,429 films, each on its own grid of 224 px.
 - **Training**: all weights, from random initialisation, on 24,000 images in batches of 32; augmentation, optimiser and schedule are
-  those of the recipes `*_qata_small`.
+  those of the recipes `*_qata_small`. A method that reads text places its sentences before the first film, in 400 steps of 128 sentences
+  and their masks without images (`train.text_steps`), whatever the number of images; a twin, which reads one sentence, does not. The
+  speed and the time in `cell.json` begin with the first film.
 - **Learning rate**: for each method the best of three on a quarter of the images and the first seed, by the sum of both Dice scores on
   dev. A twin, and a method that lacks a module, have the rate of their method.
 - **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third.

@@ -27,6 +27,7 @@ from reportseg.knowledge.bank import load_bank
 from reportseg.models import MODELS, build, count_parameters
 from reportseg.models.encoders import train_tokenizer
 from reportseg.models.unet import UNet
+from reportseg.placing import BATCH
 from reportseg.schemas import Metrics, read_json
 from test_models_contract import SMALLEST
 
@@ -68,6 +69,7 @@ def test_the_protocol_is_that_of_the_page():
     told = (CPU.share, CPU.size_px, CPU.output_stride, CPU.images, CPU.batch, CPU.seeds, len(CPU.rates), CPU.search, CPU.split)
     assert told == (0.5, 112, 2, 24_000, 32, (0, 1), 3, 0.25, "val")
     assert bench_page.CLIMBING == 0.005 and bench.LAST == 0.2
+    assert f"{configured(bench_protocol.ARMS['tgcnet']).train.text_steps} steps of {BATCH} sentences" in bench_page.CPU
 
 
 def test_the_enhancement_is_judged_without_its_pixel_term_and_that_term_by_itself():
@@ -85,7 +87,8 @@ def test_every_arm_is_small_begins_random_and_sees_what_the_others_see(arm):
     assert count_parameters(config.model)["total"] <= 7_000_000
     assert config.model["output_stride"] == 2 and config.data.size_px == 112 and config.train.batch == 32
     assert all(config.model[part]["source"] == "scratch" for part in ("vision", "text") if part in config.model)
-    assert config.train == first.train and config.name == arm.name
+    placed = 400 if MODELS[arm.method][1].reads_text else 0
+    assert config.train == first.train.model_copy(update={"text_steps": placed}) and config.name == arm.name
     assert config.data.model_copy(update={"text": "as_written"}) == first.data
 
 
