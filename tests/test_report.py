@@ -14,7 +14,7 @@ import pytest
 from reportseg.errors import InputError
 from reportseg.page import VOID
 from reportseg.report import CAVEAT, write_report
-from reportseg.report_cases import MOST_ROWS, CasePicture
+from reportseg.report_cases import MOST_ROWS, CasePicture, curve_plots
 from reportseg.schemas import Metrics, TrainingFile
 from reportseg.types import INTENDED_USE, CaseScore
 
@@ -387,6 +387,12 @@ class TestSections:
         assert "<summary>More curves: Parts of the loss, Images a second, Learning rate</summary>" in folded
         assert "Dice, mean <b>0.810</b>" in seen
         assert "images seen" in seen
+
+    def test_what_was_learnt_before_the_first_film_is_a_number_and_no_curve(self, full):
+        one = TrainingFile.model_validate(TRAINING | {"curves": {**TRAINING["curves"], "placing": [(0, 0.3124)]}})
+        section = str(curve_plots(one))
+        assert "placed" not in full.section("training") and "to a loss of 0.312" in section and "placing" not in section
+        assert section.count("<svg") == str(curve_plots(TrainingFile.model_validate(TRAINING))).count("<svg")
 
     def test_curves_of_one_family_go_by_their_stride(self, full):
         assert re.findall(r"(similarity_\d+) <b>", full.section("training")) == ["similarity_8", "similarity_16"]

@@ -121,8 +121,9 @@ def curve_plots(training: TrainingFile | None) -> Html | None:
     if training is None:
         return None
     panels: dict[str, dict[str, Curve]] = {title: {} for title in FIRST}
+    placing = training.curves.get("placing")
     for name, curve in sorted(training.curves.items(), key=lambda item: _natural(item[0])):
-        if curve:
+        if curve and name != "placing":  # one value, from before the first film, of a loss of its own
             panels.setdefault(_panel(name), {})[name] = curve
     model = training.config.get("model")
     took = f"{training.seconds / 60:,.0f} min" if training.seconds >= 60 else f"{training.seconds:.0f} s"
@@ -132,6 +133,7 @@ def curve_plots(training: TrainingFile | None) -> Html | None:
         facts(
             [
                 ("Model", str(model["name"]) if isinstance(model, dict) and "name" in model else None),
+                ("Sentences placed first", join("to a loss of ", number(placing[-1][1], 3)) if placing else None),
                 ("Images seen", f"{training.images:,}"),
                 ("Steps", f"{training.steps:,}"),
                 ("Time", f"{took} on {training.device}, {training.precision}"),
