@@ -135,7 +135,7 @@ class TrainingFile(File):
 
     images: Count = Field(description="Images seen, repeats counted.")
     steps: Count = Field(description="Optimiser steps.")
-    seconds: NonNegative = Field(description="Training time, all resumed parts together.")
+    seconds: NonNegative = Field(description="Training time from the first film on, all resumed parts together.")
     seed: int = Field(default=0, description="Seed of the run.")
     device: str = Field(default="cpu", description="Device type: cpu, cuda, mps.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass.")
