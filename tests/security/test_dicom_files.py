@@ -283,6 +283,27 @@ def test_a_stream_of_other_values_than_its_header_says(syntax):
         assert caught.value.code == "corrupt"
 
 
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_the_stream_that_is_decoded_is_the_one_that_was_looked_at(syntax):
+    """An extended table of offsets may lead behind the honest stream, into the same fragment."""
+    if syntax == JPEG2000Lossless:
+        pytest.importorskip("openjpeg")
+    streams = []
+    for pixels in (np.tile(PIXELS, (4, 3)), np.zeros((2000, 3000), np.uint8)):
+        data = dataset(pixels)
+        data.compress(syntax)
+        streams += generate_frames(data.PixelData, number_of_frames=1)
+    data.Rows, data.Columns = 80, 90
+    data.PixelData = encapsulate([b"".join(streams)], has_bot=False)
+    for offset, stream in ((0, streams[0]), (len(streams[0]), streams[1])):
+        data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = struct.pack("<Q", offset), struct.pack("<Q", len(stream))
+        if not offset:
+            np.testing.assert_allclose(read_image(encoded(data)).pixels_HWC[:20, :30, 0], PIXELS / 255, atol=1e-6)
+            continue
+        with pytest.raises(InputError, match="another picture than its header says .3000 x 2000"):
+            read_image(encoded(data))
+
+
 READS = """
 import sys
 sys.path[:0] = {paths!r}

@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
+from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
@@ -128,9 +128,13 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
             options |= {"transfer_syntax_uid": ExplicitVRLittleEndian, "number_of_frames": 1, "planar_configuration": 1}
             if header.PhotometricInterpretation == "YBR_FULL_422":  # RLE leaves no colour out
                 options["photometric_interpretation"] = "YBR_FULL"
+        else:  # and no other stream than the one that was looked at
+            file, frame = io.BytesIO(encapsulate([stream])), 0
+            options["number_of_frames"] = 1
     plugin = next((name for name in PLUGINS if name in decoder.available_plugins), "")
     try:
         options = as_pixel_options(header) | options
+        options.pop("extended_offsets", None)
         if plugin == GDCM:
             array = decode_apart(stream, options)
         else:
@@ -158,7 +162,8 @@ def _checked_stream(header: Dataset, file: IO[bytes], where: str, frames: int, r
     if _left(file) > 2 * frames * plain + SPARE:
         raise damaged("holds more data than its pixels need", where)
     try:
-        stream = get_frame(file, frame, number_of_frames=frames)
+        table = (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in header else None
+        stream = get_frame(file, frame, number_of_frames=frames, extended_offsets=table)
         held = _frames_held(file, syntax, frame == 0)
     except Exception as error:
         raise InputError("the file ends before its pixels do", where, "Copy or download it again.", "truncated") from error
