@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from pydicom.uid import (
 
 from dicom_films import dataset, encoded, film, frames_of_one_file
 from reportseg.errors import InputError
-from reportseg.io import dicom_name, read_image
+from reportseg.io import apart, dicom_name, read_image
 from reportseg.io.series import films_in, find_series
 from reportseg.limits import Limits
 
@@ -390,6 +391,29 @@ def test_lossless_jpeg_is_read_by_several_threads_and_by_a_forked_process():
         if not pid:
             os._exit(0 if read(0) else 1)
         assert read(0) and os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_decoder_that_takes_too_long_is_ended_and_the_next_film_is_read(monkeypatch):
+    pytest.importorskip("gdcm")
+    film = Path(pydicom.__file__).parent / "data" / "test_files" / "SC_rgb_jpeg_gdcm.dcm"
+    apart._end()
+    with monkeypatch.context() as patch:
+        patch.setattr(apart, "SECONDS", 0.01)  # less than the start of Python
+        assert refused(film.read_bytes()) == "corrupt"
+    assert read_image(film).pixels_HWC.shape == (100, 100, 3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
+def test_an_interruption_that_the_program_outlives_loses_no_film():
+    """A terminal sends it to the decoder too."""
+    pytest.importorskip("gdcm")
+    film = Path(pydicom.__file__).parent / "data" / "test_files" / "SC_rgb_jpeg_gdcm.dcm"
+    read_image(film)
+    child = apart._child
+    assert child is not None
+    child.send_signal(signal.SIGINT)
+    assert read_image(film).pixels_HWC.shape == (100, 100, 3)
+    assert apart._child is child
 
 
 @pytest.mark.parametrize("stream", [b"\xff\xd8", b"\xff\xd8\xff\xff\xff\xff", bytes(100), b"\xff\xd8" + b"\xff\xe0\0\0" * 20])

@@ -32,6 +32,8 @@ def decode_apart(stream: bytes, options: Mapping[str, Any]) -> NDArray[Any]:
     wanted = {name: value for name, value in options.items() if isinstance(value, str | int)} | {"number_of_frames": 1}
     with _lock:
         child = _running()
+        clock = threading.Timer(SECONDS, child.kill)
+        clock.start()
         ask, answer = cast(io.BufferedWriter, child.stdin), cast(io.BufferedReader, child.stdout)
         try:
             ask.write(json.dumps([len(stream), wanted]).encode() + b"\n" + stream)
@@ -46,6 +48,8 @@ def decode_apart(stream: bytes, options: Mapping[str, Any]) -> NDArray[Any]:
         except BaseException:  # an interruption: what the child says next would be taken for another frame
             _end()
             raise
+        finally:
+            clock.cancel()
     if not array.size:
         raise RuntimeError("the decoder can make nothing of it")
     return array
@@ -57,13 +61,12 @@ def serve() -> None:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells its whole group, and the parent may mean to finish this film
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while line := sys.stdin.buffer.readline():
         length, options = json.loads(line)
         stream, options["transfer_syntax_uid"] = sys.stdin.buffer.read(length), UID(options["transfer_syntax_uid"])
-        if hasattr(signal, "alarm"):
-            signal.alarm(SECONDS)
         try:
             decoder = get_decoder(options["transfer_syntax_uid"])
             array = np.ascontiguousarray(decoder.as_array(encapsulate([stream]), index=0, decoding_plugin=PLUGIN, **options)[0])
@@ -72,8 +75,6 @@ def serve() -> None:
         else:
             answers.write(json.dumps({"shape": array.shape, "dtype": array.dtype.str}).encode() + b"\n")
             answers.write(array.data.cast("B"))
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
         answers.flush()
 
 
