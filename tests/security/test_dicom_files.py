@@ -403,6 +403,16 @@ def test_a_decoder_that_takes_too_long_is_ended_and_the_next_film_is_read(monkey
     assert read_image(film).pixels_HWC.shape == (100, 100, 3)
 
 
+def test_a_decoder_that_cannot_be_started_is_no_damage_of_the_film(monkeypatch, tmp_path):
+    pytest.importorskip("gdcm")
+    film = Path(pydicom.__file__).parent / "data" / "test_files" / "SC_rgb_jpeg_gdcm.dcm"
+    apart._end()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(tmp_path / "none"))
+        assert refused(film.read_bytes()) == "codec"
+    assert read_image(film).pixels_HWC.shape == (100, 100, 3)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
 def test_an_interruption_that_the_program_outlives_loses_no_film():
     """A terminal sends it to the decoder too."""

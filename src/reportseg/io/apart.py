@@ -28,7 +28,9 @@ _child: subprocess.Popen[bytes] | None = None
 
 
 def decode_apart(stream: bytes, options: Mapping[str, Any]) -> NDArray[Any]:
-    """The pixels of one frame by pydicom's `options`: (H, W) or (H, W, 3). RuntimeError where the decoder makes nothing of it, or ends."""
+    """The pixels of one frame by pydicom's `options`: (H, W) or (H, W, 3). RuntimeError where the decoder makes nothing of it, ends, or
+    takes more than SECONDS; ChildProcessError where it cannot be started.
+    """
     wanted = {name: value for name, value in options.items() if isinstance(value, str | int)} | {"number_of_frames": 1}
     with _lock:
         child = _running()
@@ -83,13 +85,16 @@ def _running() -> subprocess.Popen[bytes]:
     global _child
     if _child is None or _child.poll() is not None:
         _end()
-        _child = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        try:
+            _child = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except OSError as error:
+            raise ChildProcessError("the decoder cannot be started") from error
     return _child
 
 

@@ -139,6 +139,9 @@ def _decode(header: FileDataset, file: IO[bytes], where: str, limits: Limits, fr
             array = decode_apart(stream, options)
         else:
             array = decoder.as_array(cast(BinaryIO, file), index=frame, decoding_plugin=plugin, **options)[0]
+    except ChildProcessError as error:  # which says nothing of the film
+        what = "lossless JPEG is decoded in a process of its own, which cannot be started"
+        raise InputError(what, where, f"Close other programs. Or: {DECOMPRESS}", "codec") from error
     except MemoryError as error:
         raise InputError("the image is too large for this machine", where, "Make it smaller.", "too_large") from error
     except Exception as error:  # each decoder raises what its library does
