@@ -431,6 +431,17 @@ def test_streams_that_are_none(stream):
     assert refused(compressed(stream, JPEGBaseline8Bit)) in {"corrupt", "truncated"}
 
 
+def test_a_full_disk_is_no_damage_of_a_deflated_film(monkeypatch, tmp_path):
+    data = dataset(PIXELS)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    monkeypatch.setattr("reportseg.io.dicom_header.SMALL", 400)
+    assert read_image(encoded(data)).pixels_HWC.shape == (20, 30, 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="cannot be unpacked") as caught:
+        read_image(encoded(data))
+    assert caught.value.code == "too_large" and "TMPDIR" in caught.value.fix
+
+
 def test_a_deflate_bomb_is_unpacked_no_further_than_its_budget():
     data = dataset(PIXELS)
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian

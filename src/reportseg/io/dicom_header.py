@@ -259,6 +259,9 @@ def _inflated(file: IO[bytes], head: bytes, where: str, limits: Limits) -> IO[by
             plain.write(out)
     except zlib.error as error:
         raise damaged("cannot be unpacked", where) from error
+    except OSError as error:  # of a disk, not of the film
+        fix = "Make room in the folder for temporary files, or name another one in TMPDIR."
+        raise InputError(f"it cannot be unpacked ({error.strerror})", where, fix, "too_large") from error
     if not inflater.eof:
         raise InputError("the file ends before its header does", where, "Copy or download it again.", "truncated")
     return cast(IO[bytes], plain)
