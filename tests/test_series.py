@@ -571,6 +571,18 @@ def test_pydicoms_dicomdir_leads_to_its_films_and_tells_what_is_not_there(tmp_pa
         assert sum(len(stacks[film].files) if film in stacks else 1 for film in films) == (14 if lost else 31) and len(found) >= 4
 
 
+def test_a_record_that_is_out_of_use_misses_no_file(tmp_path):
+    medium = pydicom.dcmread(DICOMDIRS / "DICOMDIR")
+    for record in medium.DirectoryRecordSequence:
+        if "98892003" in (record.get("ReferencedFileID") or ""):
+            record.RecordInUseFlag = 0
+    medium.save_as(tmp_path / "DICOMDIR")
+    for name in ("77654033", "98892001"):
+        shutil.copytree(DICOMDIRS / name, tmp_path / name)
+    with films_in([tmp_path / "DICOMDIR"]) as (films, _, _):
+        assert tmp_path / "DICOMDIR" not in films
+
+
 def test_a_dicomdir_in_capitals_beside_small_letters_misses_nothing(tmp_path):
     shutil.copy(DICOMDIRS / "DICOMDIR", tmp_path / "dicomdir")
     for folder in ("77654033", "98892001", "98892003"):

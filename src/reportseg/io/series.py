@@ -237,7 +237,8 @@ def _lost(path: Path, limits: Limits) -> InputError | None:
         if header is None:
             return None
         with guarded(str(path)):
-            ids = [record.get("ReferencedFileID") for record in header.get("DirectoryRecordSequence") or []]
+            records = header.get("DirectoryRecordSequence") or []
+            ids = [record.get("ReferencedFileID") for record in records if record.get("RecordInUseFlag") != 0]  # 0: deleted
             named = {(id if isinstance(id, str) else "/".join(id)).lower() for id in ids if id}
     except InputError as error:
         return error
