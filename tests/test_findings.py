@@ -164,6 +164,7 @@ def test_sentences_end_where_they_end(report: str, first: str) -> None:
         ("The heart is enlarged.", "cardiomegaly", None),
         ("The aorta is enlarged.", "enlargement", None),
         ("Infiltrates at the bases, sparing the apices.", "infiltrate", "lower"),
+        ("Infiltrates with subpleural sparing in the lower lobes.", "infiltrate", "lower"),
         ("Calcified granuloma.", "granuloma", None),
         ("Lower thoracic spine fracture.", "fracture", None),
         ("Nodular opacity.", "nodule", None),

@@ -17,7 +17,8 @@ _SIDE = re.compile(
 _TURNED = re.compile(r"\b(?:shift|deviat|displac)\w{0,9}[\w ]{0,30}? to(?:wards?)? the (?:left|right)\b")
 #: The side where the finding is not. Behind "but" it is a finding of its own.
 _NOT_THERE = re.compile(rf"\b{alternation(NOT_THERE)}")
-_SPARED = re.compile(r"\bspar(?:es|ed|ing)\b[\w \-]{0,40}")
+#: What the finding spares, up to where it is told again where it lies.
+_SPARED = re.compile(r"\bspar(?:es|ed|ing)\b(?:\s(?!(?:in|at|within|but|with)\b|and (?!the\b))[\w\-]+){0,6}")
 _TIP = re.compile(r"\btips?\b")
 _LEVEL = re.compile(
     r"\b(?:(?P<upper>upper|(?:bi[ \-]?)?apical|apex|apices|rul|lul)|(?P<middle>middle|mid(?=[ \-]?(?:lung|zone))|rml|lingular?|perihilar)|"
