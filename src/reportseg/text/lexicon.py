@@ -293,11 +293,11 @@ PSEUDO = (
     (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:within|in|at|near|over|overlying) ) |
     (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
      (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
-    uncertain (?:significance|etiology) | <not> (?:only|just|merely|simply|necessarily) | nothing (?:but|(?:more|other) than) |
+    uncertain (?:significance|etiology) | <not> (?:only|just|merely|simply|necessarily) | nothing (?:but|to do with|(?:more|other) than) |
     <not> (?:yet )?(?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
     <not> (?:well|fully|completely|optimally|adequately|entirely|included)(?! <seen>)(?: \w+)? |
     <not> (?:\w+ly )?<seen> (?:(?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison)|previously|before) |
-    <not> (?:previously|formerly) (?:been )?<seen> |
+    <not> (?:been )?(?:previously|formerly) (?:been )?<seen> |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
     no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
     (?:(?:has|have|had|is|are|was|were) )?(?:(?:now|since) )?(?:been )?(?:all but|

@@ -43,7 +43,7 @@ _EMPTY = frozenset(
     comparison prior previous change interval history evidence film films study studies image images sign signs definite significant
     focal the a an of in on for with is are was were seen identified noted present there to be been it and or xxxx priors available exam
     radiograph radiographs other further new old more less than acute any such this that these time doubt question lateral frontal view
-    views pain fever
+    views pain fever else
     """.split()
 )
 
