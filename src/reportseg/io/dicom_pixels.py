@@ -81,7 +81,7 @@ def decode(header: FileDataset, file: IO[bytes], where: str = "", limits: Limits
     """The stored values of a frame (from 0): (H, W), or (H, W, 3) as RGB; unused bits are cleared.
 
     `file` stands at the element of the pixels, as read_header leaves it, and does so again afterwards. InputError: those of check_grid,
-    no_pixels, truncated, corrupt, codec (the extra `codecs` is missing), unsupported_codec.
+    no_pixels, truncated, corrupt, codec (the extra `codecs` is missing, or its decoder cannot be started), unsupported_codec.
     """
     start = file.tell()
     try:
