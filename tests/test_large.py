@@ -72,7 +72,7 @@ def test_the_target_trains_three_teachers_a_student_of_all_three_and_its_twin():
 def test_all_steps_of_the_target_are_rehearsed_on_64_films_and_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     synthesise("qata", 64, size=64)
-    tiny = ["data.size_px=64", "train.images=16", "train.batch=8", "train.workers=0", "train.precision=fp32"]
+    tiny = ["data.size_px=64", "train.images=16", "train.batch=8", "train.text_steps=2", "train.workers=0", "train.precision=fp32"]
     small = [word for change in tiny for word in ("-s", change)]
     for words in [*steps(), *steps()]:  # the second round finds all done
         result = CliRunner().invoke(app, [*words, "--device", "cpu", "--quiet", *(small if words[0] == "train" else [])])
@@ -88,7 +88,7 @@ def test_all_steps_of_the_target_are_rehearsed_on_64_films_and_go_on(tmp_path, m
 @pytest.mark.parametrize("name", LARGE)
 def test_the_large_configuration_is_rehearsed_on_64_films(name, tmp_path):
     films = synthesise(tmp_path / "films", 64, size=64)
-    config = load_config(name, ["data.size_px=64", "train.images=32", "train.batch=8", "train.workers=0"])
+    config = load_config(name, ["data.size_px=64", "train.images=32", "train.batch=8", "train.text_steps=2", "train.workers=0"])
     bundle = train(config, manifest=films, out=tmp_path / "run", device="cpu") / "bundle"
     assert sum(file.stat().st_size for file in bundle.iterdir()) <= 25 * 10**6
     metrics = evaluate(bundle, films, split="val", controls=["original"], out=tmp_path / "eval", images=False, n_boot=50)
