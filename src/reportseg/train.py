@@ -214,8 +214,7 @@ class Run:
         if not steps:
             return None
         batches = self._micro_batches(sentences_only(self.config), 0)
-        told = lambda step: self.progress({"placing": step, "of": steps})  # noqa: E731
-        return learn_places(self.model, batches, steps, self.config.train.clip, told)
+        return learn_places(self.model, batches, steps, self.config.train.clip, lambda step: self.progress({"placing": step, "of": steps}))
 
     def _images_in(self, minutes: float) -> int:
         """How many images this machine trains on in so many minutes: each size is measured and weighted by its share."""
