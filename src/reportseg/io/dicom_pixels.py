@@ -35,6 +35,7 @@ SAMPLES = dict.fromkeys(GRAY, 1) | dict.fromkeys(COLOUR, 3) | {"PALETTE COLOR": 
 HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
 SIZED = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, *HTJ2K}
 BEGINS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")  # a stream of JPEG and JPEG-LS, of JPEG 2000, and its file
+ENDS = b"\xff\xd9"  # a stream of JPEG and JPEG-LS
 #: Who decodes: the first of these that is there. GDCM ends its process on many a damaged stream, so it gets one, and what no other reads.
 PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", GDCM)
 NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers among JPEG's C0..CF that are no frame header
@@ -183,6 +184,8 @@ def _checked_stream(header: Dataset, file: IO[bytes], where: str, frames: int, r
     if said[2] != samples or not 1 < said[3] <= int(header.BitsAllocated):
         what = "holds another picture than its header says ({} values a pixel of {} bits, not {} in {})"
         raise damaged(what.format(*said[2:], samples, header.BitsAllocated), where)
+    if syntax in JPEGLSTransferSyntaxes and not stream.rstrip(b"\0").endswith(ENDS):  # CharLS refuses it, too, but seconds later
+        raise damaged("has compressed pixels without their end", where)
     return stream
 
 
