@@ -12,6 +12,7 @@ DATA ?= qata
 BENCH = $(DATA) $(if $(CELLS),--cells $(CELLS)) $(if $(MINUTES),--minutes $(MINUTES))
 LARGE = --data $(DATA) --resume
 SOFT = -s data.teacher=runs/large/teacher
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 STAMP := .venv/.stamp
 
 help: ## this list
@@ -28,10 +29,10 @@ demo-clinic: $(STAMP) ## a DICOM film and a report in, a DICOM SEG, contours and
 	$(BIN)/python scripts/demo_clinic.py runs/clinic
 
 test: $(STAMP) ## the tests, minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not dcmtk and not dicom3tools and not orthanc and not node"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not dcmtk and not dicom3tools and not orthanc and not node"
 
 test-all: lint docs-check site licences wheel ## all checks: lint, docs, site, licences, the wheel alone, every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(STAMP) ## style, types, direction of imports
 	$(BIN)/ruff check .
