@@ -10,16 +10,18 @@ import torch
 
 from reportseg import optim
 from reportseg.bundle import load_bundle
-from reportseg.config import parse_config
+from reportseg.config import load_config, parse_config
 from reportseg.data.cache import FilmCache
 from reportseg.data.loader import Steps, batches
+from reportseg.errors import InputError
 from reportseg.losses import area_average, bce_loss
 from reportseg.models import build, resolve
 from reportseg.models.encoders import train_tokenizer
 from reportseg.placing import GRID, learn_places, sentences_only
 from reportseg.run_config import changed
 from reportseg.runs import prepare, text_steps
-from reportseg.train import dry_run, train
+from reportseg.schemas import TrainingFile, read_json
+from reportseg.train import Run, dry_run, train
 from reportseg.types import Sample
 from test_train import Interrupt, make_films, weights
 from tiny import TGCNET, UNET
@@ -134,6 +136,36 @@ def test_a_run_that_was_stopped_while_it_placed_ends_as_one_that_was_not(tmp_pat
     cut_run, whole = train(run, manifest=films, out=tmp_path / "cut", resume=True), train(run, manifest=films, out=tmp_path / "whole")
     assert weights(cut_run) == weights(whole)
     assert [row["placing"] for row in log(cut_run) if "placing" in row] == [row["placing"] for row in log(whole) if "placing" in row]
+
+
+def a_second_to_place_and_half_a_second_to_train(step, device):
+    return 1.0 if isinstance(step(), float) else 0.5
+
+
+def test_the_minutes_of_a_run_hold_the_placing_too(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(optim, "seconds_per_step", a_second_to_place_and_half_a_second_to_train)
+    run = train(changed(config(steps=5), "train", minutes=0.2), manifest=films, out=tmp_path / "r")
+    images = int((0.9 * 12 - 5 * 1.0) * 8 / 0.5)
+    assert load_config(run / "config.yaml").train.images == images
+    told = changed(config(steps=5), "train", images=images)
+    assert weights(run) == weights(train(told, manifest=films, out=tmp_path / "told")), "what was measured leaves no trace"
+
+
+def test_minutes_that_placing_alone_would_take_are_refused_before_anything_is_written(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(optim, "seconds_per_step", a_second_to_place_and_half_a_second_to_train)
+    short = changed(config(steps=40), "train", minutes=0.7)
+    with pytest.raises(InputError, match=r"takes about 0\.67 of the 0\.7 minutes.*fewer train\.text_steps") as caught:
+        train(short, manifest=films, out=tmp_path / "r")
+    assert caught.value.code == "minutes"
+    train(changed(short, "train", text_steps=2), manifest=films, out=tmp_path / "r")  # the folder is still free
+
+
+def test_the_safety_stop_counts_the_placing(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(optim, "seconds_per_step", lambda step, device: 50.0)
+    monkeypatch.setattr(Run, "_place_sentences", lambda self: setattr(self.state, "placing_s", 751.0))
+    run = train(changed(config(steps=5), "train", minutes=10), manifest=films, out=tmp_path / "r")
+    facts = read_json(run / "bundle" / "training.json", TrainingFile)
+    assert facts.truncated and facts.images == 8
 
 
 def test_a_resume_from_a_checkpoint_does_not_place_again(tmp_path, films):

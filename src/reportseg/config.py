@@ -99,7 +99,7 @@ class TrainSection(Section):
     )
     checkpoint_minutes: float = Field(default=5, gt=0)
     minutes: float | None = Field(
-        default=None, gt=0, description="measure the rate and fix `images` so that training takes about this long, `text_steps` not counted"
+        default=None, gt=0, description="measure the rate and fix `images` so that training, `text_steps` included, takes about this long"
     )
     workers: int = Field(default=0, ge=0, le=64, description="loader processes; the batches are the same for any number")
 

@@ -53,6 +53,7 @@ class State:
 
     step: int = 0
     seconds: float = 0.0
+    placing_s: float = 0.0  # before the first film, which `seconds` leaves out
     best: float = -1.0
     best_size: int = 0
     truncated: bool = False
@@ -213,14 +214,23 @@ class Run:
         steps = text_steps(self.config, self.prepared)
         if not steps:
             return None
-        batches = self._micro_batches(sentences_only(self.config), 0)
-        return learn_places(self.model, batches, steps, self.config.train.clip, lambda step: self.progress({"placing": step, "of": steps}))
+        began = time.monotonic()
+        stream = self._micro_batches(sentences_only(self.config), 0)
+        loss = learn_places(self.model, stream, steps, self.config.train.clip, lambda step: self.progress({"placing": step, "of": steps}))
+        self.state.placing_s = time.monotonic() - began
+        return loss
 
     def _images_in(self, minutes: float) -> int:
-        """How many images this machine trains on in so many minutes: each size is measured and weighted by its share."""
+        """How many images this machine trains on in so many minutes, its sentences placed before: each size is measured and weighted by its
+        share. InputError minutes where the sentences alone take as long.
+        """
         data, batch = self.config.data, self.config.train.batch
         seconds, before = 0.0, 0.0
         kept = {name: value.clone() for name, value in self.model.state_dict().items()}
+        placing, left = self._placing_takes(), 60 * minutes * 0.9  # a tenth is for dev, checkpoints and the decision
+        if placing >= left:
+            what = f"placing the sentences takes about {placing / 60:.2g} of the {minutes:g} minutes, which leaves too little for the films"
+            raise InputError(what, "train.minutes", "Give more minutes, or fewer train.text_steps.", "minutes")
         for share, size in data.sizes():
             trial = changed(self.config, "data", size_px=size)
             stream = self._micro_batches(changed(trial, "train", images=batch * 40), 0)
@@ -228,7 +238,17 @@ class Run:
             before = share
         self.model.load_state_dict(kept)
         self.optimiser = optim.adamw(self.model, self.config.train)
-        return max(batch, int(60 * minutes * 0.9 / seconds))  # a tenth is for dev, checkpoints and the decision
+        return max(batch, int((left - placing) / seconds))
+
+    def _placing_takes(self) -> float:
+        """Seconds that `_place_sentences` will take, by the time of one step."""
+        steps = text_steps(self.config, self.prepared)
+        if not steps:
+            return 0.0
+        stream = self._micro_batches(sentences_only(changed(self.config, "train", text_steps=40)), 0)
+        with torch.random.fork_rng(devices=[]):  # a resume does not measure again, and what it draws next must be the same
+            one = optim.seconds_per_step(lambda: learn_places(self.model, stream, 1, self.config.train.clip, lambda _: None), self.device)
+        return steps * one
 
     def _restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         if meta.get("towers", {}) != self._towers():
@@ -298,7 +318,7 @@ class Run:
                     self._log(images=images, alarm=alarm)
                 self.figures = {}
                 sums, since, seen_since = {}, now, 0
-            if config.train.minutes is not None and state.seconds > SAFETY * 60 * config.train.minutes:
+            if config.train.minutes is not None and state.placing_s + state.seconds > SAFETY * 60 * config.train.minutes:
                 state.truncated = True
             if state.step in read_at or state.truncated:
                 self._read_dev(images)
