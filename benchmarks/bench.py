@@ -44,7 +44,9 @@ from reportseg.limits import atomic_write
 from reportseg.models import count_parameters, resolve
 from reportseg.optim import bf16_gains
 from reportseg.runs import alone, without_paths
-from reportseg.schemas import EnvFile, Metrics, TrainingFile, load_json, read_json
+from reportseg.schemas.base import load_json, read_json
+from reportseg.schemas.metrics import Metrics
+from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.scoring import hash_cases
 from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
 from reportseg.types import Sample

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from reportseg.limits import atomic_write
-from reportseg.schemas import load_json
+from reportseg.schemas.base import load_json
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "bench.md"

@@ -13,7 +13,7 @@ from reportseg.cases import METRICS, read_cases
 from reportseg.data.splits import split_sha256
 from reportseg.errors import InputError
 from reportseg.metrics import overlap
-from reportseg.schemas import load_json
+from reportseg.schemas.base import load_json
 from reportseg.stats import bootstrap_runs, paired_bootstrap_runs
 from reportseg.types import CaseScore, Sample
 

@@ -28,7 +28,8 @@ from reportseg.models import MODELS, build, count_parameters
 from reportseg.models.encoders import train_tokenizer
 from reportseg.models.unet import UNet
 from reportseg.placing import BATCH
-from reportseg.schemas import Metrics, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.metrics import Metrics
 from test_models_contract import SMALLEST
 
 ROOT = Path(__file__).parents[1]

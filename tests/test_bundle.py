@@ -17,7 +17,7 @@ from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import build
 from reportseg.models.encoders import train_tokenizer
-from reportseg.schemas import TrainingFile
+from reportseg.schemas.training import TrainingFile
 from reportseg.types import INTENDED_USE
 
 SENTENCES = ["Unilateral pulmonary infection, one infected area, upper left lung.", "Bilateral infection, lower right lung."]

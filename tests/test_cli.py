@@ -19,7 +19,7 @@ from reportseg.cli import app
 from reportseg.config import load_config, shipped_configs
 from reportseg.errors import WARNINGS, InputError
 from reportseg.models import MODELS, resolve
-from reportseg.schemas import CSV_COLUMNS, FILES
+from reportseg.schemas.files import CSV_COLUMNS, FILES
 from tiny import LEFT
 
 HEAVY = ("torch", "numpy", "transformers", "pandas", "scipy", "pydicom", "nibabel", "accelerate", "ray", "openvino", "requests")

@@ -24,7 +24,11 @@ from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
 from reportseg.metrics import EMPTY_POLICY, TOLERANCE, count_policy, summarise
 from reportseg.page import VOID
-from reportseg.schemas import COMPARED, CSV_COLUMNS, Comparison, DatasetFile, Metrics, read_json, write_json
+from reportseg.schemas.base import read_json, write_json
+from reportseg.schemas.comparison import COMPARED, Comparison
+from reportseg.schemas.data import DatasetFile
+from reportseg.schemas.files import CSV_COLUMNS
+from reportseg.schemas.metrics import Metrics
 from reportseg.stats import bootstrap, holm, paired_bootstrap, wilcoxon_patients
 from reportseg.types import INTENDED_USE, CaseScore
 

@@ -26,7 +26,12 @@ from reportseg.metrics import cases_sha256, score_case
 from reportseg.pictures import choose, overlay_png
 from reportseg.predict import Question, Segmenter, predict_files
 from reportseg.runs import prepare
-from reportseg.schemas import CSV_COLUMNS, Base, DatasetFile, DecisionConfig, Metrics, TrainedOn, TrainingFile, read_json, write_json
+from reportseg.schemas.base import read_json, write_json
+from reportseg.schemas.bundle import Base, DecisionConfig, TrainedOn
+from reportseg.schemas.data import DatasetFile
+from reportseg.schemas.files import CSV_COLUMNS
+from reportseg.schemas.metrics import Metrics
+from reportseg.schemas.training import TrainingFile
 from reportseg.text import CONSTANT
 from reportseg.types import INTENDED_USE, Prediction
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import Bank, from_file, load_bank, retrieve, stem, union
-from reportseg.schemas import BankFile, parse
+from reportseg.schemas.base import parse
+from reportseg.schemas.knowledge import BankFile
 
 QATA = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from reportseg.knowledge.check import check
-from reportseg.schemas import BankFile, parse
+from reportseg.schemas.base import parse
+from reportseg.schemas.knowledge import BankFile
 
 GOOD = "A nodule is a round spot with an outline that can be followed."
 

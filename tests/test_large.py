@@ -16,7 +16,8 @@ from reportseg.config import load_config
 from reportseg.data.synthetic import synthesise
 from reportseg.evaluate import evaluate
 from reportseg.models import count_parameters, resolve
-from reportseg.schemas import TrainingFile, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.training import TrainingFile
 from reportseg.train import train
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reportseg.data.manifest import Dataset, parse_flag, parse_spacing, read_manifest, table, write_manifest
 from reportseg.errors import InputError
-from reportseg.schemas import DatasetFile
+from reportseg.schemas.data import DatasetFile
 from reportseg.types import Sample
 
 INFO = DatasetFile(name="toy", laterality="image")

@@ -14,7 +14,7 @@ from reportseg.errors import InputError
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import MODELS, bank_of, build, count_parameters, model_config, resolve
 from reportseg.models.encoders import train_tokenizer
-from reportseg.schemas import TrainingFile
+from reportseg.schemas.training import TrainingFile
 
 SMALLEST = {
     "tgcnet": {"name": "tgcnet", "preset": "tiny"},

@@ -20,7 +20,8 @@ from reportseg.models.encoders import train_tokenizer
 from reportseg.placing import GRID, learn_places, sentences_only
 from reportseg.run_config import changed
 from reportseg.runs import prepare, text_steps
-from reportseg.schemas import TrainingFile, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.training import TrainingFile
 from reportseg.train import Run, dry_run, train
 from reportseg.types import Sample
 from test_train import Interrupt, make_films, weights

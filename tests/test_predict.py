@@ -21,7 +21,9 @@ from reportseg.errors import InputError
 from reportseg.io import read_image, read_mask
 from reportseg.io.nifti import write_nifti
 from reportseg.predict import Segmenter, jobs_from, jobs_from_report, predict_files
-from reportseg.schemas import CSV_COLUMNS, PredictionFile, read_json, write_json
+from reportseg.schemas.base import read_json, write_json
+from reportseg.schemas.files import CSV_COLUMNS
+from reportseg.schemas.prediction import PredictionFile
 from reportseg.types import INTENDED_USE
 from tiny import LEFT, RIGHT, TGCNET, film, write_bundle
 

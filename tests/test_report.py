@@ -15,7 +15,8 @@ from reportseg.errors import InputError
 from reportseg.page import VOID
 from reportseg.report import CAVEAT, write_report
 from reportseg.report_cases import MOST_ROWS, CasePicture, curve_plots
-from reportseg.schemas import Metrics, TrainingFile
+from reportseg.schemas.metrics import Metrics
+from reportseg.schemas.training import TrainingFile
 from reportseg.types import INTENDED_USE, CaseScore
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;</td></style><!--"

@@ -8,23 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from reportseg.errors import InputError
-from reportseg.schemas import (
-    CSV_COLUMNS,
-    FILES,
-    BankFile,
-    BundleConfig,
-    DatasetFile,
-    DecisionConfig,
-    Metrics,
-    PredictionFile,
-    TrainingFile,
-    all_schemas,
-    load_json,
-    parse,
-    read_json,
-    to_json,
-    write_json,
-)
+from reportseg.schemas.base import load_json, parse, read_json, to_json, write_json
+from reportseg.schemas.bundle import BundleConfig, DecisionConfig
+from reportseg.schemas.data import DatasetFile
+from reportseg.schemas.files import CSV_COLUMNS, FILES, all_schemas
+from reportseg.schemas.knowledge import BankFile
+from reportseg.schemas.metrics import Metrics
+from reportseg.schemas.prediction import PredictionFile
+from reportseg.schemas.training import TrainingFile
 from reportseg.types import INTENDED_USE
 
 SHA = "0" * 64

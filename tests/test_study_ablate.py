@@ -11,7 +11,9 @@ import pytest
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import nested_shares
 from reportseg.errors import InputError
-from reportseg.schemas import Ablation, DataStudy, EnvFile, StudyPlan, TrainingFile, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.studies import Ablation, DataStudy, StudyPlan
+from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.studies.ablate import ablate, verdict
 from reportseg.studies.ablate_page import write_page
 from reportseg.studies.data import data

@@ -8,7 +8,8 @@ import torch
 from reportseg.config import load_config
 from reportseg.errors import InputError
 from reportseg.models import MODELS, count_parameters
-from reportseg.schemas import CostStudy, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.studies import CostStudy
 from reportseg.studies import cost as module
 from reportseg.studies import cost_child
 from reportseg.studies.cost import REFERENCE, cost

@@ -17,7 +17,8 @@ from reportseg.config import parse_config
 from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
-from reportseg.schemas import TextStudy, TransferStudy, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.studies import TextStudy, TransferStudy
 from reportseg.studies.text import text
 from reportseg.studies.text_page import answer, write_page
 from reportseg.studies.transfer import transfer

@@ -16,7 +16,8 @@ from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import draw_dev
 from reportseg.errors import InputError
 from reportseg.io.png import write_probability
-from reportseg.schemas import Ablation, StudyPlan, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.studies import Ablation, StudyPlan
 from reportseg.studies.ablate import ablate
 from reportseg.studies.data import data
 from reportseg.studies.shown import ablation_lines, data_lines

@@ -14,7 +14,8 @@ from reportseg.data.manifest import read_manifest
 from reportseg.errors import InputError
 from reportseg.io.png import write_mask, write_probability
 from reportseg.predict import Segmenter, predict_files
-from reportseg.schemas import EnvFile, TrainingFile, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.teacher import read_teacher
 from reportseg.types import Sample
 from test_train import make_films

@@ -25,8 +25,8 @@ from reportseg.models.encoders import SentenceTokenizer
 from reportseg.models.lora import Adapted, merge
 from reportseg.models.sources import find
 from reportseg.models.towers import CLIP_STATISTICS, IMAGENET_STATISTICS
-from reportseg.schemas import Tower as Record
-from reportseg.schemas import TrainingFile
+from reportseg.schemas.bundle import Tower as Record
+from reportseg.schemas.training import TrainingFile
 
 TEXTS = ["upper left lung, and lower right lung.", "", "lower left lung.", "lung"]
 BANK = load_bank("chest")

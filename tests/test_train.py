@@ -24,7 +24,9 @@ from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
 from reportseg.knowledge.bank import load_bank
 from reportseg.runs import LOCK, alone, prepare
-from reportseg.schemas import DatasetFile, EnvFile, TrainingFile, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.data import DatasetFile
+from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.text import CONSTANT
 from reportseg.twins import parent_twin
 from tiny import TGCNET, UNET, write_bundle

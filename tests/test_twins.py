@@ -11,7 +11,10 @@ from reportseg.config import load_config
 from reportseg.errors import InputError
 from reportseg.models import resolve
 from reportseg.runs import without_paths
-from reportseg.schemas import BundleConfig, Metrics, TrainingFile, read_json, write_json
+from reportseg.schemas.base import read_json, write_json
+from reportseg.schemas.bundle import BundleConfig
+from reportseg.schemas.metrics import Metrics
+from reportseg.schemas.training import TrainingFile
 from reportseg.twins import config_sha256, parent_twin, read_twin, twin_sha256
 
 ROOT = Path(__file__).parents[1]

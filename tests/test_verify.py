@@ -15,7 +15,7 @@ from reportseg.data.importers import import_data
 from reportseg.data.manifest import read_manifest, write_manifest
 from reportseg.data.verify import MAX_WORDS, Verified, verify
 from reportseg.limits import Limits
-from reportseg.schemas import DatasetFile
+from reportseg.schemas.data import DatasetFile
 from reportseg.types import Geometry
 
 SIDE = 16

@@ -15,7 +15,9 @@ from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
 from reportseg.io.png import write_mask
 from reportseg.metrics import border, score_case
-from reportseg.schemas import DatasetFile, Metrics, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.data import DatasetFile
+from reportseg.schemas.metrics import Metrics
 from reportseg.scoring import MaskSource
 from reportseg.types import Sample
 from reportseg.volume_scores import Volumes, are_volumes, volume_scores

@@ -11,7 +11,7 @@ from reportseg.bundle import save_bundle
 from reportseg.knowledge.bank import load_bank
 from reportseg.models import build
 from reportseg.models.encoders import train_tokenizer
-from reportseg.schemas import TrainingFile
+from reportseg.schemas.training import TrainingFile
 from reportseg.text import words
 
 LEFT = "Unilateral pulmonary infection, one infected area, upper left lung."

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .limits import csv_cell, finding_id
-from .schemas import CSV_COLUMNS, AskedFile, DecisionConfig, FindingFile, PredictionFile, ReportFile, ReportFinding, SkippedFile
+from .schemas.bundle import DecisionConfig
+from .schemas.files import CSV_COLUMNS
+from .schemas.prediction import AskedFile, FindingFile, PredictionFile, ReportFile, ReportFinding, SkippedFile
 from .text import Reading
 from .types import Finding, Laterality, Prediction, Sample, VolumePrediction
 

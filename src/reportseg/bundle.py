@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 from .card import card
 from .decision import Decision
 from .errors import InputError
-from .schemas import Base, BundleConfig, TrainingFile, load_json, parse, read_json, to_json
+from .schemas.base import load_json, parse, read_json, to_json
+from .schemas.bundle import Base, BundleConfig
+from .schemas.training import TrainingFile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

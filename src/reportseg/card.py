@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from .schemas import Base, BundleConfig, TrainingFile
+from .schemas.bundle import Base, BundleConfig
+from .schemas.training import TrainingFile
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from pathlib import Path
 from .data.manifest import read_table, table
 from .errors import InputError
 from .limits import atomic_write, csv_cell
-from .schemas import CSV_COLUMNS
+from .schemas.files import CSV_COLUMNS
 from .types import CaseScore
 
 METRICS, CASES, FAILURES = "metrics.json", "cases.csv", "failures.csv"  # what an evaluation leaves

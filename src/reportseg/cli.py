@@ -208,7 +208,7 @@ def evaluate(
     from .console import print_scores, progress
     from .errors import InputError
     from .evaluate import evaluate as score
-    from .schemas import to_json
+    from .schemas.base import to_json
 
     if (masks is None) != (manifest is not None):
         raise InputError("what to score is not clear", "", "Name a bundle and a manifest, or --masks and a manifest alone.", "usage")
@@ -262,7 +262,7 @@ def compare(
     from .compare import PAGE
     from .compare import compare as against
     from .console import print_comparison, print_line
-    from .schemas import to_json
+    from .schemas.base import to_json
 
     command = shlex.join(["reportseg", *ctx.obj])
     done = against(folders, out=out, reference=reference, manifest=manifest, overwrite=overwrite, command=command)

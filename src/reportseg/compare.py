@@ -26,7 +26,9 @@ from .errors import InputError
 from .evaluate import MASKS
 from .limits import atomic_write
 from .metrics import summarise
-from .schemas import COMPARED, ComparedArm, ComparedRun, Comparison, Family, IntervalMethod, Metrics, read_json, write_json
+from .schemas.base import read_json, write_json
+from .schemas.comparison import COMPARED, ComparedArm, ComparedRun, Comparison, Family
+from .schemas.metrics import IntervalMethod, Metrics
 from .stats import MIN_SEEDS, N_BOOT, align, bootstrap_runs, clusters, film_means, holm, paired_bootstrap_runs, wilcoxon_runs
 from .types import CaseScore
 

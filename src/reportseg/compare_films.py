@@ -16,7 +16,7 @@ from .errors import InputError
 from .io import read_image
 from .metrics import score_case
 from .pictures import overlay_png
-from .schemas import FilmDifference
+from .schemas.comparison import FilmDifference
 from .scoring import MaskSource, read_truth
 from .types import CaseScore, Sample
 

@@ -32,7 +32,7 @@ from .page import (
     sort_cell,
     table,
 )
-from .schemas import COMPARED, ComparedArm, Comparison
+from .schemas.comparison import COMPARED, ComparedArm, Comparison
 from .types import INTENDED_USE
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from .data.manifest import table
 from .limits import csv_cell
 from .page import minus
-from .schemas import COMPARED, CSV_COLUMNS, ComparedArm, Comparison
+from .schemas.comparison import COMPARED, ComparedArm, Comparison
+from .schemas.files import CSV_COLUMNS
 from .stats import MIN_SEEDS
 
 CONSTANT = "constant"

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from .knowledge.check import Finding
     from .pacs import Failure, Fetched, Stored
     from .predict import PredictReport
-    from .schemas import BankFile, Comparison, Metrics, ReportFile, Scores, StudyFile
+    from .schemas.comparison import Comparison
+    from .schemas.knowledge import BankFile
+    from .schemas.metrics import Metrics, Scores
+    from .schemas.prediction import ReportFile
+    from .schemas.studies import StudyFile
 
 PHASES = {  # of what `train` reports
     "images": "training",
@@ -172,7 +176,7 @@ def print_comparison(comparison: Comparison) -> None:
 def print_study(study: StudyFile, lines: Sequence[str], page: Path, as_json: bool, quiet: bool) -> None:
     """A study as JSON, or one line for each thing that it sets side by side, and where its page lies; warnings on stderr."""
     if as_json:
-        from .schemas import to_json
+        from .schemas.base import to_json
 
         print(to_json(study), end="")
         return

@@ -15,7 +15,7 @@ from .data.synthetic import synthesise
 from .errors import InputError
 from .evaluate import evaluate
 from .limits import atomic_write
-from .schemas import write_json
+from .schemas.base import write_json
 from .train import train
 
 FILMS = 600

@@ -23,17 +23,10 @@ from .io.png import write_mask
 from .metrics import EMPTY_POLICY, TOLERANCE, count_policy
 from .pictures import draw_cases
 from .report import write_report
-from .schemas import (
-    BundleConfig,
-    DecisionConfig,
-    IntervalMethod,
-    Metrics,
-    TrainedOn,
-    TrainingFile,
-    Twin,
-    read_json,
-    write_json,
-)
+from .schemas.base import read_json, write_json
+from .schemas.bundle import BundleConfig, DecisionConfig, TrainedOn
+from .schemas.metrics import IntervalMethod, Metrics, Twin
+from .schemas.training import TrainingFile
 from .scoring import (
     Column,
     Mask,

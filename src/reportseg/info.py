@@ -65,7 +65,8 @@ def installation() -> dict[str, Any]:
 def bundle_facts(ref: str) -> dict[str, Any]:
     """What a bundle is, after every check that a prediction would make."""
     from .bundle import TRAINING, load_bundle
-    from .schemas import TrainingFile, read_json
+    from .schemas.base import read_json
+    from .schemas.training import TrainingFile
 
     bundle = load_bundle(ref, merged=False)
     training = read_json(bundle.path / TRAINING, TrainingFile)
@@ -131,7 +132,7 @@ def schemas(name: str | None = None) -> dict[str, Any]:
     InputError unknown, with the nearest name.
     """
     from .models import MODELS
-    from .schemas import all_schemas
+    from .schemas.files import all_schemas
 
     known = {**all_schemas(), "config": RunConfig.model_json_schema()}
     known |= {f"model/{model}": section.model_json_schema() for model, (section, _) in MODELS.items()}

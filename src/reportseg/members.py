@@ -14,7 +14,8 @@ from .decision import calibrate
 from .engines import TorchEngine, native_logits
 from .errors import InputError
 from .knowledge.bank import retrieve
-from .schemas import TrainingFile, read_json
+from .schemas.base import read_json
+from .schemas.training import TrainingFile
 from .text import CONSTANT, FOREIGN, can_swap, normalise, swap_sides, unknown_sides, words
 from .types import Geometry, Laterality
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .schemas import Counts
+from .schemas.metrics import Counts
 from .types import CaseScore
 
 Mask = NDArray[np.bool_]

@@ -19,7 +19,7 @@ from .io.cases import Stacks, is_volume, read_case, source_sha256
 from .io.stacks import Series
 from .limits import DEFAULT, VARIABLE, Limits, check_file, check_text, finding_id
 from .predictions import PredictionFolder
-from .schemas import AskedFile, ReportFile
+from .schemas.prediction import AskedFile, ReportFile
 from .segmenter import BATCH, Encoded, Question, ReportAnswer, Segmenter
 from .types import Image, Laterality, Sample
 from .volumes import segment_volume

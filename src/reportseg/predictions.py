@@ -25,7 +25,9 @@ from .errors import InputError
 from .io.nifti import write_nifti
 from .io.png import write_mask, write_overlay, write_probability
 from .limits import atomic_write, csv_cell, safe_id
-from .schemas import CSV_COLUMNS, AskedFile, PredictionFile, ReportFile, read_json, write_json
+from .schemas.base import read_json, write_json
+from .schemas.files import CSV_COLUMNS
+from .schemas.prediction import AskedFile, PredictionFile, ReportFile
 from .types import Image, Laterality, Prediction, Sample, Volume, VolumePrediction
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from .report_numbers import (
     volume_table,
 )
 from .report_uncertainty import uncertainty_section
-from .schemas import Metrics, TrainingFile
+from .schemas.metrics import Metrics
+from .schemas.training import TrainingFile
 from .types import INTENDED_USE, CaseScore
 
 CAVEAT = """The sentence tells where the lesion is, and it may have been written with the mask in view. What the text adds here is therefore

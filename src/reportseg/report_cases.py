@@ -13,7 +13,8 @@ from typing import Literal
 from .charts import histogram, line_plot, reliability, style
 from .page import Child, Html, breakable, counted, el, facts, figure, join, minus, number, side_by_side, sort_cell, table
 from .report_numbers import NAMES
-from .schemas import Curve, Metrics, TrainingFile
+from .schemas.metrics import Metrics
+from .schemas.training import Curve, TrainingFile
 from .types import CaseScore
 
 MOST_ROWS = 300  # of the case table; cases.csv has all

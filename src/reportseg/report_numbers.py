@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .charts import Row, histogram, interval_plot
 from .page import Html, cell, counted, el, figure, interval, join, minus, number, short_hash, side_by_side, table
-from .schemas import ControlScores, Metrics, Scores, SubsetScores, VolumeScores
+from .schemas.metrics import ControlScores, Metrics, Scores, SubsetScores, VolumeScores
 from .types import CaseScore
 
 Differences = Mapping[str, tuple[float, float, float]]  # by score: value, lower, upper

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .charts import line_plot, reliability, style
 from .page import Html, cell, counted, el, figure, interval, join, minus, number, side_by_side, table
 from .report_cases import swatch
-from .schemas import Metrics
+from .schemas.metrics import Metrics
 from .types import CaseScore
 from .uncertainty import curves, told
 

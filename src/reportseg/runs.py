@@ -20,7 +20,8 @@ from .data.manifest import Dataset, read_manifest
 from .data.splits import draw_dev, split_sha256
 from .errors import InputError
 from .models import MODELS, count_parameters
-from .schemas import EnvFile, Windows
+from .schemas.base import Windows
+from .schemas.training import EnvFile
 from .text import CONSTANT, can_swap, swap_sides, words
 from .types import Laterality, Sample
 

@@ -26,7 +26,7 @@ from .errors import InputError
 from .io import image_from_array, image_from_pil, read_image
 from .limits import DEFAULT, Limits, check_text, finding_id, safe_id
 from .members import Average, Member, is_twin
-from .schemas import DecisionConfig
+from .schemas.bundle import DecisionConfig
 from .text import (
     NAMED,
     SIDES,

@@ -22,7 +22,8 @@ from .data.loader import prepare_image
 from .errors import InputError
 from .io import read_image
 from .predictions import ANSWER, PROBABILITY
-from .schemas import PredictionFile, read_json
+from .schemas.base import read_json
+from .schemas.prediction import PredictionFile
 from .text import can_swap, normalise, swap_sides
 from .types import Sample
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .metrics import Calibration, summarise
-from .schemas import ControlScores, RiskCoverage, SubsetScores
+from .schemas.metrics import ControlScores, RiskCoverage, SubsetScores
 from .scoring import Scored
 from .stats import bootstrap, bootstrap_rows, paired_bootstrap_mean
 from .text import normalise
@@ -27,7 +27,7 @@ def merged(films: Sequence[Calibration]) -> Calibration:
 
 
 def scores_of(scored: Sequence[Scored], prompts: Sequence[CaseScore] | None = None) -> dict[str, Any]:
-    """The fields of `schemas.Scores`. `prompts` are those that tell of presence; None: the cases themselves."""
+    """The fields of `schemas.metrics.Scores`. `prompts` are those that tell of presence; None: the cases themselves."""
     cases, calibration = [one.case for one in scored], merged([one.calibration for one in scored])
     presence = summarise(cases if prompts is None else prompts)
     scores = {**summarise(cases), **{name: presence[name] for name in PRESENCE}}

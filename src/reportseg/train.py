@@ -36,7 +36,8 @@ from .models import bank_of, build, make_tokenizer, resolve
 from .placing import learn_places, sentences_only
 from .run_config import CONFIG, Manifests, changed, check_free, check_parent, checked, stored_config
 from .runs import Prepared, alone, environment, plan, prepare, text_steps, without_paths
-from .schemas import MAX_CURVE_POINTS, EnvFile, TrainingFile, read_json, write_json
+from .schemas.base import read_json, write_json
+from .schemas.training import MAX_CURVE_POINTS, EnvFile, TrainingFile
 from .teacher import read_teacher, sources_sha256
 from .twins import parent_twin
 

@@ -18,7 +18,10 @@ from pydantic import ValidationError
 from .cases import CASES, METRICS, read_cases
 from .config import DataConfig, EvalSection, TrainSection
 from .errors import InputError
-from .schemas import BundleConfig, DecisionConfig, Metrics, TrainingFile, read_json
+from .schemas.base import read_json
+from .schemas.bundle import BundleConfig, DecisionConfig
+from .schemas.metrics import Metrics
+from .schemas.training import TrainingFile
 from .types import CaseScore
 
 # Keys that configurations did not have from the start: at their defaults they are no part of the hash, so older seeds still group.

@@ -19,7 +19,8 @@ from .data.manifest import table
 from .errors import InputError
 from .limits import atomic_write, csv_cell
 from .metrics import score_case, summarise
-from .schemas import CSV_COLUMNS, VolumeScores
+from .schemas.files import CSV_COLUMNS
+from .schemas.metrics import VolumeScores
 from .stats import bootstrap
 from .types import CaseScore, Sample
 

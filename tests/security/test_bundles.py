@@ -16,7 +16,7 @@ from reportseg.bundle import load_bundle, save_bundle
 from reportseg.errors import InputError
 from reportseg.models import build
 from reportseg.models.encoders import train_tokenizer
-from reportseg.schemas import TrainingFile
+from reportseg.schemas.training import TrainingFile
 
 UNET = {"name": "unet", "width": 4}
 

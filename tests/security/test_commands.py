@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reportseg.cli import app
-from reportseg.schemas import CSV_COLUMNS
+from reportseg.schemas.files import CSV_COLUMNS
 from tiny import LEFT
 
 

@@ -11,7 +11,7 @@ from reportseg.cli import app
 from reportseg.errors import InputError
 from reportseg.knowledge.bank import from_file, load_bank, retrieve
 from reportseg.knowledge.check import check, read_bank
-from reportseg.schemas import BankFile
+from reportseg.schemas.knowledge import BankFile
 
 
 def write(path, statements, **fields):

@@ -20,7 +20,9 @@ from typing import cast, get_args
 from ..errors import InputError
 from ..io import case_ids
 from ..limits import DEFAULT, VARIABLE, Limits, atomic_write, check_file, check_text, safe_id
-from ..schemas import CSV_COLUMNS, DatasetFile, read_json, write_json
+from ..schemas.base import read_json, write_json
+from ..schemas.data import DatasetFile
+from ..schemas.files import CSV_COLUMNS
 from ..types import Laterality, Sample
 
 MANIFEST, DATASET = "manifest.csv", "dataset.json"

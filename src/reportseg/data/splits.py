@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..schemas import load_json
+from ..schemas.base import load_json
 from ..types import Sample
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

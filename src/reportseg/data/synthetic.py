@@ -22,7 +22,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..schemas import DatasetFile
+from ..schemas.data import DatasetFile
 from ..text import LEVELS, SIDES
 from .chest import Area, body_of, chest, expose, foreign_bodies, opacity
 

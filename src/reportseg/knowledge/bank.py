@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reportseg.errors import InputError
-from reportseg.schemas import BankFile, Statement, parse, read_json
+from reportseg.schemas.base import parse, read_json
+from reportseg.schemas.knowledge import BankFile, Statement
 from reportseg.text import normalise, swap_sides, words
 
 from .rules import NEUTRAL, broken
@@ -160,7 +161,7 @@ def shipped_banks() -> list[str]:
 def load_bank(name_or_path: str | Path) -> Bank:
     """A JSON file in the bank's schema, else a shipped bank's name ("chest").
 
-    Raises InputError: `unknown_bank` (neither), `bad_bank` (from_file), and those of schemas.read_json for a file that cannot be read.
+    Raises InputError: `unknown_bank` (neither), `bad_bank` (from_file), and those of schemas.base.read_json for a file that cannot be read.
     """
     if not Path(name_or_path).is_file() and re.fullmatch(r"[\w-]+", str(name_or_path)):
         if str(name_or_path) not in shipped_banks():

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from reportseg.errors import InputError
 from reportseg.limits import atomic_write, check_file
-from reportseg.schemas import BankFile, Statement, load_json, write_json
+from reportseg.schemas.base import load_json, write_json
+from reportseg.schemas.knowledge import BankFile, Statement
 from reportseg.text import has_side, normalise, words
 
 from .ask import Answer, Ask, NoAnswerError

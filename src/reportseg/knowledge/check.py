@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from reportseg.schemas import BankFile, Statement, read_json
+from reportseg.schemas.base import read_json
+from reportseg.schemas.knowledge import BankFile, Statement
 from reportseg.text import normalise, swap_sides, words
 
 from .bank import load_bank, skeleton, stem

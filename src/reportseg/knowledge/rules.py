@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reportseg.schemas import BankFile, Statement
+from reportseg.schemas.knowledge import BankFile, Statement
 from reportseg.text import can_swap, has_side, normalise, words
 
 MAX_STATEMENTS = 20_000

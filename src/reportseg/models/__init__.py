@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ..config import RunConfig, explain
 from ..errors import InputError
 from ..knowledge.bank import Bank, load_bank
-from ..schemas import Base
+from ..schemas.bundle import Base
 from .assembly import source_tokenizer
 from .encoders import train_tokenizer
 from .languidemedseg import LanGuideMedSeg, LanGuideMedSegConfig

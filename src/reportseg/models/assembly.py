@@ -16,8 +16,8 @@ from torch import nn
 
 from ..config import Section
 from ..errors import InputError
-from ..schemas import Base
-from ..schemas import Tower as Record
+from ..schemas.bundle import Base
+from ..schemas.bundle import Tower as Record
 from .encoders import VOCABULARY, ConvNeXtPyramid, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer, count_pieces
 from .sources import Source, find
 from .towers import (

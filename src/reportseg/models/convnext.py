@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..schemas import Tower as Record
+from ..schemas.bundle import Tower as Record
 from .assembly import Tower, open_tower
 from .towers import ConvNeXt
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..config import Section
 from ..knowledge.bank import Bank
-from ..schemas import Base
+from ..schemas.bundle import Base
 from .assembly import Tower
 from .convnext import Pyramid, build_convnext
 from .layers import Attention, ResidualBlock, SubpixelHead, pad_to_multiple, resize

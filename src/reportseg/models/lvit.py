@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ..config import Section
 from ..knowledge.bank import Bank
-from ..schemas import Base
+from ..schemas.bundle import Base
 from .assembly import Tower
 from .layers import TransformerBlock, conv_block, group_norm, pad_to_multiple, resize
 from .output import ModelOutput, SegmentationModel, TextBatch, answer

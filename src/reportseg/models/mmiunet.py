@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from ..config import Section
 from ..knowledge.bank import Bank
-from ..schemas import Base
+from ..schemas.bundle import Base
 from .assembly import Tower
 from .convnext import Pyramid, build_convnext
 from .layers import Attention, SubpixelHead, conv_block, pad_to_multiple

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..losses import dice_bce_loss
-from ..schemas import Base
+from ..schemas.bundle import Base
 from .layers import resize
 
 PRESENCE_WEIGHT = 0.1  # our reading: the head learns alike under any weight, the trunk stays the mask's

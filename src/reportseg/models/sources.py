@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..schemas import load_json
+from ..schemas.base import load_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ..config import Section
 from ..knowledge.bank import Bank
 from ..losses import bce_loss, coarse_target
-from ..schemas import Base
+from ..schemas.bundle import Base
 from .alignment import WARM_UP, Alignment, Projector
 from .assembly import PyramidPreset, Tower, build_pyramid
 from .encoders import SentenceTokenizer, train_tokenizer

@@ -16,7 +16,10 @@ from ..config import RunConfig, load_config
 from ..errors import InputError
 from ..models import check, count_parameters, resolve
 from ..runs import alone
-from ..schemas import COMPARED, Ablation, AblationArm, Difference, StudyPlan, TrainingFile, Verdict, read_json, write_json
+from ..schemas.base import Difference, read_json, write_json
+from ..schemas.comparison import COMPARED
+from ..schemas.studies import Ablation, AblationArm, StudyPlan, Verdict
+from ..schemas.training import TrainingFile
 from ..stats import MIN_SEEDS, N_BOOT, holm, paired_bootstrap, paired_bootstrap_runs, wilcoxon_runs
 from .ablate_page import write_page
 from .films import own_manifest, read_films

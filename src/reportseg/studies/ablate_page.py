@@ -10,7 +10,7 @@ from ..compare_tables import p_value
 from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, minus, number, sectioned, side_by_side, table
 from ..report_numbers import NAMES
-from ..schemas import Ablation, AblationArm
+from ..schemas.studies import Ablation, AblationArm
 from .pages import SHOWN, arm_head, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, seed_rows, warnings
 
 FULL = "full"

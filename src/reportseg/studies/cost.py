@@ -25,7 +25,10 @@ from ..limits import atomic_write, safe_id
 from ..models import resolve
 from ..optim import bf16_gains
 from ..runs import alone
-from ..schemas import COMPARED, CostRow, CostStudy, StudyPlan, TrainingFile, load_json, read_json, write_json
+from ..schemas.base import load_json, read_json, write_json
+from ..schemas.comparison import COMPARED
+from ..schemas.studies import CostRow, CostStudy, StudyPlan
+from ..schemas.training import TrainingFile
 from ..stats import N_BOOT, bootstrap_runs
 from .cost_child import UNET
 from .cost_page import write_page

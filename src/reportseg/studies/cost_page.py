@@ -8,7 +8,7 @@ from ..charts import Point, front_of, point_plot
 from ..limits import atomic_write
 from ..page import Child, Html, cell, el, figure, join, number, sectioned, side_by_side, table
 from ..report_numbers import NAMES
-from ..schemas import CostRow, CostStudy
+from ..schemas.studies import CostRow, CostStudy
 from .pages import SPOKEN, bullets, header, row_head, score_cell, warnings
 
 RATIOS = {

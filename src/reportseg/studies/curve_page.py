@@ -8,7 +8,7 @@ from ..charts import Point, point_plot
 from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, sectioned, side_by_side, table
 from ..report_numbers import NAMES
-from ..schemas import DataShare, DataStudy
+from ..schemas.studies import DataShare, DataStudy
 from .pages import (
     DICE,
     SHOWN,

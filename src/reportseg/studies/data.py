@@ -14,7 +14,9 @@ from ..data.splits import nested_shares
 from ..errors import InputError
 from ..models import check, resolve
 from ..runs import alone
-from ..schemas import COMPARED, DataShare, DataStudy, StudyPlan, write_json
+from ..schemas.base import write_json
+from ..schemas.comparison import COMPARED
+from ..schemas.studies import DataShare, DataStudy, StudyPlan
 from ..stats import N_BOOT, paired_bootstrap_runs
 from .curve_page import write_page
 from .films import LEFT_OUT, Films, own_manifest, read_films

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from ..page import Child, Html, breakable, cell, command_line, el, facts, interval, minus, number
 from ..report_numbers import NAMES
-from ..schemas import ComparedRun, Difference, Interval, StudyArm
+from ..schemas.base import Difference, Interval
+from ..schemas.comparison import ComparedRun
+from ..schemas.studies import StudyArm
 from ..types import INTENDED_USE
 
 DICE = ("dice_pooled", "dice_mean")

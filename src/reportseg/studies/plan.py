@@ -14,7 +14,8 @@ from typing import Any
 from ..data.manifest import near
 from ..errors import InputError
 from ..runs import LOCK
-from ..schemas import StudyPlan, read_json, write_json
+from ..schemas.base import read_json, write_json
+from ..schemas.studies import StudyPlan
 
 PLAN = "plan.json"
 METRICS = ("dice_mean", "dice_pooled", "iou_mean", "iou_pooled", "nsd")  # all of them higher where better

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..schemas import Ablation, CostStudy, DataStudy, TextStudy, TransferStudy
+from ..schemas.studies import Ablation, CostStudy, DataStudy, TextStudy, TransferStudy
 from . import ablate_page, text_page, transfer_page
 from .pages import points
 

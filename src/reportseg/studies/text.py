@@ -19,7 +19,11 @@ from ..errors import InputError
 from ..evaluate import CONTROLS, evaluate
 from ..limits import safe_id
 from ..runs import alone
-from ..schemas import COMPARED, ControlScores, Metrics, StudyPlan, TextRow, TextStudy, TrainingFile, read_json, write_json
+from ..schemas.base import read_json, write_json
+from ..schemas.comparison import COMPARED
+from ..schemas.metrics import ControlScores, Metrics
+from ..schemas.studies import StudyPlan, TextRow, TextStudy
+from ..schemas.training import TrainingFile
 from ..scoring import hash_cases
 from ..stats import N_BOOT, paired_bootstrap
 from ..text import normalise

@@ -9,7 +9,7 @@ from ..limits import atomic_write
 from ..page import Child, Html, cell, counted, el, figure, join, sectioned, short_hash, side_by_side, table
 from ..report import CAVEAT
 from ..report_numbers import NAMES
-from ..schemas import TextRow, TextStudy
+from ..schemas.studies import TextRow, TextStudy
 from .pages import DICE, SHOWN, SPOKEN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, warnings
 
 _SAYS = {

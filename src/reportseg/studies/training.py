@@ -19,7 +19,9 @@ from ..evaluate import evaluate
 from ..limits import safe_id
 from ..optim import bf16_gains
 from ..runs import without_paths
-from ..schemas import COMPARED, ComparedRun, IntervalMethod, StudyPlan
+from ..schemas.comparison import COMPARED, ComparedRun
+from ..schemas.metrics import IntervalMethod
+from ..schemas.studies import StudyPlan
 from ..stats import MIN_SEEDS, bootstrap_runs, clusters
 from ..teacher import sources_sha256
 from ..train import train
@@ -141,7 +143,7 @@ def _name(arm: Arm, seed: int) -> str:
 
 
 def described(arm: Trained, n_boot: int) -> dict[str, object]:
-    """The fields of `schemas.StudyArm`."""
+    """The fields of `schemas.studies.StudyArm`."""
     runs = arm.runs
     told = [
         ComparedRun(
@@ -162,7 +164,7 @@ def described(arm: Trained, n_boot: int) -> dict[str, object]:
 
 
 def scored_fields(arms: Sequence[Trained], n_boot: int) -> dict[str, Any]:
-    """The fields of `schemas.ScoredStudy` that the evaluations tell, which are all of the same films."""
+    """The fields of `schemas.studies.ScoredStudy` that the evaluations tell, which are all of the same films."""
     return scored_by(next(run for arm in arms for run in arm.runs), n_boot)
 
 

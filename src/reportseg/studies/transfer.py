@@ -18,7 +18,11 @@ from ..errors import InputError
 from ..evaluate import evaluate
 from ..limits import safe_id
 from ..runs import alone
-from ..schemas import COMPARED, Metrics, StudyPlan, TrainingFile, TransferRow, TransferStudy, read_json, write_json
+from ..schemas.base import read_json, write_json
+from ..schemas.comparison import COMPARED
+from ..schemas.metrics import Metrics
+from ..schemas.studies import StudyPlan, TransferRow, TransferStudy
+from ..schemas.training import TrainingFile
 from ..scoring import hash_cases
 from ..stats import N_BOOT
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told

@@ -9,7 +9,7 @@ from ..errors import WARNINGS
 from ..limits import atomic_write
 from ..page import Child, Html, cell, el, figure, join, minus, number, sectioned, side_by_side, table
 from ..report_numbers import NAMES
-from ..schemas import TransferRow, TransferStudy
+from ..schemas.studies import TransferRow, TransferStudy
 from .pages import DICE, SHOWN, bullets, difference_cell, hashes, header, row_head, score_cell, score_heads, warnings
 
 

@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...io import case_ids, dicom_name
 from ...io.slices import WINDOWS, Window
 from ...limits import DEFAULT, Limits, safe_id
-from ...schemas import DatasetFile
+from ...schemas.data import DatasetFile
 from ...text import has_side
 from ...types import Laterality
 from ..manifest import DATASET, MANIFEST, near, read_table, samples_of, write_manifest

@@ -7,7 +7,8 @@ from pathlib import Path
 from ...errors import InputError
 from ...io import dicom_name
 from ...limits import DEFAULT, VARIABLE, Limits, check_file, check_text
-from ...schemas import DatasetFile, read_json
+from ...schemas.base import read_json
+from ...schemas.data import DatasetFile
 from ...types import Laterality
 from ..manifest import DATASET, MANIFEST, read_table
 from .found import Found, image_files

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...limits import DEFAULT, Limits, check_text
-from ...schemas import load_json
+from ...schemas.base import load_json
 from ...types import Laterality
 from ..manifest import near
 from .found import Found, image_files

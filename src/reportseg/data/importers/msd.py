@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import InputError
 from ...io.slices import WINDOWS, Window
 from ...limits import DEFAULT, Limits, safe_id
-from ...schemas import load_json
+from ...schemas.base import load_json
 from ...types import Laterality
 from .found import Found, Progress
 from .organs import add_volumes, nifti_files, paired
