@@ -93,7 +93,7 @@ def test_the_cli_module_imports_nothing_of_ours_and_switches_telemetry_off():
     script = """
 import os, sys
 import reportseg.cli
-groups = {f"reportseg.cli_{group}" for group in ("data", "knowledge", "pacs", "study")}
+groups = {f"reportseg.cli_{group}" for group in ("config", "data", "knowledge", "pacs", "study")}
 assert {m for m in sys.modules if m.startswith("reportseg")} == {"reportseg", "reportseg.cli"} | groups
 assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "1"
 """
