@@ -43,12 +43,13 @@ from reportseg.evaluate import evaluate
 from reportseg.limits import atomic_write
 from reportseg.models import count_parameters, resolve
 from reportseg.optim import bf16_gains
+from reportseg.run_config import ENV
 from reportseg.runs import alone, without_paths
 from reportseg.schemas.base import load_json, read_json
 from reportseg.schemas.metrics import Metrics
 from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.scoring import hash_cases
-from reportseg.train import BUNDLE, CHECKPOINTS, ENV, train
+from reportseg.train import BUNDLE, CHECKPOINTS, train
 from reportseg.types import Sample
 
 ROOT = Path(__file__).parents[1]

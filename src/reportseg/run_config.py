@@ -11,8 +11,10 @@ from .config import RunConfig, load_config
 from .errors import InputError
 from .models import check, model_config, resolve
 from .runs import LOCK, Prepared
+from .schemas.base import read_json
+from .schemas.training import EnvFile
 
-CONFIG = "config.yaml"
+CONFIG, ENV = "config.yaml", "env.json"
 
 Manifests = str | Path | Sequence[str | Path] | None
 
@@ -72,3 +74,23 @@ def stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunCo
     moved = {"manifest": config.data.manifest} if manifest else {}
     moved |= {"teacher": config.data.teacher} if config.data.teacher else {}
     return changed(changed(stored, "data", **moved), "train", init=config.train.init)
+
+
+def check_same(config: RunConfig, folder: Path, now: EnvFile) -> None:
+    """A run goes on with the films, the teacher and the parent that it began with: on others it would end neither as this run nor as a new
+    one. InputError config.
+    """
+    if not (folder / ENV).exists():
+        return
+    before = read_json(folder / ENV, EnvFile)
+    where = str(config.data.manifest)
+    fix = "Restore the manifest, or begin anew with another -o."
+    if (before.split_sha256, before.dev_ids) != (now.split_sha256, now.dev_ids):
+        raise InputError("these are not the films that the run was started with", where, fix, "config")
+    if before.teacher != now.teacher:
+        raise InputError("this is not the teacher that the run was started with", str(config.data.teacher), fix, "config")
+    named = {"teacher": ("answers of the teacher", config.data.teacher), "init": ("bundle to start from", config.train.init)}
+    for name, (what, path) in named.items():
+        if before.sources is not None and before.sources.get(name) != (now.sources or {}).get(name):
+            fix = "Put back what lay there, name the place where it lies by now, or begin anew with another -o."
+            raise InputError(f"the {what} changed since the run was started", str(path), fix, "config")

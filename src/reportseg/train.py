@@ -34,14 +34,14 @@ from .limits import atomic_write
 from .losses import lovasz_hinge_loss
 from .models import bank_of, build, make_tokenizer, resolve
 from .placing import learn_places, sentences_only
-from .run_config import CONFIG, Manifests, changed, check_free, check_parent, checked, stored_config
+from .run_config import CONFIG, ENV, Manifests, changed, check_free, check_parent, check_same, checked, stored_config
 from .runs import Prepared, alone, environment, plan, prepare, text_steps, without_paths
 from .schemas.base import read_json, write_json
-from .schemas.training import MAX_CURVE_POINTS, EnvFile, TrainingFile
+from .schemas.training import MAX_CURVE_POINTS, TrainingFile
 from .teacher import read_teacher, sources_sha256
 from .twins import parent_twin
 
-ENV, LOG, CHECKPOINTS, BUNDLE = "env.json", "log.jsonl", "checkpoints", "bundle"
+LOG, CHECKPOINTS, BUNDLE = "log.jsonl", "checkpoints", "bundle"
 DEV_READINGS = 12  # times that dev is scored during a run
 SAFETY = 1.25  # `train.minutes` fixes the number of images from the measured rate; only a run this much slower is cut
 
@@ -136,7 +136,7 @@ class Run:
         check_negatives(prepared.train, self.films.masks_NHW, config.data.negatives)
         self.learnt, self.teacher = self._targets()
         env = environment(config, prepared, self.device, self.teacher, sources_sha256(config, prepared.train))
-        self._check_films(env)
+        check_same(config, self.folder, env)
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)
         base = self.parent.config.base if self.parent is not None else None
@@ -166,25 +166,6 @@ class Run:
         self._rewrite_log()
         if placed is not None and not self.state.log:
             self._log(images=0, placing=placed)
-
-    def _check_films(self, now: EnvFile) -> None:
-        """A run goes on with the films, the teacher and the parent that it began with: on others it would end neither as this run nor as a
-        new one.
-        """
-        if not (self.folder / ENV).exists():
-            return
-        before = read_json(self.folder / ENV, EnvFile)
-        where = str(self.config.data.manifest)
-        fix = "Restore the manifest, or begin anew with another -o."
-        if (before.split_sha256, before.dev_ids) != (now.split_sha256, now.dev_ids):
-            raise InputError("these are not the films that the run was started with", where, fix, "config")
-        if before.teacher != now.teacher:
-            raise InputError("this is not the teacher that the run was started with", str(self.config.data.teacher), fix, "config")
-        named = {"teacher": ("answers of the teacher", self.config.data.teacher), "init": ("bundle to start from", self.config.train.init)}
-        for name, (what, path) in named.items():
-            if before.sources is not None and before.sources.get(name) != (now.sources or {}).get(name):
-                fix = "Put back what lay there, name the place where it lies by now, or begin anew with another -o."
-                raise InputError(f"the {what} changed since the run was started", str(path), fix, "config")
 
     def _targets(self) -> tuple[FilmCache, list[str]]:
         """The films that are trained on, their masks softened by a teacher where there is one, and the hashes of its bundles."""
