@@ -7,11 +7,10 @@ Accelerate brings device and precision. What is selected or fitted uses `dev`, 1
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +34,7 @@ from .losses import lovasz_hinge_loss
 from .models import bank_of, build, make_tokenizer, resolve
 from .placing import learn_places, sentences_only
 from .run_config import CONFIG, ENV, Manifests, changed, check_free, check_parent, check_same, checked, stored_config
+from .run_log import RunLog
 from .runs import Prepared, alone, environment, plan, prepare, text_steps, without_paths
 from .schemas.base import read_json, write_json
 from .schemas.training import MAX_CURVE_POINTS, TrainingFile
@@ -58,7 +58,6 @@ class State:
     best: float = -1.0
     best_size: int = 0
     truncated: bool = False
-    log: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -163,9 +162,9 @@ class Run:
         self.average = optim.Average(self.model, config.train.ema, config.steps())
         if found is not None:
             self._restore(*found)
-        self._rewrite_log()
-        if placed is not None and not self.state.log:
-            self._log(images=0, placing=placed)
+        self.log = RunLog(self.folder / LOG, self.state.step)
+        if placed is not None and not self.log.rows:
+            self.log.add(0, images=0, placing=placed)
 
     def _targets(self) -> tuple[FilmCache, list[str]]:
         """The films that are trained on, their masks softened by a teacher where there is one, and the hashes of its bundles."""
@@ -246,20 +245,7 @@ class Run:
         self.model.load_state_dict(parts["model"], strict=True)
         self.average.state = {name: value.to(self.device) for name, value in parts["ema"].items()}
         optim.load_optimiser_state(self.optimiser, self.model, parts["optimiser"])
-        self.state = State(**{key: value for key, value in meta.items() if key not in ("words", "towers")}, log=self.state.log)
-
-    def _rewrite_log(self) -> None:
-        """The log as it was at the step that training goes on from; a line that a kill cut short is dropped."""
-        path = self.folder / LOG
-        lines = path.read_text().splitlines() if path.exists() else []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["step"] <= self.state.step:
-                self.state.log.append(row)
-        atomic_write(path, "".join(json.dumps(row) + "\n" for row in self.state.log))
+        self.state = State(**{key: value for key, value in meta.items() if key not in ("words", "towers")})
 
     # ---------------------------------------------------------------- fit
 
@@ -293,11 +279,11 @@ class Run:
             if state.step % log_every == 0:
                 figures = {name: fmean(values) for name, values in self.figures.items()}
                 rates = {"lr": optim.learning_rate(state.step - 1, steps, config.train), "norm": norm, "images_per_s": rate}
-                self._log(images=images, **rates, **{name: fmean(values) for name, values in sums.items()}, **figures)
+                self.log.add(state.step, images=images, **rates, **{name: fmean(values) for name, values in sums.items()}, **figures)
                 for alarm in self.model.alarms(figures):
-                    if all(row.get("alarm") != alarm for row in state.log):
+                    if all(row.get("alarm") != alarm for row in self.log.rows):
                         self.progress({"remark": alarm})
-                    self._log(images=images, alarm=alarm)
+                    self.log.add(state.step, images=images, alarm=alarm)
                 self.figures = {}
                 sums, since, seen_since = {}, now, 0
             if config.train.minutes is not None and state.placing_s + state.seconds > SAFETY * 60 * config.train.minutes:
@@ -364,27 +350,18 @@ class Run:
             engine = TorchEngine(self.model, str(self.device), self.precision)
             size = self.config.size_at(images - 1)
             scores = score_dev(engine, prepared.dev, films, size, prepared.text_of)
-        self._log(images=images, **{f"dev_{name}": value for name, value in scores.items()})
+        self.log.add(self.state.step, images=images, **{f"dev_{name}": value for name, value in scores.items()})
         reached = scores["dice_mean"] + scores["dice_pooled"]
         if reached >= self.state.best or size != self.state.best_size:  # scores at another size say nothing about this one
             self.state.best, self.state.best_size = reached, size
             tensors = {f"ema/{name}": value for name, value in self.average.state.items()}
             checkpoint.save(self.folder / CHECKPOINTS, tensors, {"step": self.state.step}, checkpoint.BEST)
 
-    def _log(self, **values: Any) -> None:
-        row = {"step": self.state.step, **{k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}}
-        self.state.log.append(row)
-        with open(self.folder / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
     def _save(self) -> None:
-        state = self.state
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema/{name}": value for name, value in self.average.state.items()}
         tensors |= {f"optimiser/{name}": value for name, value in optim.optimiser_state(self.optimiser, self.model).items()}
-        meta = {key: value for key, value in asdict(state).items() if key != "log"}
-        meta["words"] = self._words_sha256()
-        meta["towers"] = self._towers()
+        meta = {**asdict(self.state), "words": self._words_sha256(), "towers": self._towers()}
         checkpoint.save(self.folder / CHECKPOINTS, tensors, meta)
 
     def _towers(self) -> dict[str, str]:
@@ -430,7 +407,7 @@ class Run:
             parent_twin=self._parent_twin(),
             config=without_paths(config),
             dev=scores,
-            curves=curves(self.state.log),
+            curves=self.log.curves(),
         )
         save_bundle(self.folder / BUNDLE, self.model, config.model, self.tokenizer, self.bank, fields, training, prepared.words)
         return self.folder
@@ -441,10 +418,3 @@ class Run:
             return None
         known = read_json(self.parent.path / TRAINING, TrainingFile)
         return parent_twin(known, self.parent.config, reads=reads_text(self.parent.model, known), constant=self.prepared.constant)
-
-
-def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Name to (images seen, value), each thinned to what a bundle may hold."""
-    names = {name for row in log for name in row} - {"step", "images", "alarm"}
-    found = {name: [(row["images"], row[name]) for row in log if name in row and math.isfinite(row[name])] for name in sorted(names)}
-    return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
