@@ -20,19 +20,8 @@ from ..schemas.bundle import Base
 from ..schemas.bundle import Tower as Record
 from .encoders import VOCABULARY, ConvNeXtPyramid, ResidualCNN, TextTransformer, VisionTransformer, check_tokenizer, count_pieces
 from .sources import Source, find
-from .towers import (
-    IMAGENET_STATISTICS,
-    BertText,
-    ClipText,
-    ClipVision,
-    ConvNeXt,
-    Pretrained,
-    Projected,
-    Renormalised,
-    ResNet,
-    Statistics,
-    Train,
-)
+from .text_towers import BertText, ClipText, Projected
+from .towers import IMAGENET_STATISTICS, ClipVision, ConvNeXt, Pretrained, Renormalised, ResNet, Statistics, Train
 
 
 class Tower(Section):

@@ -1,7 +1,7 @@
 """Towers for training from random initialisation, a residual CNN, a ConvNeXt, a ViT and a bidirectional text tower, and their tokenizer.
 
-Pretrained towers (towers.py) have the same interfaces: `taps, values = vision(image)`, `vectors = text(ids, mask)`, `tokens, vectors =
-text.tokens(ids, mask)`, `maps = cnn(image)`.
+Pretrained towers (towers.py, text_towers.py) have the same interfaces: `taps, values = vision(image)`, `vectors = text(ids, mask)`,
+`tokens, vectors = text.tokens(ids, mask)`, `maps = cnn(image)`.
 """
 
 from __future__ import annotations
