@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ..config import Section
 from ..knowledge.bank import Bank, union
 from ..losses import bce_loss, coarse_target, dice_bce_loss
-from ..schemas import Base
+from ..schemas.bundle import Base
 from ..text import clauses, normalise
 from .assembly import Preset, Tower, build_towers
 from .encoders import SentenceTokenizer, train_tokenizer

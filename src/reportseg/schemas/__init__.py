@@ -2,7 +2,3 @@
 
 All scores are fractions, never percent. A score that could not be computed is null; NaN and infinity are refused.
 """
-
-from .bundle import Base  # models/tgcnet.py has it from here
-
-__all__ = ["Base"]
