@@ -15,7 +15,7 @@ FINDINGS: dict[str, str] = {
     "catheter": r"""
         picc | port ?a ?cath | mediport | infusaport | (?:chest |infusion )?ports? |
         (?:central|venous|arterial|subclavian|jugular|picc|ij|dialysis|power) (?:\w+ )?(?:line|access|catheter)s? |
-        (?:picc|central|swan ganz) lines? | catheters? | swan ganz | vas ?cath | permacath | cvc | central line
+        (?:picc|central|swan ganz) lines? | catheters? | swan ganz | vas ?cath | permacath | cv[cl] | central line
     """,
     "tube": r"""
         (?:endotracheal|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|ng|og|et|drainage) (?:tube|catheter)s? |
@@ -129,8 +129,8 @@ FINDINGS: dict[str, str] = {
         (?:lymph)?adenopath(?:y|ies) | lymph ?nodes? | lymph(?= xxxx) | (?:enlarged|calcified|prominent) (?:\w+ )?nodes? | nodes
     """,
     "tumor": r"""
-        tumou?rs? | neoplas\w+ | malignan\w+ | cancers? | carcinomas? | metasta\w+(?: disease| lesions?)? | lymphomas? | adenomas? |
-        sarcomas? | melanoma
+        tumou?rs? | neoplas\w+ | malignan\w+ | cancers? | carcinomas? | metasta\w+(?: disease| lesions?)? | lymphomas? |
+        (?:fibro)?adenomas? | sarcomas? | melanoma
     """,
     "nodule": r"nodul\w+(?: (?:opacit(?:y|ies)|densit(?:y|ies)|lesion)s?)? | nodes? of calcification",
     "mass": r"mass(?:es)?(?: ?like)?(?: (?:lesion|opacit(?:y|ies))s?)?",
@@ -140,7 +140,7 @@ FINDINGS: dict[str, str] = {
     "sarcoidosis": r"sarcoid\w*",
     "pneumoconiosis": r"pneumoconios[ie]s | silicos[ie]s | asbestos\w*",
     "aspiration": r"aspirat\w+",
-    "embolism": r"emboli(?:sm|c)? | embolus | infarct\w* | thromb(?:us|osis|i)",
+    "embolism": r"emboli(?:sm|c)? | pe | embolus | infarct\w* | thromb(?:us|osis|i)",
     "hemorrhage": r"ha?emorrhag\w+ | ha?ematomas? | contusions? | bleed(?:ing|s)?",
     "chronic change": r"(?:chronic|senescent|age related) (?:\w+ )?changes",
     "cardiomegaly": r"""
@@ -280,6 +280,32 @@ SEEN = f"(?:{''.join(SEEN.split())})"
 #: "is not" and "isn't" say the same, wherever one of them is asked for.
 NOT = r"(?:not|\w{2,6}n't)"
 
+#: What "cannot be excluded" is said with.
+SETTLED = "(?:excluded|ruled out|discounted|confirmed|proven|verified|established)"
+
+WENT = r"(?:resolved|cleared|disappeared|(?<!\bbe\s)removed|ruled out|excluded)"
+
+#: Behind "has cleared": some of it is there.
+PART = (
+    r"(?! (?:somewhat|partly|partially|incompletely|slightly|considerably|in part|to (?:a|some) (?:\w+ )?(?:extent|degree))\b"
+    r"| with (?:\w+ ){0,5}(?:residual|remnant|component)s?(?! (?!in|at|on|remain)\w))"
+)
+
+#: Between "no" and "change".
+MUCH = (
+    "(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large"
+    "|(?:radiographic )?evidence (?:of|for)|signs? of))"
+)
+
+CHANGE = "(?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference)"
+
+#: What "should be considered" and is no finding: it is advised.
+EXAMS = (
+    r"(?:ct|mri?|pet|xray|ultraso\w+|mammogra\w+|films?|radiographs?|views?|imaging|biops\w+|bronchoscopy|thoracentesis|stud(?:y|ies)|"
+    r"examinations?|evaluation|correlation|assessment|treatment|drainage|removal|advancement|repositioning|follow ?up)"
+)
+ADVISED = rf"{EXAMS}(?: (?!and\b)\w+){{0,6}} (?:can|could|may|might|should|must) be considered"
+
 #: A side alone, where a finding is not: "right effusion, not left". Behind "but" it is told of as a finding (`units.py`).
 NOT_THERE = r"""
     (?<!but\s)(?:not|rather than|instead of) (?:(?:on|in|at) )?(?:the )?(?:left|right|lt|rt)(?: side| one)?(?=\s?(?:[.,;)]|$)) |
@@ -291,47 +317,52 @@ PSEUDO = (
     rf"{NOT_THERE} |"
     + r"""
     (?:may|might|could|likely|probably|possibly)(?: be)? (?=(?:within|in|at|near|over|overlying) ) |
-    (?:no|without)(?: (?:significant|interval|appreciable|substantial|definite|major|overall|gross|further|acute|obvious|large)){0,3}
-     (?:change(?!s)|increase|decrease|improvement|progression|worsening|resolution|difference|interval)(?: (?:in|of|from))? |
+    (?:no|without|(?:lack|absence) of)<much>{0,3} (?:<change>(?: (?:in|of|from))?|interval(?: (?:in|of|from|xxxx)\b|(?=\s?[.,;]))) |
+    no (?:more|less) than | no (?:smaller|larger|bigger|better|worse|different)(?= (?:than|from)\b|\s?[.,;]) |
     uncertain (?:significance|etiology) | <not> (?:only|just|merely|simply|necessarily) | nothing (?:but|to do with|(?:more|other) than) |
     <not> (?:yet )?(?:\w+ly )?(?:changed|worse\w*|improved|progressed|increased|decreased|resolved|cleared) |
-    <not> (?:well|fully|completely|optimally|adequately|entirely|included)(?! <seen>)(?: \w+)? |
-    <not> (?:\w+ly )?<seen> (?:(?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison)|previously|before) |
+    <not> (?:well|fully|completely|optimally|adequately|entirely|included)(?! (?:<seen>|<settled>))(?: \w+)? |
+    <not> (?:\w+ly )?(?:suspicious|concerning|worrisome)(?! (?:for|of)\b) |
+    <advised> | <not> (?:\w+ly )?<seen> (?:(?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison)|previously|before) |
     <not> (?:been )?(?:previously|formerly) (?:been )?<seen> |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
     no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
     (?:(?:has|have|had|is|are|was|were) )?(?:(?:now|since) )?(?:been )?(?:all but|
-     (?:partial|incomplete|near|almost|large|most|part|substantial|virtual|practical)(?:ly)?)
+     (?:partial|incomplete|near|almost|large|most|part|substantial|virtual|practical|significant|considerable|marked|slight)(?:ly)?)
      (?:(?:complete|total|entire)(?:ly)? )?(?:interval )?(?:resolution|clearing|disappearance|resolved|cleared|disappeared|gone|removed) |
     (?:some|gradual|continued|continuing|ongoing|further|slow) (?:interval )?(?:resolution|clearing) |
-    neither (?:increased|enlarged|improved|progressed|worse\w*) nor \w+
+    neither (?:increased|enlarged|improved|progressed|worse\w*|larger|better) nor \w+
 """
 )
 
 DOUBTED_AFTER = r"""
-    (?:can ?not|could not|<not>) (?:been )?(?:be )?(?:\w+ly )?(?:excluded|ruled out|discounted|confirmed|proven|verified|established) |
+    (?:can ?not|could not|<not>) (?:been )?(?:be )?(?:\w+ly )?<settled> |
+    (?:is|are|was|were) (?:\w+ly )?(?:suspected|suggested|questioned|questionable|possible|doubtful)(?= (?:in|at|on|over|within|near)\b) |
+    (?:can|could|may|might|should|must) (?:also )?be considered |
     <not> (?:well|fully|completely|optimally|adequately|entirely) <seen> |
     (?:difficult|hard|impossible) to (?:exclude|rule out) |
-    (?:(?:is|are) )?(?:not certain|uncertain|equivocal|(?:a )?(?:consideration|possibility|concern))
+    \(\?+\) | (?:(?:is|are) )?(?:not certain|uncertain|equivocal|(?:a )?(?:consideration|possibility|concern))
 """
 
 DENIED_AFTER = r"""
     (?:<seen> )?(?:in|on|at|within) neither |
     (?:<not>|no longer|never) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
-    <not> (?:yet )?(?:developed|recurred|re-?accumulated|re-?appeared) |
-    (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?(?:resolved|cleared|disappeared|removed|ruled out|excluded)(?! with ) |
+    <not> (?:yet )?(?:develop|recurr?|re-?accumulate|re-?appear|persist)(?:e?d)? |
+    (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?<went><part> |
+    (?<!for\s)removal(?! of\b) | no longer (?:in place|in situ) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded) |
     (?:now )?gone(?! (?:up|down|on|to|from)) | absent(?=\s(?:on|in|at|bilaterally)\b)
 """
 
 DOUBTS = r"""
-    possibl[ey] | possibility of | probabl[ey] | (?:most )?likely | unlikely | may | might | could |
+    possibl[ey] | possibility of | probabl[ey] | (?:(?:most|more|less) )?likely(?! than) | unlikely | may | might | could |
     suggest(?:s|ed|ing|ion|ive)?(?: of)? | suspect(?:ed|s)? | suspicious(?: for| of)? | suspicion(?: for| of)? |
     concern(?:ing|s)?(?: for| of| about)? | worrisome(?: for| of)? | questionabl[ey] | question(?:ed)?(?: of)? | equivocal |
-    presum(?:ed|ably|ptive) | perhaps | doubt(?:s|ed|ful)?(?: (?:of|about))? | ,? ?if any,? | if | rule out | to rule out | r/o |
+    presum(?:ed|ably|ptive) | perhaps | doubt(?:s|ed|ful)?(?: (?:of|about))? | ,? ?if (?:any|present|real),?(?! change) | if |
+    rule out | to rule out | r/o | query |
     (?:can ?not|cant|<not>) (?:be )?(?:able to )?(?:\w+ly )?(?:exclude|rule out) | to exclude | exclude |
     evaluate(?: for)? | evaluation (?:for|of) | eval(?: for)? | assess(?: for)? | check for | look for |
-    differential(?: diagnosis)?(?: includes?)? | favou?r(?:ed|s|ing)?(?! over) | potential(?:ly)? | whether |
+    ddx | differential(?: (?:diagnosis|considerations))?(?: includes?)? | favou?r(?:ed|s|ing)?(?! over) | potential(?:ly)? | whether |
     (?:felt|thought|believed|appears?|seems?) to (?:represent|be) |
     in (?:the )?absence of | xxxx (?:represent|indicat|reflect|sequela|due to|related|secondary)\w* | raises?(?: the)? | \?
 """
@@ -340,10 +371,12 @@ DENIES = r"""
     <not> (?:true|correct|right|so|the case) that |
     (?:can ?not|cant|<not>) (?:see|identify|appreciate|visuali[sz]e|find|detect|show|reveal|demonstrate) |
     no | not | nothing | nil | without | w/o | den(?:ies|ied|y) | neg(?:ative)? for | devoid of | free (?:of|from) | clear (?:of|from) |
-    absence of | absent | lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't |
-    (?:interval )?(?:resolution|clearing|removal|disappearance) of |
+    absence of | absent | lack(?:s|ing)?(?: of)? | neither | never | nor | none | n't | negatives(?= ?:) | <gone> |
     resolved | excluded | rather than | fails? to (?:show|reveal|demonstrate) | instead of
 """
+
+#: Denials of what was there: what came "with" it is told anew, "removal of the tube with a pneumothorax".
+GONE = re.compile(r"(?:interval )?(?:resolution|clearing|removal|disappearance) of")
 
 #: Denials that reach their own clause only: "the heart is not enlarged, tortuous aorta".
 NARROW = re.compile(r"not|never|n't|absent|resolved|excluded|rather than|instead of")
@@ -355,12 +388,12 @@ UNSURE = r"possible | probable | likely | questionable | suspected | equivocal |
 
 #: Ends the reach of a denial or a doubt.
 TURNS = r"""
-    but | however | although | though | yet | except(?: for)? | save for | aside from | apart from | other than | besides | despite |
-    in spite of | while | whereas | after | following |
+    but | however | although | though | yet | except(?: for)? | with (?:the )?exception of | save for | aside from |
+    apart from | other than | besides | despite | in spite of | while | whereas | after | (?<!the\s)following | status post | s/p |
     which | who | that (?:is|are|was|were|has|have|may|could) | nevertheless | nonetheless | still | in addition | additionally
 """
 
-ALTERNATIVES = r"(?:(?:is|are) )?favou?red over | and/or | or | nor | versus | vs\.? | \+/ ? | ±"
+ALTERNATIVES = r"(?:(?:is|are) )?favou?red over | (?:more|less) likely than | and/or | or | nor | versus | vs\.? | \+/ ? | ±"
 
 JOINS = r", | : | \( | \) | / | & | and | as well as | plus | along with | in addition to"
 
@@ -377,17 +410,33 @@ ADVICE = r"""
     recommend\w* | advis(?:e|ed|able) | suggest (?:follow|further|clinical|repeat|correlation|dedicated|ct)\w* | follow ?up |
     correlat\w+ | consider (?:further|ct|follow|repeat|dedicated|evaluation|chest)\w* |
     would (?:better|be (?:helpful|useful|of|beneficial|better|more)) |
-    (?:can|could|may|should) be (?:obtained|performed|considered|further|helpful|better|of benefit|useful) |
+    (?:can|could|may|should) be (?:obtained|performed|further|helpful|better|of benefit|useful) |
+    <advised> |
     if (?:there (?:is|are) )?(?:(?:further|persistent|clinical|clinically) ){0,2}(?:concern|suspicion|suspected|indicated) |
     further evaluation | (?:evaluation|assessment) (?:for|of) (?:\w+ ){1,6}(?:is|are) limited |
     limit(?:s|ed|ing) (?:evaluation|assessment) | (?:please|clinical) correlat\w* | attention on
 """
 
 
+#: What the entries above name in pointed brackets.
+_PARTS = {
+    "<seen>": SEEN,
+    "<not>": NOT,
+    "<settled>": SETTLED,
+    "<went>": WENT,
+    "<part>": PART,
+    "<much>": MUCH,
+    "<change>": CHANGE,
+    "<advised>": ADVISED,
+    "<gone>": GONE.pattern,
+}
+
+
 def alternation(words: str) -> str:
     """The alternatives of an entry as one group."""
     one_line = re.sub(r"\s*\|\s*|\s*\n\s*", lambda cut: "|" if "|" in cut.group() else " ", words.strip())
-    one_line = one_line.replace("<seen>", SEEN).replace("<not>", NOT)
+    for name, pattern in _PARTS.items():
+        one_line = one_line.replace(name, pattern)
     return "(?:" + one_line.replace(" ?", r"[\s\-]?").replace(" ", r"[\s\-]{1,3}") + ")"
 
 

@@ -53,12 +53,13 @@ _CLAUSE = re.compile(
     r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
     rf"(?! (?:\w+ly )?(?:also )?{lex.SEEN}\b)"
 )
-_UNCHANGED = re.compile(r"(?:no|without)\b.* (?:in|of)$")
+_UNCHANGED = re.compile(r"(?:no|without|lack|absence)\b.* (?:in|of)$")
 _THERE = re.compile(r"\bthere (?:is|are|was|were)\b")
 FRESH = re.compile(
     r"\b(?:left|right|bilateral\w*|both|[rl][uml]l|stable|unchanged|mild(?:ly)?|minimal(?:ly)?|small|moderate(?:ly)?|severe(?:ly)?|"
     r"tiny|trace|old|chronic|healed|persistent|interval|increased|decreased|scattered|multiple|calcified|degenerative|status|again|there|\d+|"
-    r"new(?:ly)?|placement|insertion|replacement|repositioning|improvement|worsening|development)\b"
+    r"new(?:ly)?|placement|insertion|replacement|repositioning|improvement|worsening|development|residual|remaining|"
+    r"in (?:\w+ )?(?:place|position)|(?:heart|aorta)(?: size)? (?:(?:is|\w+ly) )?(?:enlarged|tortuous|ectatic|unfolded|calcified))\b"
 )
 
 
@@ -153,6 +154,7 @@ def polarities(pieces: list[Piece]) -> list[Polarity]:
         later_or[i] = following.cut == "alternative" or (following.cut == "join" and not following.clause and later_or[i + 1])
     state: Polarity = "present"
     narrow = False
+    gone = False  # the denial is of what was there
     heading: Polarity | None = None  # "no longer seen:" holds for all that follows
     found: list[Polarity] = []
     for number, (piece, carried) in enumerate(zip(pieces, later_or, strict=False)):
@@ -162,7 +164,7 @@ def polarities(pieces: list[Piece]) -> list[Polarity]:
         elif piece.cut == "turn" or piece.clause:
             heading = None
         opens = piece.cut in {"start", "turn", "answer"} or bool(earlier.answer and number)
-        opens = opens or (piece.cut != "word" and not _carries(piece, carried))
+        opens = opens or (piece.cut != "word" and not _carries(piece, carried)) or (gone and piece.cut_text == "with")
         if heading:
             state, narrow = heading, False
         elif opens or (narrow and piece.cut != "alternative" and not (piece.cut == "lead" and earlier.bare)):
@@ -171,7 +173,7 @@ def polarities(pieces: list[Piece]) -> list[Polarity]:
             if kind == "denies" and nth and piece.before[nth - 1][2].endswith(" that"):
                 state, narrow = "uncertain", False
             elif kind == "denies":
-                state, narrow = "absent", bool(lex.NARROW.fullmatch(words))
+                state, narrow, gone = "absent", bool(lex.NARROW.fullmatch(words)), bool(lex.GONE.fullmatch(words))
             elif state != "absent" or (piece.joined and not piece.text[: place - piece.start].strip() and words != "suspicious"):
                 state, narrow = "uncertain", False
         found.append(state)
@@ -182,11 +184,20 @@ def polarities(pieces: list[Piece]) -> list[Polarity]:
 
 def _heading(piece: Piece) -> Polarity | None:
     """What a piece that does nothing but deny or doubt says of what follows its colon: "No longer seen: right effusion"."""
-    if piece.terms or piece.structures or piece.generic or piece.normal:
+    if piece.terms or piece.structures or piece.normal:
         return None
     if piece.after:
         return "absent" if piece.after[-1][1] == "denied" else "uncertain"
-    return "absent" if piece.before and lex.NARROW.fullmatch(piece.before[-1][2]) else None
+    if piece.generic or not piece.before:
+        return None
+    place, kind, words = piece.before[-1]
+    rest = re.findall(r"\w+", piece.text[place - piece.start + len(words) :])
+    if not (_INTRODUCES.issuperset(rest) or lex.NARROW.fullmatch(words)):
+        return None
+    return "absent" if kind == "denies" else "uncertain"
+
+
+_INTRODUCES = frozenset("is are was were any evidence sign signs of for the these following all seen identified present".split())
 
 
 def _answer_for(pieces: list[Piece], found: list[Polarity]) -> None:
