@@ -26,6 +26,9 @@ _OTHER_SIDE = re.compile(
 )
 #: "No effusion on the right and a small one on the left": a finding told by its side, after its name.
 _ONE = re.compile(r"\b(?:an?|another|the|\w+er)(?: (?!than\b)[\w\-]+){0,2} ones?\b")
+#: "The left effusion has resolved, the right is smaller": the same of the other side.
+_THE_OTHER = re.compile(r"\W*(?:(?:but|while|whereas) )?the (?:left|right)(?: one)? (?:is|are|was|has|have|remains?|persists)\b")
+_VERB = re.compile(r"\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b")
 _COPULA = re.compile(r"\w+ (?:is|are|was|were|appears?|remains?) ")
 #: Words that affirm nothing, beside a denial.
 _HARMLESS = frozenset(
@@ -43,7 +46,7 @@ _EMPTY = frozenset(
     comparison prior previous change interval history evidence film films study studies image images sign signs definite significant
     focal the a an of in on for with is are was were seen identified noted present there to be been it and or xxxx priors available exam
     radiograph radiographs other further new old more less than acute any such this that these time doubt question lateral frontal view
-    views pain fever else
+    views pain fever else following residual recurrent remaining persistent large small
     """.split()
 )
 
@@ -68,6 +71,7 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
         return [], True
     pieces = pieces_of(low, sentence)
     states = polarities(pieces)
+    _read_title(pieces, states)
     waits = _waits(pieces)
     units: list[Unit] = []
     waiting: list[tuple[int, Piece]] = []  # pieces in front of the unit they belong to
@@ -79,7 +83,7 @@ def units_of(low: str, sentence: Sentence) -> tuple[list[Unit], bool]:
         other = _OTHER_SIDE.fullmatch(piece.text)
         if made is None and units and other:
             made = Unit(piece.start, piece.end, "present" if other["there"] else "absent", units[-1].label, number)
-        elif made is None and units and not piece.terms and _ONE.search(piece.text) and side_in(piece.text):
+        elif made is None and units and not piece.terms and side_in(piece.text) and _is_one(piece, pieces[units[-1].piece]):
             made = Unit(piece.start, piece.end, state, units[-1].label, number)
         same = bool(units) and piece.cut != "turn" and not waiting
         if piece.structures:
@@ -128,12 +132,14 @@ def _make(pieces: list[Piece], number: int, state: Polarity, follows: bool, norm
     if piece.answer:
         return None
     if piece.terms:
-        called_normal = piece.normal and "limits" in piece.normal[-1][1] and piece.normal[-1][0] > piece.terms[-1][0]
-        return unit("absent" if called_normal else state, _label(piece))
+        label = _label(piece)
+        within = piece.normal and "limits" in piece.normal[-1][1] and piece.normal[-1][0] > piece.terms[-1][0]
+        return unit("absent" if within or (piece.normal and label == "lymphadenopathy") else state, label)
     if piece.generic and (state == "absent" or (own and piece.generic[-1].startswith("abnormalit"))):
         return unit(state, own or "abnormality")
     if piece.normal and (own or _COPULA.search(piece.text[: piece.normal[0][0] - piece.start]) or "otherwise" in piece.text):
-        return unit("present" if state == "absent" else "absent", own or structure, normal=True)
+        denied = state == "absent" and any(kind == "denies" for _, kind, _ in piece.before)  # not by "no effusion" before it
+        return unit("present" if denied else "absent", own or structure, normal=True)
     brief = piece.cut == "start" and len(_WORD.findall(piece.text)) <= 3
     if piece.normal and (piece.cut == "turn" or piece.cut_text == ":" or brief or (structure and not follows)):
         return unit("absent", structure, normal=True)
@@ -146,6 +152,29 @@ def _make(pieces: list[Piece], number: int, state: Polarity, follows: bool, norm
     if denials and any(word not in _EMPTY for word in _WORD.findall(piece.text[denials[-1] - piece.start :])[1:]):
         return unit("absent", None)
     return None
+
+
+def _read_title(pieces: list[Piece], states: list[Polarity]) -> None:
+    """ "Masses: no suspicious mass", "Pneumothorax: none seen today": a title affirms nothing, what stands behind its colon tells."""
+    if len(pieces) < 2:
+        return
+    title, told = pieces[:2]
+    titled = told.cut_text == ":" or (told.cut == "word" and title.text.rstrip().endswith("-"))
+    if not titled or not title.terms or title.structures or title.before or title.after:
+        return
+    denied = told.before and told.before[0][1] == "denies" and not lex.NARROW.fullmatch(told.before[0][2])
+    if told.terms:
+        title.terms = [] if _label(told) == _label(title) else title.terms
+    elif told.normal and not told.structures and _label(title) == "lymphadenopathy":
+        states[0], told.normal = "absent", []
+    elif denied and all(word in _EMPTY or word in _HARMLESS for word in _WORD.findall(told.text)[1:]):
+        states[0], told.before, told.cut = "absent", [], "join"
+
+
+def _is_one(piece: Piece, named: Piece) -> bool:
+    """Whether the piece tells again, of a side, of the finding that was named before it."""
+    the_other = _THE_OTHER.match(piece.text) and not (piece.structures or piece.generic or named.structures)
+    return bool(the_other or _ONE.search(piece.text))
 
 
 def _all_normal(piece: Piece) -> bool:
@@ -195,12 +224,14 @@ def _apply_after(piece: Piece, units: list[Unit], pieces: list[Piece], leads: bo
         verdict = "uncertain"
     if verdict is None or not units or (piece.cut != "turn" and units[-1].piece < 0):
         return
+    listed = False  # "A and B have cleared", but "A, B has cleared" is of B only
     for i in range(len(units) - 1, -1, -1):
-        unit = units[i]
-        if i < len(units) - 1 and (pieces[unit.piece].clause or unit.polarity != "present"):
+        unit, named = units[i], pieces[units[i].piece]
+        if i < len(units) - 1 and (_VERB.search(named.text) or unit.polarity != "present"):
             break
         unit.polarity = verdict if unit.polarity != "absent" or verdict == "uncertain" else unit.polarity
-        if not pieces[unit.piece].joined or piece.cut == "turn":
+        listed |= named.joined and named.cut_text not in {",", ":", "(", ")"}
+        if not (named.joined and listed) or piece.cut == "turn":
             break
 
 
@@ -216,6 +247,7 @@ def _alternatives(units: list[Unit], pieces: list[Piece]) -> None:
             or piece.cut_text != ","
             or FRESH.search(piece.text)
             or piece.structures
+            or "either" in piece.text
             or units[i - 1].polarity != "present"
         ):
             break
