@@ -130,6 +130,16 @@ def test_only_a_denial_of_the_same_side_answers_a_question(asked: str, answer: s
     assert findings(f"INDICATION: {asked} FINDINGS: {answer}")[0].polarity == polarity
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_without_their_heading_findings_begin_behind_the_indication_and_the_technique(end: str) -> None:
+    asked = ["INDICATION:", "", "Cough, ? pneumonia.", ""]
+    report = [*asked, "COMPARISON: None.", "", "PORTABLE CHEST: No pneumonia.", "", "PLEURA: Left effusion."]
+    found = findings(end.join(report))
+    assert brief(found) == ["-? pneumonia", "-PORTABLE CHEST: No pneumonia", "+PLEURA: Left effusion @left"]
+    told = [*asked, "Known emphysema.", "", "FINDINGS: Left effusion."]
+    assert brief(findings(end.join(told))) == ["?? pneumonia", "+Left effusion @left"]
+
+
 def test_a_complaint_of_the_indication_is_no_finding() -> None:
     reading = read_report("INDICATION: Known emphysema, chest pain.\nFINDINGS: Lungs are clear.")
     assert brief(list(reading.findings)) == ["-Lungs are clear"]
@@ -217,8 +227,11 @@ def test_any_order_of_telling_words_is_read_with_true_spans(words: list[str]) ->
 
 @pytest.mark.parametrize(  # how long each takes: benchmarks/findings.py --speed
     "unit",
-    "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |"
-    "recommend |FINDINGS: |findings\n|which |not n't |prominence of the |scar and scar in the left base, |İ|💀|\u0301".split("|"),
+    (
+        "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |"
+        "recommend |ct |no evidence of: |mass: |if any, |? a|INDICATION: a\n\n|FINDINGS: |findings\n|which |not n't |prominence of the |"
+        "scar and scar in the left base, |İ|💀|\u0301"
+    ).split("|"),
 )
 def test_a_text_at_the_limit_is_read(unit: str) -> None:
     text = (unit * (2**15 // len(unit) + 1))[: 2**15]

@@ -14,7 +14,8 @@ Section = Literal["findings", "indication", "recommendation", "technique"]
 _CUT = re.compile(r"(?<!\d)[,;.!?]|[,;.!?](?!\d)|[，；。、！？]|\band\b", re.IGNORECASE)
 
 _HEADINGS: dict[Section, str] = {
-    "findings": "findings?|impressions?|conclusions?|opinion|interpretation|summary|diagnosis|report|addendum|narrative|result",
+    "findings": r"findings?|impressions?|conclusions?|opinion|interpretation|summary|(?<!differential\s)diagnosis|report|addendum|"
+    "narrative|result",
     "indication": "(?:clinical )?(?:indications?|history|information|question|data)|reason(?: for (?:the )?(?:exam|examination|study))?",
     "recommendation": "recommendations?|follow[- ]?up|plan",
     "technique": "(?:exam|examination|study|procedure|technique|views?|comparisons?|contrast|date|dictated by|signed by|patient)"
@@ -24,9 +25,11 @@ _HEADING = re.compile(
     "|".join(rf"(?P<{name}>(?<!\w)(?:{words})\s{{0,3}}:|^[ \t]{{0,40}}(?:{words})[ \t]{{0,40}}$)" for name, words in _HEADINGS.items()),
     re.MULTILINE,
 )
-_STOP = re.compile(r"[!;。！？；]+|\?+(?!\w)|\.+(?=[\s\"')\]]|$)|(?<=[a-z)])\.(?=[A-Z])|\n")
+_STOP = re.compile(r"[!;。！？；]+|(?<=[^\s?(])\?+(?![\w)])|(?<=\w\s)\?+(?=\s+[A-Z][a-z])|\.+(?=[\s\"')\]]|$)|(?<=[a-z)])\.(?=[A-Z])|\n")
 _ABBREVIATED = re.compile(r"(?:^|[^a-z])(?:[a-z]|dr|mr|mrs|ms|st|vs|approx|e\.g|i\.e|fig|cf|incl|ca|resp|w)$")
 _NUMBER = re.compile(r"(?<!\w)no\.[ \t]{0,3}\d+(?!\d|[.)][ \t]{0,3}\S)")  # "no. 3", but not "no. 3. Next item"
+_BODY = re.compile("findings?|report|narrative|result|interpretation")
+_PARAGRAPH = re.compile(r"\S[ \t\r]{0,80}\n[ \t\r]{0,80}\n")
 _BULLET = re.compile(r"[ \t]{0,80}(?:[-*•·–—>]|\(?\d{1,2}[.)]|[a-z][.)])[ \t]")
 _GOES_ON = re.compile(r"(?:[,/(]|\b(?:a|an|the|of|in|at|on|to|for|from|with|without|and|or|no|is|are|was|were|by|as|may|be))[ \t]{0,80}$")
 
@@ -71,13 +74,19 @@ def sentences(report: str) -> list[Sentence]:
 
     Cut at full stops (not in numbers and after usual abbreviations), question and exclamation marks, semicolons, bullets and numbers of
     lists, and line ends unless the line plainly goes on. Headings belong to no sentence; before the first one the section is findings.
+    Where no heading says where the findings begin, they do behind the paragraph of the indication or the technique.
     """
     low = fold(report)
     found: list[Sentence] = []
     section: Section = "findings"
     start = 0
-    for heading in [*_HEADING.finditer(low), None]:
+    headings = [*_HEADING.finditer(low)]
+    headless = not any(_BODY.match(heading.group().strip()) for heading in headings)
+    for heading in [*headings, None]:
         end = heading.start() if heading else len(report)
+        if headless and section in {"indication", "technique"} and (paragraph := _PARAGRAPH.search(report, start, end)):
+            found += [Sentence(a, b, section) for a, b in _split(report, low, start, paragraph.end())]
+            section, start = "findings", paragraph.end()
         found += [Sentence(a, b, section) for a, b in _split(report, low, start, end)]
         if heading:
             section, start = heading.lastgroup, heading.end()  # type: ignore[assignment]
