@@ -197,6 +197,7 @@ def _heading(piece: Piece) -> Polarity | None:
     return "absent" if kind == "denies" else "uncertain"
 
 
+#: Words that a denial or a doubt may have beside it where it introduces a list: "none of the following is seen:".
 _INTRODUCES = frozenset("is are was were any evidence sign signs of for the these following all seen identified present".split())
 
 
