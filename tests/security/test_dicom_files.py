@@ -305,6 +305,21 @@ def test_the_stream_that_is_decoded_is_the_one_that_was_looked_at(syntax):
             read_image(encoded(data))
 
 
+def test_a_jpeg_ls_stream_without_its_end_is_refused_and_one_with_anything_behind_it_is_read():
+    data = dataset(np.tile(PIXELS, (4, 3)))
+    data.compress(JPEGLSLossless)
+    stream = next(generate_frames(data.PixelData, number_of_frames=1)).rstrip(b"\0")
+    assert stream.endswith(b"\xff\xd9")
+    for behind in (b"", b"\0\0\0\0", b"\xff", b"  ", b"padding."):  # makers pad a fragment with what they like
+        data.PixelData = encapsulate([stream + behind])
+        np.testing.assert_allclose(read_image(encoded(data)).pixels_HWC[:20, :30, 0], PIXELS / 255, atol=1e-6)
+    for cut in (stream[:-1], stream[:-2], stream[: len(stream) // 2]):
+        data.PixelData = encapsulate([cut])
+        with pytest.raises(InputError, match="without their end") as caught:
+            read_image(encoded(data))
+        assert caught.value.code == "corrupt"
+
+
 READS = """
 import sys
 sys.path[:0] = {paths!r}

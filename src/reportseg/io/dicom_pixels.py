@@ -184,7 +184,7 @@ def _checked_stream(header: Dataset, file: IO[bytes], where: str, frames: int, r
     if said[2] != samples or not 1 < said[3] <= int(header.BitsAllocated):
         what = "holds another picture than its header says ({} values a pixel of {} bits, not {} in {})"
         raise damaged(what.format(*said[2:], samples, header.BitsAllocated), where)
-    if syntax in JPEGLSTransferSyntaxes and not stream.rstrip(b"\0").endswith(ENDS):  # CharLS refuses it, too, but seconds later
+    if syntax in JPEGLSTransferSyntaxes and ENDS not in stream:  # CharLS refuses it, too, but seconds later
         raise damaged("has compressed pixels without their end", where)
     return stream
 
