@@ -227,7 +227,8 @@ def test_any_order_of_telling_words_is_read_with_true_spans(words: list[str]) ->
 
 @pytest.mark.parametrize(  # how long each takes: benchmarks/findings.py --speed
     "unit",
-    (
+    [pytest.param("a" + "?" * 8000 + " ", id="question marks"), pytest.param("a" + " " * 8000, id="white space")]
+    + (
         "no|no |no effusion, |no effusion or |effusion and |left lung and |heart and |normal heart, |a|? |. |\n|- |pleural |history of |"
         "recommend |ct |no evidence of: |mass: |if any, |? a|INDICATION: a\n\n|FINDINGS: |findings\n|which |not n't |prominence of the |"
         "scar and scar in the left base, |İ|💀|\u0301"

@@ -17,7 +17,7 @@ _WORDS = rf"(?:(?P<yes>{_YES})|(?P<no>{_NO})|(?P<unsure>{_UNSURE}))(?!\w)"
 _BOX = r"(?:\[[ \t]?[x✓✔✗✘*]?[ \t]?\]|\([ \t]?[x✓✔✗✘*]?[ \t]?\)|[☐☑☒])"
 _CHOICE = rf"{_BOX}[ \t]{{0,3}}(?:{_YES}|{_NO}|{_UNSURE})(?!\w)"
 _CHOICES = rf"{_CHOICE}(?:[ \t,/]{{0,4}}{_CHOICE}){{0,3}}"
-_MARK = r"(?:[:(=]|\?+|(?<=[ \t])--?(?=[ \t]))"
+_MARK = r"(?:[:(=]|(?<!\?)\?+|(?<=[ \t])--?(?=[ \t]))"
 _END = r"(?=[ \t]{0,4}(?:\.(?![ \t]{0,3}\d)|[,;!)(\n\r]|(?:and|but)\b|$))"
 
 #: The mark in front of an answer: a box needs none, nor does "effusion absent", so there it is empty.

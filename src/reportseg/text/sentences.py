@@ -25,7 +25,7 @@ _HEADING = re.compile(
     "|".join(rf"(?P<{name}>(?<!\w)(?:{words})\s{{0,3}}:|^[ \t]{{0,40}}(?:{words})[ \t]{{0,40}}$)" for name, words in _HEADINGS.items()),
     re.MULTILINE,
 )
-_STOP = re.compile(r"[!;。！？；]+|(?<=[^\s?(])\?+(?![\w)])|(?<=\w\s)\?+(?=\s+[A-Z][a-z])|\.+(?=[\s\"')\]]|$)|(?<=[a-z)])\.(?=[A-Z])|\n")
+_STOP = re.compile(r"[!;。！？；]+|(?<=[^\s?(])\?++(?![\w)])|(?<=\w\s)\?++(?=\s+[A-Z][a-z])|\.+(?=[\s\"')\]]|$)|(?<=[a-z)])\.(?=[A-Z])|\n")
 _ABBREVIATED = re.compile(r"(?:^|[^a-z])(?:[a-z]|dr|mr|mrs|ms|st|vs|approx|e\.g|i\.e|fig|cf|incl|ca|resp|w)$")
 _NUMBER = re.compile(r"(?<!\w)no\.[ \t]{0,3}\d+(?!\d|[.)][ \t]{0,3}\S)")  # "no. 3", but not "no. 3. Next item"
 _BODY = re.compile("findings?|report|narrative|result|interpretation")

@@ -227,7 +227,7 @@ def _apply_after(piece: Piece, units: list[Unit], pieces: list[Piece], leads: bo
     listed = False  # "A and B have cleared", but "A, B has cleared" is of B only
     for i in range(len(units) - 1, -1, -1):
         unit, named = units[i], pieces[units[i].piece]
-        if i < len(units) - 1 and (_VERB.search(named.text) or unit.polarity != "present"):
+        if i < len(units) - 1 and (unit.polarity != "present" or _VERB.search(named.text)):
             break
         unit.polarity = verdict if unit.polarity != "absent" or verdict == "uncertain" else unit.polarity
         listed |= named.joined and named.cut_text not in {",", ":", "(", ")"}
