@@ -29,6 +29,11 @@ _ONE = re.compile(r"\b(?:an?|another|the|\w+er)(?: (?!than\b)[\w\-]+){0,2} ones?
 #: "The left effusion has resolved, the right is smaller": the same of the other side.
 _THE_OTHER = re.compile(r"\W*(?:(?:but|while|whereas) )?the (?:left|right)(?: one)? (?:is|are|was|has|have|remains?|persists)\b")
 _VERB = re.compile(r"\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b")
+#: Nodes are looked at in every film, so these are named as a structure is; but not "lymph nodes in an otherwise normal hilum".
+_NORMAL_NODES = re.compile(
+    r"\bnodes(?: (?:is|are|were|appears?|remains?|all|both|\w+ly)){0,3} (?:normal|unremarkable)\b|"
+    r"\b(?:normal|unremarkable)(?:[ \-](?:sized?|appearing|hilar|mediastinal|axillary)){0,2} (?:lymph )?nodes\b"
+)
 _COPULA = re.compile(r"\w+ (?:is|are|was|were|appears?|remains?) ")
 #: Words that affirm nothing, beside a denial.
 _HARMLESS = frozenset(
@@ -134,7 +139,7 @@ def _make(pieces: list[Piece], number: int, state: Polarity, follows: bool, norm
     if piece.terms:
         label = _label(piece)
         within = piece.normal and "limits" in piece.normal[-1][1] and piece.normal[-1][0] > piece.terms[-1][0]
-        return unit("absent" if within or (piece.normal and label == "lymphadenopathy") else state, label)
+        return unit("absent" if within or (piece.normal and _NORMAL_NODES.search(piece.text)) else state, label)
     if piece.generic and (state == "absent" or (own and piece.generic[-1].startswith("abnormalit"))):
         return unit(state, own or "abnormality")
     if piece.normal and (own or _COPULA.search(piece.text[: piece.normal[0][0] - piece.start]) or "otherwise" in piece.text):
