@@ -302,9 +302,11 @@ CHANGE = "(?:change(?!s)|increase|decrease|improvement|progression|worsening|res
 #: What "should be considered" and is no finding: it is advised.
 EXAMS = (
     r"(?:ct|mri?|pet|xray|ultraso\w+|mammogra\w+|films?|radiographs?|views?|imaging|biops\w+|bronchoscopy|thoracentesis|stud(?:y|ies)|"
-    r"examinations?|evaluation|correlation|assessment|treatment|drainage|removal|advancement|repositioning|follow ?up)"
+    r"examinations?|evaluation|correlation|assessment|treatment|drainage|removal|advancement|repositioning|follow ?up|placement|insertion|"
+    r"replacement|exchange|withdrawal|intubation|intervention|surgery|therapy|diuresis|screening|surveillance|angiogra\w+|scans?|work ?up|"
+    r"tomography|consultation|referral)"
 )
-ADVISED = rf"{EXAMS}(?: (?!and\b)\w+){{0,6}} (?:can|could|may|might|should|must) be considered"
+ADVISED = rf"{EXAMS}(?: (?!(?:and|which|that|shows?|showed|is|are|was|were)\b)\w+){{0,8}} (?:can|could|may|might|should|must) be considered"
 
 #: A side alone, where a finding is not: "right effusion, not left". Behind "but" it is told of as a finding (`units.py`).
 NOT_THERE = r"""
