@@ -140,7 +140,7 @@ FINDINGS: dict[str, str] = {
     "sarcoidosis": r"sarcoid\w*",
     "pneumoconiosis": r"pneumoconios[ie]s | silicos[ie]s | asbestos\w*",
     "aspiration": r"aspirat\w+",
-    "embolism": r"emboli(?:sm|c)? | pe | embolus | infarct\w* | thromb(?:us|osis|i)",
+    "embolism": r"emboli(?:sm|c)? | pe(?! (?:protocol|study|ct)) | embolus | infarct\w* | thromb(?:us|osis|i)",
     "hemorrhage": r"ha?emorrhag\w+ | ha?ematomas? | contusions? | bleed(?:ing|s)?",
     "chronic change": r"(?:chronic|senescent|age related) (?:\w+ )?changes",
     "cardiomegaly": r"""
@@ -288,7 +288,7 @@ WENT = r"(?:resolved|cleared|disappeared|(?<!\bbe\s)removed|ruled out|excluded)"
 #: Behind "has cleared": some of it is there.
 PART = (
     r"(?! (?:somewhat|partly|partially|incompletely|slightly|considerably|in part|to (?:a|some) (?:\w+ )?(?:extent|degree))\b"
-    r"| with (?:\w+ ){0,5}(?:residual|remnant|component)s?(?! (?!in|at|on|remain)\w))"
+    r"| with (?!no\b)(?:\w+ ){0,5}(?:residual|remnant|component)s?(?! (?!in|at|on|remain)\w))"
 )
 
 #: Between "no" and "change".
@@ -328,6 +328,7 @@ PSEUDO = (
     <advised> | <not> (?:\w+ly )?<seen> (?:(?:on|in) (?:the )?(?:\w+ )?(?:prior|previous|earlier|last|comparison)|previously|before) |
     <not> (?:been )?(?:previously|formerly) (?:been )?<seen> |
     no (?:prior|previous|old|comparisons?|available|relevant|recent|other)(?: \w+){0,2} (?:study|studies|films?|images?|exams?|xxxx) |
+    for removal(?! of\b) | (?:needs?|await(?:s|ing)?|consider|requir(?:es?|ing)|pending|before|prior to) removal(?: of)? |
     no\.\s?\d+ | no comparison | (?:no|without) (?:doubt|question) | with or without |
     (?:(?:has|have|had|is|are|was|were) )?(?:(?:now|since) )?(?:been )?(?:all but|
      (?:partial|incomplete|near|almost|large|most|part|substantial|virtual|practical|significant|considerable|marked|slight)(?:ly)?)
@@ -351,7 +352,7 @@ DENIED_AFTER = r"""
     (?:<not>|no longer|never) (?:\w+ly )?(?:been )?(?:be )?(?:\w+ly )?<seen> |
     <not> (?:yet )?(?:develop|recurr?|re-?accumulate|re-?appear|persist)(?:e?d)? |
     (?:(?:has|have|had) )?(?:since )?(?:\w+ly )?(?:since )?(?:been )?<went><part> |
-    (?<!for\s)removal(?! of\b) | no longer (?:in place|in situ) |
+    removal(?! of\b) | no longer (?:in place|in situ) |
     (?:is|are|was|were) (?:now )?(?:\w+ly )?(?:absent|gone|resolved|excluded) |
     (?:now )?gone(?! (?:up|down|on|to|from)) | absent(?=\s(?:on|in|at|bilaterally)\b)
 """

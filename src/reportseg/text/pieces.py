@@ -166,9 +166,9 @@ def polarities(pieces: list[Piece]) -> list[Polarity]:
         opens = piece.cut in {"start", "turn", "answer"} or bool(earlier.answer and number)
         opens = opens or (piece.cut != "word" and not _carries(piece, carried)) or (gone and piece.cut_text == "with")
         if heading:
-            state, narrow = heading, False
+            state, narrow, gone = heading, False, False
         elif opens or (narrow and piece.cut != "alternative" and not (piece.cut == "lead" and earlier.bare)):
-            state, narrow = "present", False
+            state, narrow, gone = "present", False, False
         for nth, (place, kind, words) in enumerate(piece.before):
             if kind == "denies" and nth and piece.before[nth - 1][2].endswith(" that"):
                 state, narrow = "uncertain", False
