@@ -158,6 +158,8 @@ def test_minutes_that_placing_alone_would_take_are_refused_before_anything_is_wr
     with pytest.raises(InputError, match=r"takes about 0\.67 of the 0\.7 minutes.*fewer train\.text_steps") as caught:
         train(short, manifest=films, out=tmp_path / "r")
     assert caught.value.code == "minutes"
+    with pytest.raises(InputError, match="takes about 150 of the 100 minutes"):
+        train(changed(config(steps=9000), "train", minutes=100), manifest=films, out=tmp_path / "r")
     train(changed(short, "train", text_steps=2), manifest=films, out=tmp_path / "r")  # the folder is still free
 
 

@@ -72,8 +72,8 @@ def train(
     """Train one model and write its run folder (default `runs/NAME-SEED`); returns the folder, whose `bundle/` is the result.
 
     With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0.
-    InputError: exists, in_use, config (a resume with other settings or films), diverged (with the step and the ids of the batch),
-    unwritable, and those of the data.
+    InputError: exists, in_use, config (a resume with other settings or films), minutes (fewer than placing the sentences takes), diverged
+    (with the step and the ids of the batch), unwritable, and those of the data.
     """
     config = checked(config, manifest)
     folder = Path(out) if out is not None else Path("runs") / f"{config.name}-{config.seed}"
@@ -210,7 +210,8 @@ class Run:
         kept = {name: value.clone() for name, value in self.model.state_dict().items()}
         placing, left = self._placing_takes(), 60 * minutes * 0.9  # a tenth is for dev, checkpoints and the decision
         if placing >= left:
-            what = f"placing the sentences takes about {placing / 60:.2g} of the {minutes:g} minutes, which leaves too little for the films"
+            of_them = f"{round(placing / 60, 2):g} of the {minutes:g} minutes"
+            what = f"placing the sentences takes about {of_them}, which leaves too little for the films"
             raise InputError(what, "train.minutes", "Give more minutes, or fewer train.text_steps.", "minutes")
         for share, size in data.sizes():
             trial = changed(self.config, "data", size_px=size)
