@@ -178,7 +178,7 @@ def _read_title(pieces: list[Piece], states: list[Polarity]) -> None:
 
 def _is_one(piece: Piece, named: Piece) -> bool:
     """Whether the piece tells again, of a side, of the finding that was named before it."""
-    the_other = _THE_OTHER.match(piece.text) and not (piece.structures or piece.generic or named.structures)
+    the_other = piece.cut != "lead" and _THE_OTHER.match(piece.text) and not (piece.structures or piece.generic or named.structures)
     return bool(the_other or _ONE.search(piece.text))
 
 
