@@ -178,8 +178,9 @@ def _read_title(pieces: list[Piece], states: list[Polarity]) -> None:
 
 def _is_one(piece: Piece, named: Piece) -> bool:
     """Whether the piece tells again, of a side, of the finding that was named before it."""
-    the_other = piece.cut != "lead" and _THE_OTHER.match(piece.text) and not (piece.structures or piece.generic or named.structures)
-    return bool(the_other or _ONE.search(piece.text))
+    the_other = _THE_OTHER.match(piece.text) and not (piece.structures or piece.generic or named.structures)
+    compared = piece.cut == "lead" or side_in(piece.text) == "bilateral"  # "from the left", "the right is larger than the left"
+    return bool((the_other and not compared) or _ONE.search(piece.text))
 
 
 def _all_normal(piece: Piece) -> bool:
