@@ -280,6 +280,9 @@ SEEN = f"(?:{''.join(SEEN.split())})"
 #: "is not" and "isn't" say the same, wherever one of them is asked for.
 NOT = r"(?:not|\w{2,6}n't)"
 
+#: What makes a clause of the words around it.
+VERBS = r"(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)"
+
 #: What "cannot be excluded" is said with.
 SETTLED = "(?:excluded|ruled out|discounted|confirmed|proven|verified|established)"
 

@@ -50,7 +50,7 @@ def names(mark: re.Match[str]) -> bool:
 
 
 _CLAUSE = re.compile(
-    r"\bthere (?:is|are|was|were|has|have)\b|\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b"
+    rf"\bthere (?:is|are|was|were|has|have)\b|\b{lex.VERBS}\b"
     rf"(?! (?:\w+ly )?(?:also )?{lex.SEEN}\b)"
 )
 _UNCHANGED = re.compile(r"(?:no|without|lack|absence)\b.* (?:in|of)$")

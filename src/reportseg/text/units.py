@@ -28,7 +28,7 @@ _OTHER_SIDE = re.compile(
 _ONE = re.compile(r"\b(?:an?|another|the|\w+er)(?: (?!than\b)[\w\-]+){0,2} ones?\b")
 #: "The left effusion has resolved, the right is smaller": the same of the other side.
 _THE_OTHER = re.compile(r"\W*(?:(?:but|while|whereas) )?the (?:left|right)(?: one)? (?:is|are|was|has|have|remains?|persists)\b")
-_VERB = re.compile(r"\b(?:is|are|was|were|remains?|appears?|shows?|demonstrates?|has|have)\b")
+_VERB = re.compile(rf"\b{lex.VERBS}\b")
 #: Nodes are looked at in every film, so these are named as a structure is; but not "lymph nodes in an otherwise normal hilum".
 _NORMAL_NODES = re.compile(
     r"\bnodes(?: (?:is|are|were|appears?|remains?|all|both|\w+ly)){0,3} (?:normal|unremarkable)\b|"
