@@ -253,8 +253,8 @@ def _cells(cells: dict[str, Any], failed: dict[str, Any]) -> str:
     for cell, facts in failed.items():
         commit = facts["commit"][:8] if facts["commit"] else NONE
         rows.append([f"`{cell}`", f"{facts['images']:,}", f"{facts['lr']:g}", f"diverged: {facts['why']}", NONE, NONE, NONE, commit])
-    heads = ["cell", "images", "rate", "dice_pooled", "dice_mean", "rise of both on dev over the last fifth, points", "minutes", "commit"]
-    return "\n### Cells\n\n" + _table(heads, rows)
+    heads = ["cell", "images", "rate", "dice_pooled", "dice_mean", "rise, points", "minutes", "commit"]
+    return "\n### Cells\n\nRise: of both scores on dev over the last fifth of the images.\n\n" + _table(heads, rows)
 
 
 # ---------------------------------------------------------------- parts

@@ -50,6 +50,8 @@ def test_every_method_has_its_recipe_for_every_data_set_and_one_for_a_cpu():
 def test_the_recipes_of_a_data_set_differ_in_the_model_alone(data):
     recipes = [resolve(load_config(f"{method}_{data}")) for method in MODELS]
     assert len({(r.data.model_dump_json(), r.train.model_dump_json()) for r in recipes}) == 1
+    from_scratch = [load_config(f"{method}_{data}_small") for method in ("tgcnet", "tmca")]
+    assert len({(r.data.model_dump_json(), r.train.model_dump_json()) for r in from_scratch}) == 1
     small = load_config("tgcnet_qata_small")
     assert small.train.images == 110_000 and small.data.sizes() == [(0.75, 112), (1.0, 160)]
     published = load_config("tgcnet_qata")
