@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bench_figure import SCORES, figure
 from reportseg.limits import atomic_write
 from reportseg.schemas.base import load_json
 
@@ -19,7 +20,6 @@ CLIMBING = 0.005  # over the last fifth of the images: such a curve is marked
 SMALLEST = 0.003  # effect of interest
 METRIC = "dice_mean"  # of the verdicts
 FAILED = "failed.json"  # of a cell whose training diverged
-SCORES = ("dice_pooled", "dice_mean")
 NAMES = {
     "tgcnet": "TGC-Net",
     "tgcnet_twin": "TGC-Net, text-free twin",
@@ -106,7 +106,24 @@ modules.
 
 
 def write(page: Path, results: Path) -> None:
+    """The page, and its figures in the folder images beside it."""
     atomic_write(page, text(results))
+    for bench in ("bench-cpu", "bench-gpu"):
+        if (drawn := picture(results / bench)) is not None:
+            (page.parent / "images").mkdir(exist_ok=True)
+            atomic_write(page.parent / "images" / f"{bench}.svg", drawn)
+
+
+def picture(folder: Path) -> str | None:
+    """Every method that has a rank, with its scores under each seed, as SVG; None before there are two."""
+    cells, failed = _read(folder)
+    scores, intervals = dict[str, dict[str, list[float]]](), dict[str, Any]()
+    for arm, name in NAMES.items():
+        scored = [metrics for cell, (metrics, _) in cells.items() if _arm(cell) == arm]
+        if scored and arm not in map(_arm, failed):
+            scores[name] = {score: [metrics[score] for metrics in scored] for score in SCORES}
+            intervals[name] = load_json(folder / "table.json")["arms"].get(arm, {}).get("ci95", {})
+    return figure(scores, intervals) if len(scores) > 1 else None
 
 
 def text(results: Path) -> str:
@@ -114,25 +131,35 @@ def text(results: Path) -> str:
     return "".join([HEAD, CPU, _bench(results / "bench-cpu", modules=True), GPU, _bench(results / "bench-gpu", modules=False)])
 
 
-def _bench(folder: Path, *, modules: bool) -> str:
+def _read(folder: Path) -> tuple[dict[str, tuple[Any, Any]], dict[str, Any]]:
+    """By cell: metrics.json and cell.json of those with scores, failed.json of those without."""
     cells = {path.parent.name: (load_json(path), load_json(path.parent / "cell.json")) for path in sorted(folder.glob("*/metrics.json"))}
     failed = {path.parent.name: load_json(path) for path in sorted(folder.glob(f"*/{FAILED}")) if path.parent.name not in cells}
+    return cells, failed
+
+
+def _arm(cell: str) -> str:
+    return cell.rpartition("-")[0]
+
+
+def _bench(folder: Path, *, modules: bool) -> str:
+    cells, failed = _read(folder)
     if not cells and not failed:
         return "\nNo cell has been run yet.\n"
     protocol, search, told = (load_json(folder / f"{name}.json") for name in ("protocol", "search", "table"))
-    of = {arm: [cells[cell] for cell in cells if cell.rpartition("-")[0] == arm] for arm in (*NAMES, *FULL, *MODULES)}
+    of = {arm: [cells[cell] for cell in cells if _arm(cell) == arm] for arm in (*NAMES, *FULL, *MODULES)}
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
-    lost = {arm: [failed[cell] for cell in failed if cell.rpartition("-")[0] == arm] for arm in of}
+    lost = {arm: [failed[cell] for cell in failed if _arm(cell) == arm] for arm in of}
     differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
-    parts = [on, _methods(of, lost, told, search), differences, _rates(search, len(protocol["rates"]))]
+    parts = [on, _methods(of, lost, told, search, folder.name), differences, _rates(search, len(protocol["rates"]))]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
     return "".join([*parts, _cells(cells, failed)])
 
 
-def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any]) -> str:
-    """`of` and `lost` by arm: the cells that have scores, and those that diverged."""
+def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any], bench: str) -> str:
+    """`of` and `lost` by arm: the cells that have scores, and those that diverged. `bench` names the figure."""
     heads = [
         "method",
         "M parameters",
@@ -142,7 +169,7 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
         "shuffled sentences",
         "marks",
     ]
-    ranked, unranked = [], []
+    ranked, unranked = list[list[str]](), list[list[str]]()
     for arm, name in NAMES.items():
         facts = [cell for _, cell in of[arm]] + lost[arm]
         if not facts:
@@ -164,7 +191,9 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
         ]
         (unranked if lost[arm] else ranked).append([*row, ", ".join(marks)])
     order = [*sorted(ranked, key=lambda row: row[3], reverse=True), *unranked]
-    return "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's.\n\n" + _table(heads, order)
+    says = "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's.\n\n"
+    shown = f"![Both Dice scores of every method, with intervals](images/{bench}.svg)\n\n" if len(ranked) > 1 else ""
+    return says + shown + _table(heads, order)
 
 
 def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Sequence[str] = ()) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -141,6 +142,10 @@ def test_a_verdict_follows_from_the_interval(effect, said):
 def test_the_page_is_what_the_results_tell_and_begins_with_what_it_does_not_rank():
     page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
     assert page == bench_page.text(ROOT / "results"), "python benchmarks/bench_page.py"
+    for name in ("bench-cpu", "bench-gpu"):
+        figure = ROOT / "docs" / "images" / f"{name}.svg"
+        assert (figure.read_text(encoding="utf-8") if figure.exists() else None) == bench_page.picture(ROOT / "results" / name)
+        assert (f"](images/{name}.svg)" in page) is figure.exists()
     first = page.splitlines()[2]
     assert first.startswith("**This ranks architectures without pretraining; it does not rank the published models.**")
 
@@ -175,7 +180,7 @@ def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_b
 def test_a_curve_that_still_climbs_is_marked(rise, marked):
     told = {"arms": {}, "differences": {}}
     row = bench_page._methods(
-        {**dict.fromkeys(bench_page.NAMES, []), "unet": [(scored(0.7), fact(0, rise))]}, dict.fromkeys(bench_page.NAMES, []), told, {}
+        {**dict.fromkeys(bench_page.NAMES, []), "unet": [(scored(0.7), fact(0, rise))]}, dict.fromkeys(bench_page.NAMES, []), told, {}, "b"
     )
     assert ("climbing" in row.splitlines()[-1]) is marked
 
@@ -223,6 +228,9 @@ def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_ran
     )
     assert [f"| `{cell}` | 1 | 0.001 | diverged: {why} | – |" in page for cell in ("unet-1", "mmiunet-0", "lvit-0")] == [True, True, False]
     assert "| TGC-Net | LViT | 0 |" in page and "| TGC-Net | U-Net |" not in page
+    drawn = bench_page.picture(folder)
+    assert drawn is not None and re.findall("<title>([^<]+)", drawn) == ["TGC-Net", "LViT"] * 2, "as the table ranks them"
+    ElementTree.fromstring(drawn)
     said = next(line for line in page.splitlines() if line.startswith("**TGC-Net is "))
     above = "**TGC-Net is above every peer that has been scored on both scores**"
     assert said == f"{above}; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
