@@ -6,8 +6,9 @@ transposed convolutions and one 3x3 a stage on the way up. Plans M and L differ 
 
 Written from the paper and the plan's rules; nnU-Net (Apache-2.0) was read for them, and nothing is taken from it. What differs, and why:
   norms      GroupNorm where nnU-Net has InstanceNorm, which has nothing to measure where a film is one place; no bias before a norm.
-  loss       Dice and cross-entropy on the decoder's outputs at each stride, the weight halved at each step and the coarsest left out,
-             as nnU-Net has it. Dice is per film, not per batch: accumulation changes nothing. Coarse targets are area averages.
+  loss       Dice and cross-entropy on the decoder's outputs at each stride, the weight halved at each step, the coarsest left out, all
+             weights together 1, as nnU-Net has it. Dice is per film, not per batch: accumulation changes nothing. Coarse targets are area
+             averages.
   training   The network alone. Schedule, augmentation and inference are this bench's, not nnU-Net's.
 
 Counted at `published`: 71.8 M. There is no figure to compare with: a plan's network depends on its data. At `cpu` every width is 9/32 of
@@ -17,7 +18,7 @@ it. At `output_stride` 2 or 4 the last levels of the decoder are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -27,8 +28,8 @@ from torch.nn import functional as F
 
 from ..config import Section
 from ..knowledge.bank import Bank
-from ..losses import area_average, dice_bce_loss
-from .layers import group_norm, pad_to_multiple
+from ..losses import coarse_target, dice_bce_loss
+from .layers import group_norm, pad_to, pad_to_multiple
 from .output import ModelOutput, SegmentationModel, TextBatch, answer, no_units
 from .towers import IMAGENET_STATISTICS
 
@@ -137,14 +138,11 @@ class ResEncUNet(SegmentationModel):
         output = answer(self.heads[0](image.maps[0]), image.padded, image.size, mask_B1HW, valid_B1HW)
         if mask_B1HW is None:
             return output
-        pad = (0, image.padded[1] - image.size[1], 0, image.padded[0] - image.size[0])
-        mask = F.pad(mask_B1HW.float(), pad)
-        valid = F.pad(torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW.float(), pad)
-        for step, (head, x) in enumerate(zip(self.heads, image.maps, strict=True)):
-            if step == 0:
-                continue
+        losses = dict(output.losses)
+        valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
+        padded = pad_to(mask_B1HW, image.padded), pad_to(valid, image.padded)
+        for head, x in zip(list(self.heads)[1:], image.maps[1:], strict=True):
             size = (x.shape[2], x.shape[3])
-            weight = area_average(valid, size)  # the target of a cell is the share of its valid part that the mask covers
-            target = area_average(mask * valid, size) / weight.clamp(min=1e-6)
-            output.losses[f"stride_{image.padded[0] // size[0]}"] = 0.5**step * dice_bce_loss(head(x), target, weight)
-        return output
+            losses[f"stride_{image.padded[0] // size[0]}"] = dice_bce_loss(head(x), *coarse_target(*padded, size))
+        weights = [0.5**step for step in range(len(losses))]
+        return replace(output, losses={name: w / sum(weights) * loss for w, (name, loss) in zip(weights, losses.items(), strict=True)})
