@@ -171,10 +171,12 @@ class TestReliability:
 
 
 def test_a_ladder_shades_what_is_missing_and_names_its_line():
-    rungs = [Rung("own", "as written", 0.8, 0.8, "c1"), Rung("<b>other</b>", "", 0.5, 0.8, "c0")]
-    svg = ladder_plot(rungs, "scores", ("without text 0.700", 0.7))
+    rungs = [Rung("own", "as written", 0.8, 0.8, "c1", 0.7), Rung("<b>other</b>", "", 0.5, 0.8, "c0", 0.6)]
+    svg = ladder_plot(rungs, "scores", "without text")
     assert svg.count('class="gap c2"') == 1 and "−0.300" in svg and "without text 0.700" in svg
     assert "<b>" not in svg
+    first, second, named = re.findall(r'class="zero" x1="([\d.]+)"', svg)
+    assert named == first and float(second) < float(first), "each row has its own"
     assert 'class="gap' not in ladder_plot(rungs[:1], "scores")
 
 

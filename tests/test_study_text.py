@@ -8,12 +8,15 @@ import re
 import shutil
 from importlib import import_module
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from typer.testing import CliRunner
 
+from reportseg.cases import read_cases
 from reportseg.cli import app
 from reportseg.config import parse_config
+from reportseg.data.manifest import read_manifest
 from reportseg.data.synthetic import synthesise
 from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
@@ -22,6 +25,7 @@ from reportseg.schemas.studies import TextStudy, TransferStudy
 from reportseg.studies.text import text
 from reportseg.studies.text_page import answer, write_page
 from reportseg.studies.transfer import transfer
+from reportseg.text import swap_sides, zones
 from tiny import UNET, write_bundle
 
 study_text = import_module("reportseg.studies.text")
@@ -29,10 +33,13 @@ study_text = import_module("reportseg.studies.text")
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory) -> Path:
-    """With a paraphrase of every sentence, a column that repeats them, and one that is empty in half of the rows."""
+    """With a paraphrase of every sentence, a column that repeats them, and one that is empty in half of the rows. One film of val is told
+    without a side.
+    """
     manifest = synthesise(tmp_path_factory.mktemp("phantoms") / "data", 40, size=32)
     with open(manifest, newline="") as file:
         rows = list(csv.DictReader(file))
+    next(row for row in rows if row["split"] == "val")["text"] = "Pulmonary infection."
     with open(manifest, "w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "other", "same", "half"])
         writer.writeheader()
@@ -56,7 +63,7 @@ def done(bundle, phantoms, twin, tmp_path_factory) -> tuple[TextStudy, Path]:
     return text(bundle, phantoms, out=out, columns=["other", "same", "half"], twin=twin, n_boot=20, command="reportseg study text"), out
 
 
-def test_every_kind_of_sentence_has_its_row(done):
+def test_every_kind_of_sentence_has_its_row(done, phantoms, twin):
     study, out = done
     assert read_json(out / "text.json", TextStudy) == study
     rows = {row.name: row for row in study.rows}
@@ -69,6 +76,11 @@ def test_every_kind_of_sentence_has_its_row(done):
     for row in study.rows[1:]:
         for score, (value, low, high) in row.loss.items():
             assert value == pytest.approx(row.own[score] - row.scores[score], abs=1e-9) and low <= high
+    free = {case.id: case.dice for case in read_cases(twin)}
+    sides = [sample.id for sample in read_manifest(phantoms).split("val") if zones(swap_sides(sample.text)) != zones(sample.text)]
+    assert 0 < len(sides) == rows["swapped-side"].n_cases < n, "the twin is held against the same films"
+    assert rows["swapped-side"].twin["dice_mean"] == pytest.approx(fmean(free[id] for id in sides))
+    assert all(rows[name].twin == rows["twin"].scores for name in ("original", "empty", "other", "twin"))
     page = (out / "text.html").read_text()
     assert "without text" in page and "Another film" in page and "Not a medical device" in page
     assert answer(study) in page.replace("&#x27;", "'")
@@ -151,6 +163,16 @@ def test_the_answer_follows_the_interval(done):
     assert "The text bought +7.0 points [6.0, 8.0] of mean Dice" in told(0.07, 0.06, 0.08)
     assert "The text cost" in told(-0.07, -0.08, -0.06)
     assert "undecided" in told(0.01, -0.01, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [((0.05, 0.01, 0.09), "The model reads its"), ((0.0, -0.002, 0.002), "hardly reads"), ((0.05, -0.01, 0.11), "is undecided")],
+)
+def test_few_films_do_not_tell_that_a_sentence_is_hardly_read(done, loss, says):
+    study, _ = done
+    rows = [row.model_copy(update={"loss": {"dice_mean": loss}}) if row.name == "shuffled" else row for row in study.rows[:-1]]
+    assert says in answer(study.model_copy(update={"rows": rows}))
 
 
 def test_a_hostile_column_stays_text(done, tmp_path):

@@ -110,18 +110,22 @@ def bar_plot(rows: Sequence[tuple[str, float]], title: str) -> Html:
 
 @dataclass(frozen=True)
 class Rung:
-    """A row of `ladder_plot`. `own` is what `value` is measured against on the same cases; `style` a colour class."""
+    """A row of `ladder_plot`. `own` is what `value` is measured against on the same cases, `line` where its dashed mark stands; `style`
+    a colour class.
+    """
 
     label: str
     under: str
     value: float
     own: float
     style: str
+    line: float | None = None
 
 
-def ladder_plot(rungs: Sequence[Rung], title: str, line: tuple[str, float] | None = None) -> Html:
-    """Bars of 0..1, each below its two lines of label; what is missing to `own` is shaded up to a tick. `line` names a value for all."""
-    top, pitch = 24.0 if line else 0.0, 64.0
+def ladder_plot(rungs: Sequence[Rung], title: str, line: str = "") -> Html:
+    """Bars of 0..1, each below its two lines of label; what is missing to `own` is shaded up to a tick. `line` names the dashed marks."""
+    named = rungs[0].line if line else None
+    top, pitch = 24.0 if named is not None else 0.0, 64.0
     frame = Frame(0, 1, 0, 1, left=8, right=WIDTH - 8, top=top, bottom=top + pitch * len(rungs))
     parts: list[Child] = [_x_axis(frame, 5)]
     for i, rung in enumerate(rungs):
@@ -140,15 +144,15 @@ def ladder_plot(rungs: Sequence[Rung], title: str, line: tuple[str, float] | Non
             lost = difference < 0
             parts.append(el("rect", class_=f"gap {'c2' if lost else 'c1'}", x=min(end, own), width=max(abs(own - end), 0.5), **bar))
             parts.append(el("line", class_="axis", x1=own, x2=own, y1=y + 36, y2=y + 56))
-        if line is not None:
-            x = frame.x(line[1])
+        if rung.line is not None:
+            x = frame.x(rung.line)
             parts.append(el("line", class_="zero", x1=x, x2=x, y1=y + 36, y2=y + 56))
-    if line is not None:
-        x = frame.x(line[1])
+    if named is not None:
+        x = frame.x(named)
         left = x > (frame.left + frame.right) / 2
         parts += [
             el("line", class_="zero", x1=x, x2=x, y1=4, y2=top),
-            el("text", line[0], class_="halo", x=x + (-7 if left else 7), y=14, text_anchor="end" if left else "start"),
+            el("text", f"{line} {named:.3f}", class_="halo", x=x + (-7 if left else 7), y=14, text_anchor="end" if left else "start"),
         ]
     return _svg(title, frame.bottom + 22, *parts)
 

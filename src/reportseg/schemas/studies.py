@@ -100,6 +100,7 @@ class TextRow(File):
     n_empty: Count = Field(default=0, description="Cases without a sentence.")
     scores: dict[str, float] = Field(description="Its scores.")
     own: dict[str, float] = Field(description="Scores of the same cases under their own sentences.")
+    twin: dict[str, float] = Field(default={}, description="Scores of the text-free twin on the same cases; empty without a twin.")
     loss: dict[str, Difference] = Field(description="Original minus this on the same cases: value, lower, upper.")
 
 

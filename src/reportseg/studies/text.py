@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from ..bundle import TRAINING, load_bundle, reads_text
 from ..cases import METRICS
 from ..compare import Run, read_runs
 from ..data.manifest import Dataset, read_manifest
 from ..errors import InputError
-from ..evaluate import CONTROLS, evaluate
+from ..evaluate import CONTROLS, control_texts, evaluate
 from ..limits import safe_id
+from ..metrics import summarise
 from ..runs import alone
 from ..schemas.base import read_json, write_json
 from ..schemas.comparison import COMPARED
@@ -28,6 +30,7 @@ from ..scoring import hash_cases
 from ..stats import N_BOOT, paired_bootstrap
 from ..text import normalise
 from ..twins import read_twin
+from ..types import Sample
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told
 from .text_page import write_page
 from .training import scored_by
@@ -89,12 +92,14 @@ def text(
                 images=False, n_boot=n_boot, command=command, progress=told(progress, "scoring"),
             )  # fmt: skip
         own, *others = read_runs([*places.values(), *([Path(twin)] if twin is not None else [])])
-        rows = [_original(own), *_controls(own)]
+        free = others.pop() if twin is not None else None
         sentences = [sample.text for sample in films]
-        for name, run in zip(columns, others, strict=False):  # after them comes the twin
+        rows = [_original(own), *_controls(own)]
+        for name, run in zip(columns, others, strict=True):
             rows.append(_row(name, "column", own, run, n_boot, *_changed(datasets[name], split, sentences)))
-        if twin is not None:
-            rows.append(_row("twin", "twin", own, others[-1], n_boot, len(sentences), 0))
+        if free is not None:
+            rows.append(_row("twin", "twin", own, free, n_boot, len(sentences), 0))
+            rows = [row.model_copy(update={"twin": _without_text(free, films, row)}) for row in rows]
         fields = scored_by(own, n_boot)
         study = TextStudy(
             command=command, name=own.metrics.name or "bundle", metric=metric, bundle_sha256=loaded.sha256, seed=own.metrics.seed,
@@ -157,6 +162,15 @@ def _own(control: ControlScores, metrics: Metrics) -> dict[str, float]:
     if control.n_cases in (None, metrics.n_cases):
         return _scores(metrics)
     return {score: value + control.difference[score][0] for score, value in _scores(control).items() if score in control.difference}
+
+
+def _without_text(twin: Run, films: Sequence[Sample], row: TextRow) -> dict[str, float]:
+    """The twin's scores on the cases of a row. Where a control leaves cases out, those that are left may be harder than all."""
+    cases = {case.id: case for case in twin.cases}
+    columns = control_texts(row.name if row.kind == "control" else ORIGINAL, [film.text for film in films])
+    found = [summarise([cases[film.id] for film, text in zip(films, column, strict=True) if text is not None]) for column in columns]
+    known = {score: [value for one in found if (value := one[score]) is not None] for score in COMPARED}
+    return {score: fmean(values) for score, values in known.items() if values}
 
 
 def _row(name: str, kind: str, own: Run, other: Run, n_boot: int, n_changed: int, n_empty: int) -> TextRow:

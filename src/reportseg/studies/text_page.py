@@ -10,6 +10,7 @@ from ..page import Child, Html, cell, counted, el, figure, join, sectioned, shor
 from ..report import CAVEAT
 from ..report_numbers import NAMES
 from ..schemas.studies import TextRow, TextStudy
+from .ablate import SMALLEST
 from .pages import DICE, SHOWN, SPOKEN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, warnings
 
 _SAYS = {
@@ -57,8 +58,10 @@ def answer(study: TextStudy) -> str:
     if other is not None and (loss := other.loss.get(study.metric)):
         if loss[1] > 0:
             parts.append(f"The model reads its sentence: that of another film costs it {points(loss).removeprefix('+')}.")
-        else:
+        elif loss[2] < SMALLEST:
             parts.append(f"The model hardly reads its sentence: that of another film costs it {points(loss)}.")
+        else:
+            parts.append(f"Whether the model reads its sentence is undecided: that of another film costs it {points(loss)}.")
     if twin is None:
         parts.append("What the text bought in all is told by a twin that is trained without, and none was given.")
     return " ".join(parts)
@@ -78,18 +81,16 @@ def _rows(study: TextStudy) -> list[TextRow]:
 
 def _ladder(study: TextStudy) -> Html:
     rungs = [
-        Rung(*_names(row, study), row.scores[study.metric], row.own[study.metric], _STYLE[row.kind])
+        Rung(*_names(row, study), row.scores[study.metric], row.own[study.metric], _STYLE[row.kind], row.twin.get(study.metric))
         for row in _rows(study)
         if study.metric in row.scores and study.metric in row.own
     ]
-    twin = next((row for row in study.rows if row.kind == "twin"), None)
-    line = None if twin is None else (f"without text {twin.scores[study.metric]:.3f}", twin.scores[study.metric])
     title = f"{NAMES[study.metric]}: the same films under other sentences"
     says = "Each bar is a score. Shaded up to its tick: what is lost against the films' own sentences."
-    if line:
-        says += " A bar that ends left of the dashed line does worse than no text at all."
+    if rungs[0].line is not None:
+        says += " Dashed: the twin that never had a text, on the same films; a bar that ends left of it does worse than no text at all."
     note = el("p", el("strong", "Where the sentence comes from. "), CAVEAT, class_="note")
-    return join(figure(title, says, ladder_plot(rungs, title, line), wide=True), note)
+    return join(figure(title, says, ladder_plot(rungs, title, "without text"), wide=True), note)
 
 
 def _scores(study: TextStudy) -> Html:
