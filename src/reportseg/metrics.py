@@ -188,9 +188,10 @@ class Calibration:
         """`band_HW` is `border_band(truth_HW)`, for callers who have it already."""
         band = border_band(truth_HW) if band_HW is None else band_HW
         prob, truth = prob_HW.astype(np.float64).ravel(), truth_HW.ravel()
-        key = np.minimum((prob * BINS).astype(np.intp), BINS - 1) + BINS * band.ravel()  # bins far from a border, then bins near one
-        sums = np.stack([np.bincount(i, w, 2 * BINS) for i, w in ((key, None), (key, prob), (key[truth], None))]).reshape(3, 2, BINS)
-        self.sums += np.stack([sums.sum(axis=1), sums[:, 1]])
+        bins = np.minimum((prob * BINS).astype(np.intp), BINS - 1)
+        for row, pixels in enumerate((np.s_[:], band.ravel())):
+            at, p, inside = bins[pixels], prob[pixels], truth[pixels]
+            self.sums[row] += [np.bincount(at, None, BINS), np.bincount(at, p, BINS), np.bincount(at[inside], None, BINS)]
 
     def merge(self, other: Calibration) -> None:
         """Adds the counts of other films."""

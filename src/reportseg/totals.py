@@ -52,8 +52,8 @@ def subset_scores(samples: Sequence[Sample], own: Sequence[Scored], prompts: Seq
     for name, some in sorted(members.items()):
         cases = [one.case for one in some]
         ids = {case.id for case in cases}
-        told = [case for case in prompts if case.id in ids]
-        found[name] = SubsetScores(n_cases=len(some), ci95=intervals(cases, told, n_boot), **scores_of(some, told))
+        asked = [case for case in prompts if case.id in ids]
+        found[name] = SubsetScores(n_cases=len(some), ci95=intervals(cases, asked, n_boot), **scores_of(some, asked))
     return found
 
 

@@ -126,8 +126,8 @@ class Alignment(nn.Module):
             total = valid.flatten(1).sum(1).clamp(min=1)
             background = gather(((1 - mask) * valid).flatten(1).sum(1) / total)
             keys = gather(torch.tensor([key_of(text) for text in texts], device=device))
-            t, pooled = gather(text_BD.float()), [pool(z.float(), mask, valid) for z in compared]
-            pooled = [Targets(gather(p.v_ND), gather(p.b_ND)) for p in pooled]
+            t = F.normalize(gather(text_BD.float()), dim=1)
+            pooled = [Targets(*map(gather, pool(z.float(), mask, valid))) for z in compared]
             nothing = t.sum() * 0 + sum(z.float().sum() for z in compared) * 0 + self.tau.sum() * 0
 
             asked = keys != 0
@@ -137,12 +137,11 @@ class Alignment(nn.Module):
             figures: dict[str, Tensor] = {}
             if not asked.any():
                 return losses, figures
-            table_UD, row_N = self.read(keys[asked], F.normalize(t[asked], dim=1))
+            table_UD, row_N = self.read(keys[asked], t[asked])
             own_N = torch.zeros_like(keys).masked_scatter(asked, row_N)
             q_NU, soft_NU = self.labels(grid[contrast], own_N[contrast], table_UD.detach())
             if self.soft_labels and len(soft_NU) and soft_NU.shape[1] > 1:
                 figures["soft_entropy"] = -torch.xlogy(soft_NU, soft_NU).sum(1).mean() / math.log(soft_NU.shape[1])
-            t = F.normalize(t, dim=1)
             for level, (stride, p) in enumerate(zip(self.strides, pooled, strict=True)):
                 terms = self.terms(level, p, t, table_UD, q_NU, own_N, contrast, margins)
                 to_text, to_image, margin = (term.mean() if len(term) else nothing for term in terms)

@@ -224,12 +224,12 @@ class TMCA(SegmentationModel):
             x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
         output = answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW, presence_B)
         maps = {}
-        if mask_B1HW is not None:
-            maps = {f"A{stride}": a for stride, a in zip(STRIDES, attention, strict=False)}
-            if self.config.ltem.pixel_loss:
-                valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
-                padded = pad_to(mask_B1HW, image.padded), pad_to(valid, image.padded)
-                for stride, a in zip(STRIDES, attention, strict=False):
+        if attention and mask_B1HW is not None:
+            valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
+            padded = pad_to(mask_B1HW, image.padded), pad_to(valid, image.padded)
+            for stride, a in zip(STRIDES, attention, strict=True):
+                maps[f"A{stride}"] = a
+                if self.config.ltem.pixel_loss:
                     output.losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *coarse_target(*padded, (a.shape[2], a.shape[3])))
         return replace(output, token_map_BLhw=units, maps=maps)
 
