@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench_figure import SCORES, figure
+from figures import beside
+from reportseg.charts import Row, interval_plot
 from reportseg.limits import atomic_write
+from reportseg.report_numbers import NAMES as SAID
 from reportseg.schemas.base import load_json
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +46,17 @@ MODULES = {
     "tmca_half_no_enhancement": ("target enhancement, without its pixel term", "tmca_half_no_pixel_term"),
     "tmca_half_no_pixel_term": ("pixel term of the enhancement", "tmca_half"),
 }
+#: A figure of the training that tells whether a module did what it is there for, and what the figure is.
+MECHANISMS = {
+    "tgcnet_half_no_cnn": ("dev_auroc_u4", "AUROC of words and places, stride 4"),
+    "tgcnet_half_no_knowledge": ("dev_auroc_r", "AUROC of sentence and patches"),
+    "tgcnet_half_no_vlcm": ("dev_auroc_S8", "AUROC of the calibrated S, stride 8"),
+    "tmca_half_no_soft_targets": ("target_cosine_8", "cosine of targets of different sentences, stride 8"),
+    "tmca_half_no_alignment": ("dev_auroc_A8", "AUROC of A, stride 8"),
+    "tmca_half_no_enhancement": ("dev_auroc_A8", "AUROC of A, stride 8"),
+    "tmca_half_no_pixel_term": ("dev_auroc_A8", "AUROC of A, stride 8"),
+}
+SCORES = ("dice_pooled", "dice_mean")
 NONE = "–"
 
 HEAD = """# The bench
@@ -90,8 +103,9 @@ MODULE_TEXT = """
 12,000 images for the full method and for each that lacks a module; seeds, films, order and learning rate are the same. Decided before
 any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of with minus without lies
 above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. The target enhancement is
-judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. What each training
-logged of a module's mechanism is in `cell.json` under `figures`.
+judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. *Mechanism* is a figure
+that training logged last, with the module and without it: whether the module did what it is there for. AUROC: cells inside the masks of
+dev against cells outside. `cell.json` has all such figures.
 """
 
 GPU = """
@@ -118,13 +132,17 @@ def write(page: Path, results: Path) -> None:
 def picture(folder: Path) -> str | None:
     """Every method that has a rank, with its scores under each seed, as SVG; None before there are two."""
     cells, failed = _read(folder)
-    scores, intervals = dict[str, dict[str, list[float]]](), dict[str, Any]()
+    told = load_json(folder / "table.json")["arms"] if cells else {}
+    rows: dict[str, list[Row]] = {score: [] for score in SCORES}
     for arm, name in NAMES.items():
         scored = [metrics for cell, (metrics, _) in cells.items() if _arm(cell) == arm]
         if scored and arm not in map(_arm, failed):
-            scores[name] = {score: [metrics[score] for metrics in scored] for score in SCORES}
-            intervals[name] = load_json(folder / "table.json")["arms"].get(arm, {}).get("ci95", {})
-    return figure(scores, intervals) if len(scores) > 1 else None
+            for score in SCORES:
+                lower, upper = told.get(arm, {}).get("ci95", {}).get(score, (None, None))
+                rows[score].append((name, fmean(metrics[score] for metrics in scored), lower, upper))
+    if len(rows[SCORES[0]]) < 2:
+        return None
+    return beside({SAID[score]: interval_plot(sorted(found, key=lambda row: -row[1]), SAID[score]) for score, found in rows.items()})
 
 
 def text(results: Path) -> str:
@@ -248,7 +266,7 @@ def _rates(search: dict[str, Any], wanted: int) -> str:
 
 
 def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
-    heads = ["module", "of", "seeds", "with minus without, dice_mean", "dice_pooled", "dice_mean with it", "verdict", "marks"]
+    heads = ["module", "of", "seeds", "with minus without, dice_mean", "dice_pooled", "dice_mean with it", "verdict", "mechanism", "marks"]
     rows = []
     for arm, (name, full) in MODULES.items():
         minus = told["differences"].get(full, {}).get(arm)
@@ -260,7 +278,10 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
         reached = f"{fmean(metrics[METRIC] for metrics, _ in paired[full]):.4f}"
         seeds = ", ".join(map(str, minus["seeds"]))
         method = next(says for half, says in FULL.items() if full.startswith(half))
-        rows.append([name, method, seeds, *effects, reached, verdict(minus.get(METRIC)), marks])
+        figure, says = MECHANISMS[arm]
+        logged = [[cell["figures"][figure] for _, cell in paired[one] if figure in cell["figures"]] for one in (full, arm)]
+        both = ", ".join(f"{fmean(values):.3f} {which}" for values, which in zip(logged, ("with", "without"), strict=True) if values)
+        rows.append([name, method, seeds, *effects, reached, verdict(minus.get(METRIC)), f"{says}: {both or NONE}", marks])
     return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
 
 

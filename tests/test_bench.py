@@ -64,7 +64,7 @@ def test_the_cells_are_those_of_the_protocol_and_the_most_telling_come_first():
     assert len([arm for arm in bench_protocol.MODULES if arm.name != arm.full]) == 7
     assert {arm.name for arm in bench_protocol.METHODS} == set(bench_page.NAMES)
     taken = {arm.name: arm.full for arm in bench_protocol.MODULES if arm.name != arm.full}
-    assert taken == {name: full for name, (_, full) in bench_page.MODULES.items()}
+    assert taken == {name: full for name, (_, full) in bench_page.MODULES.items()} and set(taken) == set(bench_page.MECHANISMS)
 
 
 def test_the_protocol_is_that_of_the_page():
@@ -152,7 +152,8 @@ def test_the_page_is_what_the_results_tell_and_begins_with_what_it_does_not_rank
 
 def fact(seed, rise=0.0):
     climb = dict.fromkeys(bench.SCORES, rise)
-    return {"seed": seed, "params": 1e6, "method": "tgcnet", "images": 1, "lr": 1e-3, "seconds": 1, "commit": None, "climb": climb}
+    told = {"seed": seed, "params": 1e6, "method": "tgcnet", "images": 1, "lr": 1e-3, "seconds": 1, "commit": None, "figures": {}}
+    return told | {"climb": climb}
 
 
 def scored(value):
@@ -197,10 +198,12 @@ def test_of_two_seeds_both_differences_are_shown_and_no_p():
 
 
 def test_a_row_of_modules_is_about_the_seeds_that_both_have():
-    of = {"tmca_half": [(scored(0.7), fact(0)), (scored(0.5), fact(1, rise=0.01))], "tmca_half_no_pixel_term": [(scored(0.6), fact(0))]}
+    first, without = fact(0) | {"figures": {"dev_auroc_A8": 0.9}}, fact(0) | {"figures": {"dev_auroc_A8": 0.6}}
+    of = {"tmca_half": [(scored(0.7), first), (scored(0.5), fact(1, rise=0.01))], "tmca_half_no_pixel_term": [(scored(0.6), without)]}
     minus = {"seeds": [0], "dice_pooled": (0.1, 0.05, 0.2), "dice_mean": (0.1, 0.05, 0.2)}
     row = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}).splitlines()[-1]
-    assert row.startswith("| pixel term of the enhancement | TMCA | 0 | +0.1000") and "| 0.7000 | helps |  |" in row
+    told = "| 0.7000 | helps | AUROC of A, stride 8: 0.900 with, 0.600 without |  |"
+    assert row.startswith("| pixel term of the enhancement | TMCA | 0 | +0.1000") and told in row
 
 
 def put(folder: Path, name: str, values: dict) -> None:

@@ -6,9 +6,12 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -173,6 +176,17 @@ def test_few_films_do_not_tell_that_a_sentence_is_hardly_read(done, loss, says):
     study, _ = done
     rows = [row.model_copy(update={"loss": {"dice_mean": loss}}) if row.name == "shuffled" else row for row in study.rows[:-1]]
     assert says in answer(study.model_copy(update={"rows": rows}))
+
+
+def test_the_figure_of_the_docs_is_that_of_the_page(done, tmp_path):
+    _, out = done
+    figures, named = Path(__file__).parents[1] / "benchmarks" / "figures.py", f"{out / 'text.json'}"
+    subprocess.run([sys.executable, figures, tmp_path / "f.svg", f"one={named}", f"<two>={named}"], check=True)
+    drawn = (tmp_path / "f.svg").read_text()
+    ElementTree.fromstring(drawn)
+    page = (out / "text.html").read_text()
+    labels = re.findall(r'class="halo strong"[^>]*>([^<]+)<title', page)
+    assert re.findall(r'class="halo strong"[^>]*>([^<]+)<title', drawn) == labels * 2 and "&lt;two&gt;" in drawn
 
 
 def test_a_hostile_column_stays_text(done, tmp_path):

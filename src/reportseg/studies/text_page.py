@@ -27,7 +27,7 @@ _STYLE = {"original": "c1", "column": "c3", "twin": "c4", "control": "c0"}
 def write_page(path: Path, study: TextStudy) -> None:
     """Writes text.html atomically."""
     sections: dict[str, tuple[str, Html | None]] = {
-        "bought": ("What the text bought", _ladder(study)),
+        "bought": ("What the text bought", _bought(study)),
         "warnings": ("Warnings", warnings(study.warnings)),
         "compared": ("Scores", _scores(study)),
         "losses": ("Losses", _losses(study)),
@@ -50,9 +50,11 @@ def answer(study: TextStudy) -> str:
     parts = []
     if twin is not None and (gain := twin.loss.get(study.metric)):
         own = f"{twin.own[study.metric]:.3f} with it, {twin.scores[study.metric]:.3f} for the twin that was trained without"
-        if gain[1] > 0 or gain[2] < 0:
-            told = points(gain) if gain[1] > 0 else points((-gain[0], -gain[2], -gain[1]))
-            parts.append(f"The text {'bought' if gain[1] > 0 else 'cost'} {told} of {metric}: {own}.")
+        value, low, high = gain
+        if low > 0:
+            parts.append(f"The text bought {points(gain)} of {metric}: {own}.")
+        elif high < 0:
+            parts.append(f"The text cost {points((-value, -high, -low))} of {metric}: {own}.")
         else:
             parts.append(f"Whether the text bought anything is undecided: {points(gain)} of {metric}, {own}.")
     if other is not None and (loss := other.loss.get(study.metric)):
@@ -79,18 +81,26 @@ def _rows(study: TextStudy) -> list[TextRow]:
     return sorted(study.rows, key=lambda row: _ORDER.index(row.kind))
 
 
-def _ladder(study: TextStudy) -> Html:
+def ladder(study: TextStudy) -> Html:
+    """The figure: a bar for each kind of sentence."""
     rungs = [
         Rung(*_names(row, study), row.scores[study.metric], row.own[study.metric], _STYLE[row.kind], row.twin.get(study.metric))
         for row in _rows(study)
         if study.metric in row.scores and study.metric in row.own
     ]
-    title = f"{NAMES[study.metric]}: the same films under other sentences"
+    return ladder_plot(rungs, _title(study), "without text")
+
+
+def _title(study: TextStudy) -> str:
+    return f"{NAMES[study.metric]}: the same films under other sentences"
+
+
+def _bought(study: TextStudy) -> Html:
     says = "Each bar is a score. Shaded up to its tick: what is lost against the films' own sentences."
-    if rungs[0].line is not None:
+    if any(row.twin for row in study.rows):
         says += " Dashed: the twin that never had a text, on the same films; a bar that ends left of it does worse than no text at all."
     note = el("p", el("strong", "Where the sentence comes from. "), CAVEAT, class_="note")
-    return join(figure(title, says, ladder_plot(rungs, title, "without text"), wide=True), note)
+    return join(figure(_title(study), says, ladder(study), wide=True), note)
 
 
 def _scores(study: TextStudy) -> Html:
