@@ -73,10 +73,14 @@ CPU = """
 ## On a CPU
 
 ```bash
-make bench-cpu DATA=qata                               # all of it; the same command goes on after a stop
+make bench-cpu DATA=qata                       # goes on after a stop
 make bench-cpu DATA=qata MINUTES=60 CELLS=tgcnet,unet-0
-python benchmarks/bench.py cpu qata --list             # what is done, and how long the rest takes
+python benchmarks/bench.py cpu qata --list     # done, and to do
 ```
+"""
+
+RULES = """
+### Rules
 
 - **Size**: at most 7 M parameters in all. The peers at their preset `cpu`, one factor on the widths of their published image side and
   decoder (LanGuideMedSeg 3/8, LViT 7/16, MMI-UNet 1/3, ResEnc U-Net 9/32), the words read by one small tower that all share; U-Net at
@@ -147,7 +151,7 @@ def picture(folder: Path) -> str | None:
 
 def text(results: Path) -> str:
     """The page. `results` holds bench-cpu and bench-gpu; either may be missing or half done."""
-    return "".join([HEAD, CPU, _bench(results / "bench-cpu", modules=True), GPU, _bench(results / "bench-gpu", modules=False)])
+    return "".join([HEAD, CPU, _bench(results / "bench-cpu", RULES, modules=True), GPU, _bench(results / "bench-gpu", modules=False)])
 
 
 def _read(folder: Path) -> tuple[dict[str, tuple[Any, Any]], dict[str, Any]]:
@@ -161,20 +165,21 @@ def _arm(cell: str) -> str:
     return cell.rpartition("-")[0]
 
 
-def _bench(folder: Path, *, modules: bool) -> str:
+def _bench(folder: Path, rules: str = "", *, modules: bool) -> str:
+    """What was found, then the rules that it was found by, then what lies behind it."""
     cells, failed = _read(folder)
     if not cells and not failed:
-        return "\nNo cell has been run yet.\n"
+        return "\nNo cell has been run yet.\n" + rules
     protocol, search, told = (load_json(folder / f"{name}.json") for name in ("protocol", "search", "table"))
     of = {arm: [cells[cell] for cell in cells if _arm(cell) == arm] for arm in (*NAMES, *FULL, *MODULES)}
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
     lost = {arm: [failed[cell] for cell in failed if _arm(cell) == arm] for arm in of}
     differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
-    parts = [on, _methods(of, lost, told, search, folder.name), differences, _rates(search, len(protocol["rates"]))]
+    parts = [on, _methods(of, lost, told, search, folder.name), differences]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
-    return "".join([*parts, _cells(cells, failed)])
+    return "".join([*parts, rules, _rates(search, len(protocol["rates"])), _cells(cells, failed)])
 
 
 def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any], bench: str) -> str:
@@ -210,7 +215,8 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
         ]
         (unranked if lost[arm] else ranked).append([*row, ", ".join(marks)])
     order = [*sorted(ranked, key=lambda row: row[3], reverse=True), *unranked]
-    says = "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's.\n\n"
+    says = "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's."
+    says += " What is equal for all, and what the marks mean, is told under *Rules*.\n\n"
     shown = f"![Both Dice scores of every method, with intervals](images/{bench}.svg)\n\n" if len(ranked) > 1 else ""
     return says + shown + _table(heads, order)
 
@@ -224,6 +230,8 @@ def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Seque
         minus = {arm: told[one][arm] for arm in NAMES if arm in told.get(one, {}) and not {one, arm} & set(diverged)}
         said += [_above(one, minus, diverged)] if any(arm in PEERS for arm in minus) else []
         for arm, effect in minus.items():
+            if arm in REFERENCES[: REFERENCES.index(one)]:  # told already, the other way round
+                continue
             seeds = ", ".join(map(str, effect["seeds"]))
             effects = (_difference(effect.get(score)) + _by_seed(of, one, arm, effect["seeds"], score) for score in SCORES)
             rows.append([NAMES[one], NAMES[arm], seeds, *effects])

@@ -71,7 +71,7 @@ def test_the_protocol_is_that_of_the_page():
     told = (CPU.share, CPU.size_px, CPU.output_stride, CPU.images, CPU.batch, CPU.seeds, len(CPU.rates), CPU.search, CPU.split)
     assert told == (0.5, 112, 2, 24_000, 32, (0, 1), 3, 0.25, "val")
     assert bench_page.CLIMBING == 0.005 and bench.LAST == 0.2
-    assert f"{configured(bench_protocol.ARMS['tgcnet']).train.text_steps} steps of {BATCH} sentences" in bench_page.CPU
+    assert f"{configured(bench_protocol.ARMS['tgcnet']).train.text_steps} steps of {BATCH} sentences" in bench_page.RULES
 
 
 def test_the_enhancement_is_judged_without_its_pixel_term_and_that_term_by_itself():
