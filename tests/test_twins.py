@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,16 @@ def test_seeds_from_before_a_key_group_with_those_that_have_it_at_its_default():
     whole = training("train.text_steps=0")
     older = whole.config | {"train": {key: value for key, value in whole.config["train"].items() if key not in ("lovasz", "text_steps")}}
     assert config_sha256(whole.model_copy(update={"config": older})) == config_sha256(whole) != config_sha256(training())
+
+
+def test_what_no_result_depends_on_parts_no_seeds():
+    """And leaves the hash of those that have it at its default, or that do not tell it, as it was."""
+    plain, other = training(), training("train.workers=4", "train.checkpoint_minutes=1")
+    assert config_sha256(other) == config_sha256(plain) != config_sha256(training("train.precision=bf16"))
+    assert other.config["train"]["workers"] == 4, "it is hashed at its default, and stays in the configuration"
+    told = {"name": "t", "train": {"lr": 0.1}}
+    asked = hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    assert config_sha256(plain.model_copy(update={"config": told})) == asked
 
 
 def test_another_tower_at_the_same_path_makes_no_twin_and_none_leaves_the_hash_as_it_was(tmp_path):

@@ -31,6 +31,9 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "train": TrainSection().model_dump(include={"lovasz", "text_steps"}),
 }
 
+# No result depends on these: where a configuration has them they are hashed at their defaults, which leaves older hashes as they are.
+IDLE: Mapping[str, Mapping[str, Any]] = {"train": TrainSection().model_dump(mode="json", include={"checkpoint_minutes", "workers"})}
+
 # What only the reading model has, what a machine decides (`auto` measures which precision is quicker), and paths: teacher, parent and
 # films are told by their hashes.
 _FREE = {
@@ -47,7 +50,8 @@ def config_sha256(training: TrainingFile | None, parent: str | None = None) -> s
     values = {key: value for key, value in training.config.items() if key != "seed"}
     for section, defaults in LATER.items():
         if isinstance(values.get(section), dict):
-            values[section] = {key: value for key, value in values[section].items() if key not in defaults or value != defaults[key]}
+            told = {key: value for key, value in values[section].items() if key not in defaults or value != defaults[key]}
+            values[section] = {key: IDLE.get(section, {}).get(key, value) for key, value in told.items()}
     values |= ({"teacher": training.teacher} if training.teacher else {}) | ({"parent": parent} if parent else {})
     return _sha256(values)
 
