@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from itertools import count
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from reportseg.schemas.base import read_json
 from reportseg.schemas.data import DatasetFile
 from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.text import CONSTANT
-from reportseg.twins import parent_twin
+from reportseg.twins import config_sha256, parent_twin
 from tiny import TGCNET, UNET, write_bundle
 
 training = import_module("reportseg.train")  # `reportseg.train` is the function
@@ -243,6 +244,43 @@ def test_seeds_are_checked_before_the_first_run(tmp_path, films):
         with pytest.raises(InputError, match=says):
             training.train_seeds(config(), seeds, manifest=films, out=tmp_path)
     assert not (tmp_path / "t-0").exists()
+
+
+def measures(monkeypatch, *, bf16, slower):
+    """What a run measures of this machine: whether bf16 is quicker, and steps of so many seconds, each size's `slower` than the last."""
+    speeds = count(1000.0, slower)
+    monkeypatch.setattr(training.optim, "bf16_gains", lambda device: next(bf16))
+    monkeypatch.setattr(training.optim, "seconds_per_step", lambda step, device: step() and next(speeds))
+
+
+MEASURED = {"precision": "auto", "minutes": 100}  # of so slow a machine: a few dozen films
+
+
+def one_method(runs):
+    """Whether `compare` takes these runs for the seeds of one method, which has settled what it was asked to measure."""
+    told = [read_json(run / "bundle" / "training.json", TrainingFile) for run in runs]
+    schedules = [load_config(run / "config.yaml").train for run in runs]
+    assert {schedule.minutes for schedule in schedules} == {100} and all(schedule.images < 96 for schedule in schedules)
+    return len({config_sha256(one) for one in told}) == 1 and all(one.images == told[0].images for one in told)
+
+
+def test_seeds_are_one_method_whatever_is_measured_meanwhile(tmp_path, films, monkeypatch):
+    measures(monkeypatch, bf16=iter([True, False, False]), slower=100)
+    runs = training.train_seeds(config(**MEASURED), [0, 1], manifest=films, out=tmp_path)
+    assert one_method(runs) and load_config(runs[1] / "config.yaml").train.precision == "bf16"
+    measures(monkeypatch, bf16=iter([False]), slower=200)
+    apart = training.train(config(**MEASURED).model_copy(update={"seed": 2}), manifest=films, out=tmp_path / "apart")
+    assert not one_method([runs[0], apart]), "a command of its own measures for itself"
+
+
+@pytest.mark.parametrize("seeds", [[0, 1], [1, 0]])
+def test_a_resume_finds_what_the_seed_that_began_first_had_measured(tmp_path, films, monkeypatch, seeds):
+    measures(monkeypatch, bf16=iter([True]), slower=100)
+    with pytest.raises(Interrupt):
+        training.train_seeds(config(**MEASURED), [0, 1], manifest=films, out=tmp_path, progress=interrupt_after(8))
+    assert not (tmp_path / "t-1").exists()
+    measures(monkeypatch, bf16=iter([]), slower=300)
+    assert one_method(training.train_seeds(config(**MEASURED), seeds, manifest=films, out=tmp_path, resume=True))
 
 
 SCRIPT = """

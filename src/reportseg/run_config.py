@@ -76,6 +76,12 @@ def stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunCo
     return changed(changed(stored, "data", **moved), "train", init=config.train.init)
 
 
+def settled(config: RunConfig, first: Path) -> RunConfig:
+    """The config with what was measured for another seed, whose run lies in `first`. InputError: those of load_config."""
+    found = load_config(first / CONFIG).train
+    return changed(config, "train", precision=found.precision, images=found.images, minutes=found.minutes)
+
+
 def check_same(config: RunConfig, folder: Path, now: EnvFile) -> None:
     """A run goes on with the films, the teacher and the parent that it began with: on others it would end neither as this run nor as a new
     one. InputError config.

@@ -33,7 +33,7 @@ from .limits import atomic_write
 from .losses import lovasz_hinge_loss
 from .models import bank_of, build, make_tokenizer, resolve
 from .placing import learn_places, sentences_only
-from .run_config import CONFIG, ENV, Manifests, changed, check_free, check_parent, check_same, checked, stored_config
+from .run_config import CONFIG, ENV, Manifests, changed, check_free, check_parent, check_same, checked, settled, stored_config
 from .run_log import RunLog
 from .runs import Prepared, alone, environment, plan, prepare, text_steps, without_paths
 from .schemas.base import read_json, write_json
@@ -68,10 +68,12 @@ def train(
     resume: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
+    like: str | Path | None = None,
 ) -> Path:
     """Train one model and write its run folder (default `runs/NAME-SEED`); returns the folder, whose `bundle/` is the result.
 
-    With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0.
+    With `resume` a finished run is returned as it is, and one without a complete checkpoint starts at step 0. `like` is the folder of a run
+    with another seed: what that one measured, its precision and how many images fit into its minutes, a new run takes over.
     InputError: exists, in_use, config (a resume with other settings or films), minutes (fewer than placing the sentences takes), diverged
     (with the step and the ids of the batch), unwritable, and those of the data.
     """
@@ -83,9 +85,10 @@ def train(
             return folder
     else:
         check_free(folder)
+        config = config if like is None else settled(config, Path(like))
     prepared = prepare(config)
     config = resolve(config, prepared.absent)
-    run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None))
+    run = Run(config, prepared, folder, pick_device(device), progress or (lambda _: None), measure=like is None)
     with alone(folder):
         if not resume:
             check_free(folder)  # again: a run may have begun and ended there in between
@@ -97,14 +100,20 @@ def train(
 def train_seeds(config: RunConfig, seeds: Sequence[int], *, out: str | Path | None = None, **options: Any) -> list[Path]:
     """One run for each seed, in `NAME-SEED` under `out` (default `runs/`); options as for `train`.
 
-    InputError before the first of them: seeds (none, or one twice), exists.
+    What is measured, precision and images, is measured by the run that begins first, also where it began before a resume: each seed by its
+    own speed would be another method. InputError before the first of them: seeds (none, or one twice), exists.
     """
     parent = Path(out) if out is not None else Path("runs")
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError("no seed was given, or one stands twice", "--seeds", "Give each once, as in 0,1,2.", "seeds")
-    for seed in seeds if not options.get("resume") else ():
-        check_free(parent / f"{config.name}-{seed}")
-    return [train(config.model_copy(update={"seed": seed}), out=parent / f"{config.name}-{seed}", **options) for seed in seeds]
+    places = [parent / f"{config.name}-{seed}" for seed in seeds]
+    for place in places if not options.get("resume") else ():
+        check_free(place)
+    first = next((place for place in places if (place / CONFIG).exists()), None)
+    for seed, place in zip(seeds, places, strict=True):
+        train(config.model_copy(update={"seed": seed}), out=place, like=first, **options)
+        first = first or place
+    return places
 
 
 def dry_run(config: RunConfig, *, manifest: Manifests = None) -> dict[str, Any]:
@@ -117,8 +126,11 @@ def dry_run(config: RunConfig, *, manifest: Manifests = None) -> dict[str, Any]:
 class Run:
     """One training run. `start`, `fit`, `finish`, in this order."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, folder: Path, device: torch.device, progress: Progress) -> None:
+    def __init__(
+        self, config: RunConfig, prepared: Prepared, folder: Path, device: torch.device, progress: Progress, measure: bool = True
+    ) -> None:
         self.config, self.prepared, self.folder, self.device, self.progress = config, prepared, folder, device, progress
+        self.measure = measure  # how many images fit into `train.minutes`
         self.parent: Bundle | None = None
         self.state = State()
         self.figures: dict[str, list[float]] = {}  # since the last line of the log
@@ -152,7 +164,7 @@ class Run:
         self.precision: Precision = "bf16" if config.train.precision == "bf16" else "fp32"
         self.accelerator = Accelerator(cpu=self.device.type == "cpu")  # its precision is one for the whole process; ours is the run's
         self.optimiser = optim.adamw(self.model, config.train)
-        if config.train.minutes is not None and not (self.folder / CONFIG).exists():
+        if config.train.minutes is not None and self.measure and not (self.folder / CONFIG).exists():
             config = changed(config, "train", images=self._images_in(config.train.minutes))
         self.config = config
         atomic_write(self.folder / CONFIG, dump_config(config))
