@@ -105,9 +105,33 @@ def test_a_bundle_to_start_from_that_changed_since_the_plan_is_noticed(source, p
         go(source, phantoms, tmp_path / "a", f"train.init={tmp_path / 'before'}", resume=True)
 
 
-# ---------------------------------------------------------------- arms that fail
+# ---------------------------------------------------------------- what is one for all arms
 
 training = import_module("reportseg.studies.training")
+
+
+@pytest.mark.parametrize("kind", ["ablate", "data"])
+def test_precision_is_measured_once_for_all_arms_and_seeds_and_a_resume_finds_it(source, phantoms, tmp_path, monkeypatch, kind):
+    trained, measured = [], iter([True])
+
+    def train(config, **_):
+        trained.append(config.train)
+        raise InputError("training diverged", "", "", "diverged")
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "bf16_gains", lambda _: next(measured))
+    keys = [*SMALL, "train.precision=auto"]
+    for resume in (False, True):
+        options = {"manifest": phantoms, "out": tmp_path / "s", "seeds": [0, 1], "resume": resume}
+        with pytest.raises(InputError, match="all 4 trainings diverged"):
+            if kind == "ablate":
+                ablate(source, [*keys, "model.width=8"], **options)
+            else:
+                data(source, keys, shares=[0.5, 1.0], **options)
+    assert len(trained) == 8 and all(one == trained[0] for one in trained) and trained[0].precision == "bf16"
+
+
+# ---------------------------------------------------------------- arms that fail
 
 
 def diverge(monkeypatch, which) -> None:

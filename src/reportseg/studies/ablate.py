@@ -64,8 +64,9 @@ def ablate(
     changes = [item for item in overrides if _is_arm(item)]
     no_repeats(changes, "-s")
     shared = [item for item in overrides if not _is_arm(item)]
-    configs = [alike(config, before, device) for config in _configs(source, shared, changes)]
-    configs = [_like(config, configs[0]) for config in configs]
+    full, *changed = _configs(source, shared, changes)
+    full = alike(full, before, device)
+    configs = [full, *(config.model_copy(update={"train": full.train}) for config in changed)]
     films = read_films(configs[0], manifest, split)
     plan = StudyPlan(
         kind="ablate", command=command, written=now(), metric=metric, smallest=smallest, seeds=list(seeds), arms=changes, split=split,
@@ -121,11 +122,6 @@ def _configs(source: str | Path, shared: Sequence[str], changes: Sequence[str]) 
         check(config.model)
     check(full.model)
     return configs
-
-
-def _like(config: RunConfig, full: RunConfig) -> RunConfig:
-    """An arm under the seed, data and schedule of the full configuration, whatever the probe of the precision says the second time."""
-    return config.model_copy(update={"train": full.train})
 
 
 def _short(change: str) -> str:
