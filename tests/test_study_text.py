@@ -120,6 +120,39 @@ def test_an_interrupted_study_goes_on(bundle, phantoms, tmp_path):
     assert "none was given" in answer(study)
 
 
+class Begun(Exception):
+    """The plan lies there and the first scoring begins."""
+
+
+def begun(said):
+    raise Begun
+
+
+def say(manifest: Path, column: str, sentence) -> None:
+    """Of each row of val, what `sentence` makes of the cell."""
+    with open(manifest, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row[column] = sentence(row[column]) if row["split"] == "val" else row[column]
+    with open(manifest, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("column", ["text", "other"])
+def test_sentences_that_changed_since_the_plan_are_noticed_and_other_spaces_are_no_change(bundle, phantoms, tmp_path, column):
+    manifest = shutil.copytree(phantoms.parent, tmp_path / "films") / phantoms.name
+    for resume in (False, True):
+        with pytest.raises(Begun):
+            text(bundle, manifest, out=tmp_path / "t", columns=["other"], resume=resume, progress=begun)
+        say(manifest, column, lambda cell: f"  {cell.upper()} ")
+    say(manifest, column, lambda cell: "Something else.")
+    with pytest.raises(InputError) as caught:
+        text(bundle, manifest, out=tmp_path / "t", columns=["other"], resume=True)
+    assert caught.value.code == "plan" and caught.value.what.endswith(f"it differs in sentences of column {column}")
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -230,6 +263,20 @@ def test_the_own_data_comes_first_and_the_loss_is_against_it(trained, bundle, ph
     assert "* Its own data" in page
     assert f"{own.scores[study.metric]:.3f} on its own data, {own.data}; {other.scores[study.metric]:.3f} on elsewhere." in page
     assert transfer(named, out=tmp_path / "t", splits=["test", "val"], n_boot=20, resume=True) == study
+
+
+def test_sentences_of_a_data_set_that_changed_since_the_plan_are_noticed(bundle, phantoms, tmp_path):
+    """And so is whose left they mean."""
+    manifest = shutil.copytree(phantoms.parent, tmp_path / "films") / phantoms.name
+    with pytest.raises(Begun):
+        transfer([bundle, manifest], out=tmp_path / "t", progress=begun)
+    for column, cell in (("laterality", "patient"), ("text", "Something else.")):
+        before = manifest.read_text()
+        say(manifest, column, lambda _, cell=cell: cell)
+        with pytest.raises(InputError, match="it differs in sentences of column text of phantoms") as caught:
+            transfer([bundle, manifest], out=tmp_path / "t", resume=True)
+        assert caught.value.code == "plan"
+        manifest.write_text(before)
 
 
 def test_what_cannot_be_transferred_is_refused(trained, phantoms, elsewhere, tmp_path):

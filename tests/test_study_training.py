@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from reportseg.cli import app
-from reportseg.data.manifest import read_manifest
+from reportseg.data.manifest import read_manifest, read_table, table
 from reportseg.data.splits import draw_dev
 from reportseg.errors import InputError
 from reportseg.io.png import write_probability
@@ -103,6 +104,66 @@ def test_a_bundle_to_start_from_that_changed_since_the_plan_is_noticed(source, p
     assert caught.value.code == "plan" and "sources.init" in caught.value.what
     with pytest.raises(Begun):  # it may lie elsewhere by now
         go(source, phantoms, tmp_path / "a", f"train.init={tmp_path / 'before'}", resume=True)
+
+
+@pytest.fixture
+def films(tmp_path, phantoms) -> Path:
+    """A copy of the films that a test may change."""
+    shutil.copytree(phantoms.parent, tmp_path / "films")
+    return tmp_path / "films" / "manifest.csv"
+
+
+def say_otherwise(films: Path, split: str, column: str = "text", says=lambda text: f"{text} Also above.") -> None:
+    """Another sentence in the first row of this split."""
+    rows = list(read_table(films, ()))
+    first = next(row for row in rows if row["split"] == split)
+    first[column] = says(first[column])
+    films.write_text(table(list(rows[0]), rows))
+
+
+def draw_otherwise(films: Path, split: str) -> None:
+    """Another pixel in the first true mask of this split."""
+    mask = read_manifest(films).split(split)[0].mask
+    drawn = np.asarray(Image.open(mask)).astype(bool)
+    drawn[0, 0] = ~drawn[0, 0]
+    Image.fromarray(drawn).save(mask)
+
+
+CONTENTS = {
+    "a sentence of train": (lambda films: say_otherwise(films, "train"), "sentences of column text"),
+    "a scored sentence": (lambda films: say_otherwise(films, "val"), "sentences of column text"),
+    "a mask of train": (lambda films: draw_otherwise(films, "train"), "masks of train"),
+    "a scored mask": (lambda films: draw_otherwise(films, "val"), "masks of scored"),
+}
+
+
+@pytest.mark.parametrize("kind", ["ablate", "data"])
+@pytest.mark.parametrize("what", CONTENTS)
+def test_a_sentence_or_a_mask_that_changed_since_the_plan_is_noticed(source, films, tmp_path, kind, what):
+    def run(resume):
+        if kind == "ablate":
+            go(source, films, tmp_path / "s", resume=resume)
+        else:
+            data(source, SMALL, manifest=films, out=tmp_path / "s", shares=[0.5, 1.0], resume=resume, progress=begun)
+
+    with pytest.raises(Begun):
+        run(False)
+    alter, named = CONTENTS[what]
+    alter(films)
+    with pytest.raises(InputError) as caught:
+        run(True)
+    assert caught.value.code == "plan" and caught.value.what.endswith(f"it differs in {named}") and "Put back" in caught.value.fix
+
+
+def test_a_plan_of_an_earlier_version_that_noted_no_contents_goes_on(source, films, tmp_path):
+    with pytest.raises(Begun):
+        go(source, films, tmp_path / "a")
+    plan = json.loads((tmp_path / "a" / "plan.json").read_text())
+    assert plan.pop("contents").keys() == {"sentences of column text", "masks of train", "masks of scored"}
+    (tmp_path / "a" / "plan.json").write_text(json.dumps(plan))
+    say_otherwise(films, "train")
+    with pytest.raises(Begun):
+        go(source, films, tmp_path / "a", resume=True)
 
 
 # ---------------------------------------------------------------- what is one for all arms

@@ -29,6 +29,11 @@ class StudyPlan(File):
     config: dict[str, Any] | None = Field(default=None, description="The configuration that all arms share, without paths.")
     bundles: list[Sha256] = Field(default=[], description="Hashes of the bundles, the twin's last.")
     films: dict[str, Sha256] = Field(default={}, description="Hash of each set of films: of its sorted ids, or of ids and true masks.")
+    contents: dict[str, Sha256] = Field(
+        default={},
+        description="Hash of what the films say and show, by what it is: the sentences of each column that is read, with ids and whose "
+        "left they mean, and the true masks. A resume is held to what the plan names; one of an earlier version names nothing.",
+    )
     sources: dict[str, Sha256] = Field(
         default={}, description="Hash of what the configuration names beside films: the answers of its `teacher`, the bundle of its `init`."
     )

@@ -67,10 +67,11 @@ def ablate(
     full, *changed = _configs(source, shared, changes)
     full = alike(full, before, device)
     configs = [full, *(config.model_copy(update={"train": full.train}) for config in changed)]
-    films = read_films(configs[0], manifest, split)
+    films = read_films(full, manifest, split)
     plan = StudyPlan(
         kind="ablate", command=command, written=now(), metric=metric, smallest=smallest, seeds=list(seeds), arms=changes, split=split,
-        config=planned(configs[0]), films=films.hashes, sources=sources(configs[0], films, [{sample.id for sample in films.train}]),
+        config=planned(full), films=films.hashes, contents=films.contents(full.data.text_column),
+        sources=sources(full, films, [{sample.id for sample in films.train}]),
     )  # fmt: skip
     begin(folder, plan, resume)
     with alone(folder):

@@ -66,7 +66,8 @@ def data(
     kept = nested_shares(films.train, films.dataset.name, shares)
     plan = StudyPlan(
         kind="data", command=command, written=now(), metric=metric, seeds=list(seeds), arms=[f"{share:g}" for share in shares], split=split,
-        config=planned(config), films=films.hashes, sources=sources(config, films, [set(ids) for ids in kept]),
+        config=planned(config), films=films.hashes, contents=films.contents(config.data.text_column),
+        sources=sources(config, films, [set(ids) for ids in kept]),
     )  # fmt: skip
     begin(folder, plan, resume)
     with alone(folder):

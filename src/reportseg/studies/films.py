@@ -6,7 +6,8 @@ from what is left, so that nothing is chosen on the films that the answer comes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ..config import RunConfig
 from ..data.manifest import MANIFEST, Dataset, read_manifest, read_table, write_manifest
 from ..data.splits import draw_dev, split_sha256
 from ..errors import InputError
+from ..scoring import hash_cases
+from ..text import normalise
 from ..types import Sample
 
 DEV = "dev"
@@ -33,6 +36,20 @@ class Films:
     def hashes(self) -> dict[str, str]:
         """For the plan: who is trained on and who is scored."""
         return {"train": split_sha256(s.id for s in self.train), "scored": split_sha256(s.id for s in self.scored)}
+
+    def contents(self, column: str) -> dict[str, str]:
+        """For the plan: what these films say, which was read from `column`, and show. It may change while their ids stay.
+
+        InputError: those of read_mask, for the first true mask that cannot be read.
+        """
+        sentences = {f"sentences of column {column}": sentences_sha256([*self.train, *self.scored])}
+        return sentences | {"masks of train": hash_cases(self.train), "masks of scored": hash_cases(self.scored)}
+
+
+def sentences_sha256(samples: Iterable[Sample]) -> str:
+    """Hash of what models read of these films: the normalised sentences with their ids and whose left they mean."""
+    lines = sorted(f"{sample.id}\t{sample.laterality}\t{normalise(sample.text)}" for sample in samples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_films(config: RunConfig, manifest: str | Path | None, split: str) -> Films:

@@ -19,7 +19,7 @@ from ..schemas.studies import StudyPlan
 
 PLAN = "plan.json"
 METRICS = ("dice_mean", "dice_pooled", "iou_mean", "iou_pooled", "nsd")  # all of them higher where better
-_FREE = {"command", "written"}
+_FREE = {"command", "written", "contents"}
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -27,7 +27,8 @@ Progress = Callable[[Mapping[str, Any]], None]
 def begin(folder: Path, plan: StudyPlan, resume: bool) -> StudyPlan:
     """Writes the plan into a folder that is new; with `resume` gives the one that lies there, which must be the same.
 
-    InputError: exists (a study without `resume`, or something else), plan (another one, with the keys that differ).
+    InputError: exists (a study without `resume`, or something else), plan (another one, with the keys that differ, or with the contents of
+    the films that do; what the plan of an earlier version does not name agrees).
     """
     file = folder / PLAN
     if not file.exists():
@@ -45,6 +46,10 @@ def begin(folder: Path, plan: StudyPlan, resume: bool) -> StudyPlan:
         more = f" and {len(differs) - 8} more" if len(differs) > 8 else ""
         what = f"the study was begun with another plan; it differs in {', '.join(differs[:8])}{more}"
         raise InputError(what, file, "Repeat the command that began it, or begin another study with -o.", "plan")
+    changed = sorted(key for key, value in plan.contents.items() if before.contents.get(key, value) != value)
+    if changed:
+        what = f"the data changed since the study was begun; it differs in {', '.join(changed)}"
+        raise InputError(what, file, "Put back what it began with, or begin another study with -o.", "plan")
     return before
 
 

@@ -31,6 +31,7 @@ from ..stats import N_BOOT, paired_bootstrap
 from ..text import normalise
 from ..twins import read_twin
 from ..types import Sample
+from .films import sentences_sha256
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told
 from .text_page import write_page
 from .training import scored_by
@@ -79,6 +80,7 @@ def text(
     plan = StudyPlan(
         kind="text", command=command, written=now(), metric=metric, arms=[column, *columns], split=split, bundles=bundles,
         films={"scored": digest},
+        contents={f"sentences of column {name}": sentences_sha256(dataset.split(split)) for name, dataset in datasets.items()},
     )  # fmt: skip
     begin(folder, plan, resume)
     places = {name: folder / "eval" / safe_id(f"{i}-{name}") for i, name in enumerate(datasets)}

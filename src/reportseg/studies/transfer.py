@@ -25,6 +25,7 @@ from ..schemas.studies import StudyPlan, TransferRow, TransferStudy
 from ..schemas.training import TrainingFile
 from ..scoring import hash_cases
 from ..stats import N_BOOT
+from .films import sentences_sha256
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, told
 from .transfer_page import write_page
 
@@ -74,13 +75,15 @@ def transfer(
     bundles = [_trained(ref) for ref in refs]
     datasets = [read_manifest(path) for path in paths]
     no_repeats([dataset.name for dataset in datasets], "BUNDLE... MANIFEST...")
-    for bundle in bundles:
-        for path in paths if bundle.column != "text" else ():
-            read_manifest(path, text_column=bundle.column)
+    contents = {}
+    for column in dict.fromkeys(bundle.column for bundle in bundles):
+        for dataset, path, split in zip(datasets, paths, chosen, strict=True):
+            read = dataset if column == "text" else read_manifest(path, text_column=column)
+            contents[f"sentences of column {column} of {dataset.name}"] = sentences_sha256(read.split(split))
     films = {d.name: hash_cases(d.split(split)) for d, split in zip(datasets, chosen, strict=True)}
     plan = StudyPlan(
         kind="transfer", command=command, written=now(), metric=metric, arms=[dataset.name for dataset in datasets], split=",".join(chosen),
-        bundles=[bundle.sha256 for bundle in bundles], films=films,
+        bundles=[bundle.sha256 for bundle in bundles], films=films, contents=contents,
     )  # fmt: skip
     begin(folder, plan, resume)
     with alone(folder):
