@@ -33,6 +33,7 @@ from reportseg.twins import config_sha256, parent_twin
 from tiny import TGCNET, UNET, write_bundle
 
 training = import_module("reportseg.train")  # `reportseg.train` is the function
+fitting = import_module("reportseg.dev")
 SIDES = ("left", "right")
 
 
@@ -119,6 +120,26 @@ def test_dev_is_never_trained_on_and_keeps_patients_whole(tmp_path, films, monke
     assert seen and not seen & dev and len(seen | dev) == 24
     patients = [{int(id[1:]) // 2 for id in ids} for ids in (seen, dev)]
     assert not patients[0] & patients[1]
+
+
+def test_temperature_and_cut_are_fitted_on_dev_and_nothing_else(tmp_path, monkeypatch):
+    """Neither a film that was trained on nor one of the test split is read for it."""
+    films = make_films(tmp_path / "films", both=True)
+    asked, read, fitted = [], [], []
+    decide, read_image, read_mask, fit = training.fit_decision, fitting.read_image, fitting.read_mask, fitting.fit
+    monkeypatch.setattr(training, "fit_decision", lambda engine, films, *rest: asked.extend(films) or decide(engine, films, *rest))
+    monkeypatch.setattr(fitting, "read_image", lambda path: read.append(path.name) or read_image(path))
+    monkeypatch.setattr(fitting, "read_mask", lambda path: read.append(path.name) or read_mask(path))
+    monkeypatch.setattr(fitting, "fit", lambda logits, masks, *rest: fitted.append((logits, masks)) or fit(logits, masks, *rest))
+    run = training.train(config(images=16), manifest=films, out=tmp_path / "r")
+    ids = read_json(run / "env.json", EnvFile).dev_ids
+    assert ids and sorted(sample.id for sample in asked) == ids
+    assert sorted(read) == sorted(f"{kind}{id[1:]}.png" for id in ids for kind in "fm")
+    ((logits, masks),) = fitted
+    assert len(logits) == len(masks) == len(ids)
+    assert all((mask == np.asarray(Image.open(sample.mask))).all() for mask, sample in zip(masks, asked, strict=True))
+    chosen, decision = fit(logits, masks, None)[0], load_bundle(run / "bundle").config.decision
+    assert (decision.rule, decision.threshold, decision.temperature) == (chosen.rule, chosen.threshold, chosen.temperature)
 
 
 def test_flips_belong_to_the_decision_that_dev_fits(tmp_path, films):
