@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from reportseg.config import dump_config, load_config
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import nested_shares
 from reportseg.errors import InputError
+from reportseg.models import resolve
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import Ablation, DataStudy, StudyPlan
 from reportseg.schemas.training import EnvFile, TrainingFile
@@ -87,6 +89,39 @@ def test_an_effect_is_full_minus_changed_and_two_seeds_give_no_p(done):
         assert arm.verdict == verdict(arm.effect["dice_mean"], study.smallest)
     assert any("Two seeds" in warning for warning in study.warnings)
     assert "dev_dice_mean" in full.figures and "lr" not in full.figures
+
+
+@pytest.fixture(scope="module")
+def tmca(tmp_path_factory) -> Path:
+    """The configuration of a tiny TMCA."""
+    file = tmp_path_factory.mktemp("config") / "tmca.yaml"
+    file.write_text("name: t\nmodel: {name: tmca, preset: tiny}\n")
+    return file
+
+
+def test_an_arm_that_takes_away_the_pixel_term_with_the_enhancement_says_so(tmca, phantoms, tmp_path):
+    """On the page and in the file, whose warnings the terminal shows, and before the first training."""
+    said = []
+    options = {"manifest": phantoms, "out": tmp_path / "a", "seeds": [0], "n_boot": 20}
+    study = ablate(tmca, [*SMALL, "model.ltem.enabled=false"], progress=said.append, **options)
+    assert study.warnings[0].startswith("model.ltem.enabled=false takes the pixel term away too")
+    assert said[0] == {"remark": f"warning: {study.warnings[0]}"}
+    assert "model.ltem.pixel_loss=false &gt; base.yaml" in (tmp_path / "a" / "ablate.html").read_text()
+
+
+def test_where_no_arm_has_the_pixel_term_there_is_nothing_to_warn_of(tmca, phantoms, tmp_path):
+    without = tmp_path / "base.yaml"
+    without.write_text(dump_config(resolve(load_config(tmca, ["model.ltem.pixel_loss=false"]))))  # as `config show` prints it
+    for i, (base, change) in enumerate(((without, "model.ltem.enabled=false"), (tmca, "model.ltem.pixel_loss=false"))):
+        said = []
+
+        def stop(line, said=said):
+            said.append(line)
+            raise Interrupt
+
+        with pytest.raises(Interrupt):
+            ablate(base, [*SMALL, change], manifest=phantoms, out=tmp_path / str(i), seeds=[0], progress=stop)
+        assert said == [{"remark": "full, seed 0: 1 of 2"}]
 
 
 @pytest.mark.parametrize(

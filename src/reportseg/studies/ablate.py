@@ -23,7 +23,7 @@ from ..schemas.training import TrainingFile
 from ..stats import MIN_SEEDS, N_BOOT, holm, paired_bootstrap, paired_bootstrap_runs, wilcoxon_runs
 from .ablate_page import write_page
 from .films import own_manifest, read_films
-from .plan import Progress, begin, check_metric, no_repeats, now, stored
+from .plan import Progress, begin, check_metric, no_repeats, now, remark, stored
 from .training import Arm, Trained, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
 
 FILE, PAGE = "ablate.json", "ablate.html"
@@ -74,6 +74,9 @@ def ablate(
         sources=sources(full, films, [{sample.id for sample in films.train}]),
     )  # fmt: skip
     begin(folder, plan, resume)
+    more = _takes_more(full, changed, changes)
+    for warning in more:
+        remark(progress, f"warning: {warning}")  # before hours are spent on it
     with alone(folder):
         read = own_manifest(films, folder / "data", films.split_of)
         names = ["full", *changes]
@@ -83,7 +86,7 @@ def ablate(
         tested = [i for i, one in enumerate(told) if one.p is not None]
         for i, p in zip(tested, holm([told[i].p or 0.0 for i in tested]), strict=True):
             told[i] = told[i].model_copy(update={"p_holm": p})
-        warnings = [*seed_warnings(seeds), *run_warnings(names, runs)]
+        warnings = [*more, *seed_warnings(seeds), *run_warnings(names, runs)]
         study = Ablation(
             command=command, name=configs[0].name, metric=metric, smallest=smallest, seeds=list(seeds), arms=told, warnings=warnings,
             **scored_fields(runs, n_boot),
@@ -123,6 +126,21 @@ def _configs(source: str | Path, shared: Sequence[str], changes: Sequence[str]) 
         check(config.model)
     check(full.model)
     return configs
+
+
+def _takes_more(full: RunConfig, changed: Sequence[RunConfig], changes: Sequence[str]) -> list[str]:
+    """A warning of each arm that loses more than the part it names. Without TMCA's enhancement there is nothing that its pixel term could
+    train, and what plain deep supervision gains would be booked as the enhancement's.
+    """
+    part = full.model.get("ltem", {})
+    if not (part.get("enabled") and part.get("pixel_loss")):
+        return []
+    return [
+        f"{change} takes the pixel term away too, which is deep supervision: the effect is that of both. For the enhancement alone no arm "
+        "may have the term: reportseg config show CONFIG -s model.ltem.pixel_loss=false > base.yaml, then ablate base.yaml."
+        for change, config in zip(changes, changed, strict=True)
+        if not config.model.get("ltem", {}).get("enabled", True)
+    ]
 
 
 def _short(change: str) -> str:
