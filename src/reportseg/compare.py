@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -228,9 +229,9 @@ def _reference(arms: Sequence[Arm], asked: str | None) -> Arm:
 # ---------------------------------------------------------------- numbers
 
 
-def _describe(arm: Arm, reference: Arm, n_boot: int) -> ComparedArm:
-    """Everything but Holm's adjustment, which needs all of them."""
-    runs = [
+def arm_scores(runs: Sequence[Run], n_boot: int) -> dict[str, Any]:
+    """The fields `runs`, `scores` (mean over the runs) and `ci95` of a method; without runs all are empty."""
+    told = [
         ComparedRun(
             seed=run.metrics.seed,
             bundle_sha256=run.metrics.bundle_sha256,
@@ -238,17 +239,20 @@ def _describe(arm: Arm, reference: Arm, n_boot: int) -> ComparedArm:
             decision=run.metrics.decision,
             scores={score: getattr(run.metrics, score) for score in COMPARED},
         )
-        for run in arm.runs
+        for run in runs
     ]
-    intervals = bootstrap_runs(arm.cases, n_boot)
-    described = ComparedArm(
-        name=arm.name,
-        text=arm.runs[0].metrics.text,
-        config_sha256=arm.runs[0].metrics.config_sha256,
-        runs=runs,
-        scores={score: float(np.mean([run.scores[score] for run in runs])) for score in COMPARED},
-        ci95={score: intervals[score] for score in COMPARED if score in intervals},
-    )
+    intervals = bootstrap_runs([run.cases for run in runs], n_boot) if runs else {}
+    return {
+        "runs": told,
+        "scores": {score: float(np.mean([run.scores[score] for run in told])) for score in COMPARED} if told else {},
+        "ci95": {score: intervals[score] for score in COMPARED if score in intervals},
+    }
+
+
+def _describe(arm: Arm, reference: Arm, n_boot: int) -> ComparedArm:
+    """Everything but Holm's adjustment, which needs all of them."""
+    first = arm.runs[0].metrics
+    described = ComparedArm(name=arm.name, text=first.text, config_sha256=first.config_sha256, **arm_scores(arm.runs, n_boot))
     if arm is reference:
         return described
     order = arm.runs[0].cases

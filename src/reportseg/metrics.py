@@ -189,9 +189,9 @@ class Calibration:
         band = border_band(truth_HW) if band_HW is None else band_HW
         prob, truth = prob_HW.astype(np.float64).ravel(), truth_HW.ravel()
         bins = np.minimum((prob * BINS).astype(np.intp), BINS - 1)
-        for row, pixels in enumerate((np.s_[:], band.ravel())):
-            at, p, inside = bins[pixels], prob[pixels], truth[pixels]
-            self.sums[row] += [np.bincount(at, None, BINS), np.bincount(at, p, BINS), np.bincount(at[inside], None, BINS)]
+        for row, of in enumerate((np.ones(len(bins), dtype=bool), band.ravel())):
+            at = bins[of]
+            self.sums[row] += [np.bincount(at, None, BINS), np.bincount(at, prob[of], BINS), np.bincount(bins[of & truth], None, BINS)]
 
     def merge(self, other: Calibration) -> None:
         """Adds the counts of other films."""

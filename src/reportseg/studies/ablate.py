@@ -156,7 +156,7 @@ def _describe(arm: Arm, own: Trained, full: Trained, folder: Path, metric: str, 
         change=None if own is full else arm.says,
         params=count_parameters(arm.config.model),
         figures=_figures([folder / "runs" / run.folder.name for run in own.runs]),
-        **described(own, n_boot),  # type: ignore[arg-type]
+        **described(own, n_boot),
     )
     if own is full:
         return base

@@ -105,5 +105,5 @@ def _describe(share: float, films: Films, ids: Sequence[str], own: Trained, larg
         n_films=len(ids),
         n_patients=len({sample.patient for sample in films.train if sample.id in there} - {""}),
         gap={score: gap[score] for score in COMPARED if score in gap},
-        **described(own, n_boot),  # type: ignore[arg-type]
+        **described(own, n_boot),
     )

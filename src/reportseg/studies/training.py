@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..cases import METRICS
-from ..compare import Run, read_runs
+from ..compare import Run, arm_scores, read_runs
 from ..config import RunConfig
 from ..data.splits import draw_dev
 from ..engines import pick_device
@@ -19,10 +17,9 @@ from ..evaluate import evaluate
 from ..limits import safe_id
 from ..optim import bf16_gains
 from ..runs import without_paths
-from ..schemas.comparison import COMPARED, ComparedRun
 from ..schemas.metrics import IntervalMethod
 from ..schemas.studies import StudyPlan
-from ..stats import MIN_SEEDS, bootstrap_runs, clusters
+from ..stats import MIN_SEEDS, clusters
 from ..teacher import sources_sha256
 from ..train import train
 from .films import Films
@@ -142,25 +139,9 @@ def _name(arm: Arm, seed: int) -> str:
     return safe_id(f"{arm.folder}-{seed}")
 
 
-def described(arm: Trained, n_boot: int) -> dict[str, object]:
+def described(arm: Trained, n_boot: int) -> dict[str, Any]:
     """The fields of `schemas.studies.StudyArm`."""
-    runs = arm.runs
-    told = [
-        ComparedRun(
-            seed=run.metrics.seed,
-            bundle_sha256=run.metrics.bundle_sha256,
-            decision=run.metrics.decision,
-            scores={score: getattr(run.metrics, score) for score in COMPARED},
-        )
-        for run in runs
-    ]
-    intervals = bootstrap_runs([run.cases for run in runs], n_boot) if runs else {}
-    return {
-        "runs": told,
-        "failed": arm.failed,
-        "scores": {score: float(np.mean([run.scores[score] for run in told])) for score in COMPARED} if told else {},
-        "ci95": {score: intervals[score] for score in COMPARED if score in intervals},
-    }
+    return {**arm_scores(arm.runs, n_boot), "failed": arm.failed}
 
 
 def scored_fields(arms: Sequence[Trained], n_boot: int) -> dict[str, Any]:
