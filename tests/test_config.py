@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reportseg.config import DataConfig, RunConfig, dump_config, load_config, parse_config, parse_yaml, shipped_configs
 from reportseg.errors import InputError
-from reportseg.models import MODELS, resolve
+from reportseg.models import MODELS, resolve, section_sha256
 
 MINIMAL = {"name": "trial", "model": {"name": "unet"}}
 
@@ -297,3 +297,12 @@ def test_the_size_of_a_batch_and_when_it_came_in_follow_from_the_images_seen():
     run = config(data={"size_px": [[0.5, 16], [0.9, 24], [1.0, 32]]}, train={"images": 100})
     assert [run.size_at(n) for n in (0, 49, 50, 89, 90, 99, 100)] == [16, 16, 24, 24, 32, 32, 32]
     assert [run.size_began(n) for n in (0, 49, 50, 89, 90, 99)] == [0, 0, 50, 50, 90, 90]
+
+
+def test_the_hash_of_a_model_section_is_that_of_the_architecture():
+    plain = {"name": "tgcnet", "preset": "tiny"}
+    whole = resolve(load_config("tgcnet_qata_small")).model
+    assert section_sha256(whole) == section_sha256({"name": "tgcnet"}), "defaults that were written out"
+    assert section_sha256(plain | {"presence": True}) == section_sha256(plain), "training adds the head where its films ask for it"
+    others = [plain | {"vlcm": {"enabled": False}}, {"name": "tgcnet"}, {"name": "tmca"}, {"name": "unet"}, {"name": "unet", "width": 16}]
+    assert len({section_sha256(section) for section in [plain, *others]}) == 6

@@ -23,6 +23,7 @@ from reportseg.evaluate import control_texts, evaluate
 from reportseg.io import image_from_array, read_image
 from reportseg.io.png import PREDICTION_RGB, TRUTH_RGB
 from reportseg.metrics import cases_sha256, score_case
+from reportseg.models import section_sha256
 from reportseg.pictures import choose, overlay_png
 from reportseg.predict import Question, Segmenter, predict_files
 from reportseg.runs import prepare
@@ -210,6 +211,13 @@ def test_seeds_of_one_configuration_have_one_hash(data, tmp_path):
         hashes[name] = run(painter_in(tmp_path / name, config=config), data, tmp_path / f"eval-{name}").config_sha256
     assert hashes["a"] == hashes["b"] != hashes["c"]
     assert hashes["d"] is None
+
+
+def test_a_model_section_has_a_hash_where_the_training_tells_it(data, tmp_path):
+    for name, model in {"told": {"name": "unet", "width": 8}, "not": None, "wrong": {"name": "unet", "depth": 3}}.items():
+        config = {"name": "mine"} | ({"model": model} if model else {})
+        told = run(painter_in(tmp_path / name, config=config), data, tmp_path / f"eval-{name}").model_sha256
+        assert told == (section_sha256({"name": "unet", "width": 8}) if name == "told" else None), name
 
 
 def test_every_bundle_of_an_ensemble_is_listed(painter, data, tmp_path):

@@ -8,17 +8,20 @@ import sys
 import pytest
 import torch
 
+from reportseg.bundle import load_bundle
 from reportseg.config import load_config
 from reportseg.errors import InputError
-from reportseg.models import MODELS, count_parameters
+from reportseg.models import MODELS, count_parameters, section_sha256
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import CostStudy
+from reportseg.schemas.training import TrainingFile
 from reportseg.studies import cost as module
 from reportseg.studies import cost_child
 from reportseg.studies.cost import REFERENCE, cost
 from reportseg.studies.cost_page import answer
+from reportseg.twins import config_sha256
 from test_compare import films, folder
-from tiny import TGCNET, UNET
+from tiny import TGCNET, UNET, write_bundle
 
 JOB = {"size_px": 32, "batch": 2, "device": "cpu", "precision": "fp32", "turns": 1, "bundle": None}
 PRETRAINED = {
@@ -50,6 +53,13 @@ def config(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nmodel: {name: unet, width: 8}\n")
     return str(file)
+
+
+def scored(path, cases, width=8, **changes):
+    """An evaluation of the configuration `mine`, as evaluate writes it now."""
+    return folder(
+        path, cases, **({"name": "mine", "text": "constant", "model_sha256": section_sha256({"name": "unet", "width": width})} | changes)
+    )
 
 
 def measured(named, tmp_path, **options):
@@ -134,15 +144,15 @@ def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path
     other = tmp_path / "other.yaml"
     other.write_text("name: other\nmodel: {name: unet, width: 16}\n")
     evaluations = [
-        folder(tmp_path / "a0", films(60, 62, 64), name="mine", seed=0),
-        folder(tmp_path / "a1", films(62, 64, 66), name="mine", seed=1),
-        folder(tmp_path / "b", films(40, 42, 44), name="other"),
+        scored(tmp_path / "a0", films(60, 62, 64), seed=0),
+        scored(tmp_path / "a1", films(62, 64, 66), seed=1),
+        scored(tmp_path / "b", films(40, 42, 44), 16, name="other"),
     ]
     study = measured([config, str(other)], tmp_path, scores=evaluations)
     rows = {row.name: row for row in study.rows}
     assert rows["mine"].scores["dice_mean"] == pytest.approx(0.63) and rows["mine"].seeds == [0, 1]
     assert rows["other"].scores["dice_mean"] == pytest.approx(0.42) and not rows[REFERENCE].scores
-    assert (study.metric, study.split) == ("dice_mean", "val")
+    assert (study.metric, study.split, study.warnings) == ("dice_mean", "val", [])
     slow = rows["other"].model_copy(update={"ratios": rows["other"].ratios | {"latency_1_s": 9.0}})
     assert "mine is ahead" in answer(study.model_copy(update={"rows": [rows["mine"], slow]}))
     quick = rows["other"].model_copy(update={"ratios": rows["other"].ratios | {"latency_1_s": 0.001}})
@@ -167,10 +177,65 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(here, tmp
     assert caught.value.code == code and not (tmp_path / "c").exists() and not here
 
 
-def test_an_evaluation_of_another_model_is_refused(here, config, tmp_path):
+@pytest.mark.parametrize(
+    ("evaluations", "code", "says"),
+    [
+        ([{"name": "elsewhere"}], "score", "of elsewhere, which is not measured"),
+        ([{"name": None, "bundle_sha256": None, "config_sha256": None}], "score", "of masks of other code"),
+        ([{"width": 16}], "score", "another model section"),
+        ([{"text": "text"}], "score", "it reads, and mine is text-free"),
+        ([{"ensemble": ["e" * 64]}], "score", "an ensemble of 2 bundles"),
+        ([{}, {}], "seed_twice", "the seed 0 of"),
+        ([{}, {"seed": 1, "config_sha256": "7" * 64}], "score", "differ in the configuration"),
+        ([{}, {"decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1, "flips": True}}], "score", "flips"),
+    ],
+)
+def test_an_evaluation_of_another_model_or_of_two_methods_is_refused(here, config, tmp_path, evaluations, code, says):
+    folders = [scored(tmp_path / f"e{i}", films(60, 62), **changes) for i, changes in enumerate(evaluations)]
     with pytest.raises(InputError) as caught:
-        measured([config], tmp_path, scores=[folder(tmp_path / "a", films(60, 62), name="elsewhere")])
-    assert caught.value.code == "score" and not here
+        measured([config], tmp_path, scores=folders)
+    assert caught.value.code == code and says in caught.value.what and str(folders[-1]) == str(caught.value.where) and caught.value.fix
+    assert not here and not (tmp_path / "c").exists()
+
+
+def test_a_model_and_its_twin_of_one_name_have_their_own_scores(here, tmp_path):
+    """Both are of the configuration `bundle`; only the hash and what was asked tell them apart."""
+    model, twin = (write_bundle(tmp_path / text / "bundle", text=text) for text in ("as_written", "constant"))
+    one, two = (load_bundle(path).sha256 for path in (model, twin))
+    own = folder(tmp_path / "own", films(80, 82), name="bundle", bundle_sha256=one)
+    free = folder(tmp_path / "free", films(60, 62), name="bundle", bundle_sha256=two, text="constant")
+    rows = measured([str(model), str(twin)], tmp_path, scores=[own, free]).rows[1:]
+    assert [(row.name, row.scores["dice_mean"], row.seeds) for row in rows] == [
+        (f"bundle ({one[:8]})", pytest.approx(0.81), [0]),
+        (f"bundle ({two[:8]})", pytest.approx(0.61), [0]),
+    ]
+    both = folder(tmp_path / "both", films(90, 92), name="bundle", bundle_sha256=one, ensemble=[two])
+    with pytest.raises(InputError) as caught:
+        measured([str(model)], tmp_path, out=tmp_path / "d", scores=[both])
+    assert caught.value.code == "score" and "an ensemble of 2 bundles" in caught.value.what
+
+
+def test_other_seeds_of_a_bundle_are_those_of_its_configuration(here, bundle, tmp_path):
+    loaded = load_bundle(bundle)
+    config = config_sha256(read_json(bundle / "training.json", TrainingFile))
+    told = {"name": "bundle", "config_sha256": config}
+    own = folder(tmp_path / "0", films(80, 82), bundle_sha256=loaded.sha256, **told)
+    other = folder(tmp_path / "1", films(82, 84), seed=1, **told)
+    (row,) = measured([str(bundle)], tmp_path, scores=[own, other]).rows[1:]
+    assert row.scores["dice_mean"] == pytest.approx(0.82) and row.seeds == [0, 1]
+    namesake = folder(tmp_path / "2", films(20, 22), name="bundle", seed=2)
+    with pytest.raises(InputError) as caught:
+        measured([str(bundle)], tmp_path, out=tmp_path / "d", scores=[own, namesake])
+    assert caught.value.code == "score" and "of another training" in caught.value.what
+    two = write_bundle(tmp_path / "again" / "bundle", seed=5)
+    with pytest.raises(InputError) as caught:
+        measured([str(bundle), str(two)], tmp_path, out=tmp_path / "d", scores=[other])
+    assert caught.value.code == "score" and "may be of each of these: bundle (" in caught.value.what
+
+
+def test_evaluations_of_earlier_versions_are_matched_by_name_and_that_is_said(here, config, tmp_path):
+    study = measured([config], tmp_path, scores=[scored(tmp_path / "a", films(60, 62), 16, model_sha256=None)])
+    assert study.rows[1].scores and "mine are of an earlier version" in study.warnings[0] and "Evaluate again" in study.warnings[0]
 
 
 @pytest.mark.slow

@@ -130,6 +130,7 @@ def evaluate(
         bundle_sha256=subject.sha256,
         ensemble=list(subject.ensemble),
         config_sha256=config_sha256(subject.training, subject.config.parent if subject.config else None),
+        model_sha256=_model_sha256(subject.training),
         twin_sha256=None if subject.training is None or subject.config is None else twin_sha256(subject.training, subject.config),
         seed=subject.training.seed if subject.training else 0,
         cases_sha256=digest,
@@ -248,6 +249,15 @@ def _setting(training: TrainingFile | None, section: str, key: str) -> Any:
 def _name(training: TrainingFile | None) -> str | None:
     name = training.config.get("name") if training else None
     return name if isinstance(name, str) and name else None
+
+
+def _model_sha256(training: TrainingFile | None) -> str | None:
+    from .models import section_sha256
+
+    section = training.config.get("model") if training else None
+    with suppress(InputError):  # a bundle need not tell what it was trained with
+        return section_sha256(section) if isinstance(section, dict) else None
+    return None
 
 
 # ---------------------------------------------------------------- the controls

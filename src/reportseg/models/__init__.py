@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -45,6 +47,7 @@ __all__ = [
     "make_tokenizer",
     "model_config",
     "resolve",
+    "section_sha256",
 ]
 
 
@@ -81,6 +84,14 @@ def resolve(config: RunConfig, absent: bool = False) -> RunConfig:
     if "presence" in section:
         section["presence"] = reads and (absent or data.negatives > 0)
     return config.model_copy(update={"data": data, "model": section})
+
+
+def section_sha256(section: Mapping[str, Any]) -> str:
+    """Equal for `model` sections of one architecture: defaults are no part of it, so that a key that comes later leaves it as it is, nor is
+    the presence head, which training adds where its films ask for it. Raises what model_config raises.
+    """
+    values = model_config(section).model_dump(mode="json", exclude={"presence"}, exclude_defaults=True) | {"name": section["name"]}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def build(

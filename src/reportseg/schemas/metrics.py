@@ -110,6 +110,10 @@ class Metrics(Scores):
     bundle_sha256: Sha256 | None = Field(description="Hash of the bundle; null for masks made by other code.")
     ensemble: list[Sha256] = Field(default=[], description="Hashes of the further bundles whose probabilities were averaged.")
     config_sha256: Sha256 | None = Field(default=None, description="Hash of the run's configuration without its seed.")
+    model_sha256: Sha256 | None = Field(
+        default=None,
+        description="Hash of the `model` section of that configuration, without defaults and presence head; null in older files.",
+    )
     twin_sha256: Sha256 | None = Field(
         default=None, description="Hash of what a model and its text-free twin share: architecture, films, schedule, teacher and parent."
     )

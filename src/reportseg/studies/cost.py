@@ -10,26 +10,28 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..bundle import TRAINING, load_bundle, shipped
-from ..compare import read_runs
+from ..bundle import TRAINING, load_bundle, reads_text, shipped
+from ..compare import Run, group, read_runs
 from ..config import MAX_SIDE, MIN_SIDE, load_config, shipped_configs
 from ..engines import pick_device
 from ..errors import InputError
 from ..limits import atomic_write, safe_id
-from ..models import resolve
+from ..models import MODELS, resolve, section_sha256
 from ..optim import bf16_gains
 from ..runs import alone
 from ..schemas.base import load_json, read_json, write_json
 from ..schemas.comparison import COMPARED
+from ..schemas.metrics import Metrics
 from ..schemas.studies import CostRow, CostStudy, StudyPlan
 from ..schemas.training import TrainingFile
 from ..stats import N_BOOT, bootstrap_runs
+from ..twins import config_sha256
 from .cost_child import UNET
 from .cost_page import write_page
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, stored
@@ -41,12 +43,16 @@ TURNS = 7
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a `model` section, or a bundle."""
+    """What is measured: a `model` section, or a bundle. `reads`: a sentence moves its answers. `sha256` is that of a bundle, and
+    `config_sha256` that of its configuration, which its other seeds share.
+    """
 
     name: str
     section: Mapping[str, Any]
+    reads: bool
     bundle: str | None = None
     sha256: str | None = None
+    config_sha256: str | None = None
 
 
 def cost(
@@ -66,10 +72,11 @@ def cost(
 ) -> CostStudy:
     """Measures configurations (names or YAML files) and bundles on square films of `size_px`, training steps at `batch`.
 
-    `scores` are evaluation folders on the same cases; each belongs to the subject of its name, or of its bundle's hash, several to its
-    seeds. Writes plan.json, cells/ (a file for each subject as it is done), cost.html and cost.json into `out`.
-    InputError before anything is measured: unknown, twice, size, device, metric, score (of no subject), exists, plan, in_use, those of
-    configurations, bundles and evaluations.
+    `scores` are evaluation folders on the same cases. One belongs to the bundle of its hash, else to a bundle of its configuration and
+    another seed, or to the configuration of its name, if that has its model and reads text as it does; several are seeds. Writes
+    plan.json, cells/ (a file for each subject as it is done), cost.html and cost.json into `out`.
+    InputError before anything is measured: unknown, twice, size, device, metric, score (of no subject, or of two; two methods for one),
+    exists, plan, in_use, seed_twice, those of configurations, bundles and `read_runs`.
     """
     folder = Path(out)
     check_metric(metric)
@@ -77,7 +84,7 @@ def cost(
         fix = f"Films are of {MIN_SIDE} to {MAX_SIDE} px, the batch of 1 to 1024."
         raise InputError(f"{size_px} px at batch {batch} is not measured", "--size", fix, "size")
     no_repeats(named, "CONFIG|BUNDLE")
-    subjects = [Subject(REFERENCE, UNET), *_unlike([subject(name) for name in named])]
+    subjects = [Subject(REFERENCE, UNET, reads=False), *_unlike([subject(name) for name in named])]
     scored = _scores(scores, subjects, n_boot)
     where = pick_device(device)
     before = stored(folder, resume)
@@ -118,22 +125,27 @@ def subject(name: str) -> Subject:
     """A bundle, else a configuration. InputError unknown, and those of both."""
     if name in shipped() or name.startswith("hf:") or Path(name).is_dir():
         bundle = load_bundle(name, merged=False)
-        config = read_json(bundle.path / TRAINING, TrainingFile).config
-        told = config.get("name")
-        return Subject(told if isinstance(told, str) and told else bundle.path.name, bundle.config.model, str(bundle.path), bundle.sha256)
+        training = read_json(bundle.path / TRAINING, TrainingFile)
+        told = training.config.get("name")
+        return Subject(
+            told if isinstance(told, str) and told else bundle.path.name,
+            bundle.config.model,
+            reads_text(bundle.model, training),
+            str(bundle.path),
+            bundle.sha256,
+            config_sha256(training, bundle.config.parent),
+        )
     if not Path(name).is_file() and name not in shipped_configs():
         raise InputError("neither a bundle nor a config", name, f"Shipped: {', '.join([*shipped(), *shipped_configs()])}.", "unknown")
     resolved = resolve(load_config(name))
-    return Subject(resolved.name, resolved.model)
+    reads = MODELS[resolved.model["name"]][1].reads_text and resolved.data.text != "constant"
+    return Subject(resolved.name, resolved.model, reads)
 
 
 def _unlike(subjects: Sequence[Subject]) -> list[Subject]:
     """A bundle of a configuration that stands there too is told apart by its hash. InputError twice."""
     names = [s.name for s in subjects]
-    told = [
-        Subject(f"{s.name} ({s.sha256[:8]})", s.section, s.bundle, s.sha256) if s.sha256 and names.count(s.name) > 1 else s
-        for s in subjects
-    ]
+    told = [replace(s, name=f"{s.name} ({s.sha256[:8]})") if s.sha256 and names.count(s.name) > 1 else s for s in subjects]
     no_repeats([s.name for s in told], "CONFIG|BUNDLE")
     return told
 
@@ -142,30 +154,65 @@ def _named(device: torch.device) -> str:
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
+# ---------------------------------------------------------------- scores
+
+
 def _scores(folders: Sequence[str | Path], subjects: Sequence[Subject], n_boot: int) -> dict[str, dict[str, Any]]:
-    """By the name of a subject {scores, ci95, seeds}; under "" the split. InputError score: an evaluation of none of them."""
+    """By the name of a subject {scores, ci95, seeds, unsure}; under "" the split. InputError score, seed_twice, those of read_runs."""
     if not folders:
         return {}
     runs = read_runs([Path(folder) for folder in folders])
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Run]] = {}
     for run in runs:
-        m = run.metrics
-        owner = next((s for s in subjects if s.sha256 and s.sha256 == m.bundle_sha256), None) or next(
-            (s for s in subjects if s.name == m.name and not m.ensemble), None
-        )
-        if owner is None:
-            fix = f"Name its configuration or bundle too; there are {', '.join(s.name for s in subjects[1:])}."
-            raise InputError(
-                f"this evaluation is of {m.name or 'masks of other code'}, which is not measured", str(run.folder), fix, "score"
-            )
-        found.setdefault(owner.name, []).append(run)
+        found.setdefault(_owner(run, subjects).name, []).append(run)
     told: dict[str, dict[str, Any]] = {"": {"split": runs[0].metrics.split}}
     for name, own in found.items():
-        scores = {score: sum(getattr(run.metrics, score) for run in own) / len(own) for score in COMPARED}
-        intervals = bootstrap_runs([run.cases for run in own], n_boot)
+        arm, *more = group(own)
+        if more:
+            what = f"this and {arm.runs[0].folder} are both of {name}, and differ in the configuration, the texts asked, or the flips"
+            fix = "Give the evaluations of one of the two; of two trainings name the bundles, each of which has its own row."
+            raise InputError(what, more[0].runs[0].folder, fix, "score")
+        scores = {score: sum(getattr(run.metrics, score) for run in arm.runs) / len(arm.runs) for score in COMPARED}
+        intervals = bootstrap_runs(arm.cases, n_boot)
         ci95 = {score: intervals[score] for score in COMPARED if score in intervals}
-        told[name] = {"scores": scores, "ci95": ci95, "seeds": sorted(run.metrics.seed for run in own)}
+        bundles = {s.name for s in subjects if s.sha256}
+        unsure = name not in bundles and any(run.metrics.model_sha256 is None for run in own)
+        told[name] = {"scores": scores, "ci95": ci95, "seeds": arm.seeds, "unsure": unsure}
     return told
+
+
+def _owner(run: Run, subjects: Sequence[Subject]) -> Subject:
+    """The one subject that this is an evaluation of. InputError score where there is none, or no telling which."""
+    metrics = run.metrics
+    if metrics.ensemble:
+        what = f"this evaluation is of an ensemble of {len(metrics.ensemble) + 1} bundles"
+        raise InputError(what, run.folder, "Leave it out: what is measured is one model.", "score")
+    very = [s for s in subjects if s.sha256 and s.sha256 == metrics.bundle_sha256]
+    fits = very or [s for s in subjects if _differs(s, metrics) is None]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        what = f"this evaluation may be of each of these: {', '.join(s.name for s in fits)}"
+        raise InputError(what, run.folder, "Name its own bundle too, or one of these only.", "score")
+    named = next((why for s in subjects if s.name == metrics.name and (why := _differs(s, metrics))), "which is not measured")
+    what = f"this evaluation is of {metrics.name or 'masks of other code'}, {named}"
+    fix = f"Name its bundle too, or leave it out; there are {', '.join(s.name for s in subjects[1:])}."
+    raise InputError(what, run.folder, fix, "score")
+
+
+def _differs(one: Subject, metrics: Metrics) -> str | None:
+    """Why an evaluation is of another model than `one` or its other seeds; None where it may be of it. A file of an earlier version does
+    not tell its model section, and passes for that of its name.
+    """
+    if one.sha256:
+        return None if one.config_sha256 and one.config_sha256 == metrics.config_sha256 else "though of another training"
+    if one.name != metrics.name or metrics.bundle_sha256 is None:
+        return "which is not measured"
+    if one.reads != (metrics.text != "constant"):
+        return f"though of its text-free twin, and {one.name} reads" if one.reads else f"though it reads, and {one.name} is text-free"
+    if metrics.model_sha256 not in (None, section_sha256(one.section)):
+        return "though with another model section than the configuration of this name"
+    return None
 
 
 # ---------------------------------------------------------------- figures
@@ -214,4 +261,9 @@ def _row(one: Subject, told: Mapping[str, Any], unet: Mapping[str, Any], batch: 
 
 def _warnings(subjects: Sequence[Subject], scored: Mapping[str, Any]) -> list[str]:
     without = [s.name for s in subjects[1:] if s.name not in scored]
-    return [f"No evaluation was given of {', '.join(without)}: not in the plots."] if scored and without else []
+    unsure = [s.name for s in subjects if scored.get(s.name, {}).get("unsure")]
+    found = [f"No evaluation was given of {', '.join(without)}: not in the plots."] if scored and without else []
+    if unsure:
+        what = f"The evaluations of {', '.join(unsure)} are of an earlier version and do not record the model section"
+        found.append(f"{what}: they were matched by the name alone. Evaluate again to have that checked.")
+    return found
