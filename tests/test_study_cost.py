@@ -19,11 +19,12 @@ from reportseg.studies import cost as module
 from reportseg.studies import cost_child
 from reportseg.studies.cost import REFERENCE, cost
 from reportseg.studies.cost_page import answer
+from reportseg.studies.shown import cost_lines
 from reportseg.twins import config_sha256
 from test_compare import films, folder
 from tiny import TGCNET, UNET, write_bundle
 
-JOB = {"size_px": 32, "batch": 2, "device": "cpu", "precision": "fp32", "turns": 1, "bundle": None}
+JOB = {"size_px": 32, "batch": 2, "device": "cpu", "precision": "fp32", "turns": 1, "bundle": None, "reads": True, "flips": False}
 PRETRAINED = {
     "name": "tgcnet",
     "preset": "tiny",
@@ -85,10 +86,17 @@ def test_operations_are_those_of_the_convolutions():
             super().__init__()
             self.layer = torch.nn.Conv2d(3, 5, 3, padding=1)
 
-        def forward(self, image, texts):
+        def encode_image(self, image):
             return self.layer(image)
 
+        def encode_text(self, texts):
+            return texts
+
+        def decode(self, features, texts):
+            return features
+
     assert cost_child.flops(One(), JOB) == 2 * 32 * 32 * 3 * 5 * 9
+    assert cost_child.flops(One(), JOB | {"flips": True}) == 2 * 2 * 32 * 32 * 3 * 5 * 9
 
 
 def test_memory_is_what_the_work_takes():
@@ -231,6 +239,50 @@ def test_other_seeds_of_a_bundle_are_those_of_its_configuration(here, bundle, tm
     with pytest.raises(InputError) as caught:
         measured([str(bundle), str(two)], tmp_path, out=tmp_path / "d", scores=[other])
     assert caught.value.code == "score" and "may be of each of these: bundle (" in caught.value.what
+
+
+def test_with_flips_the_mirrored_films_are_asked_for_the_other_side():
+    asked = []
+
+    class Spy(torch.nn.Module):
+        def encode_image(self, image):
+            return image
+
+        def encode_text(self, texts):
+            return texts
+
+        def decode(self, features, texts):
+            asked.append((features, texts))
+
+    cost_child.answering(Spy(), 2, JOB | {"flips": True})()
+    (film, texts), (mirror, swapped) = asked
+    assert torch.equal(mirror, film.flip(-1)) and [text.replace("left", "right") for text in texts] == swapped != texts
+    cost_child.answering(Spy(), 2, JOB | {"reads": False})()
+    assert asked[2][1] == ["image", "image"] and len(asked) == 3
+
+
+def test_what_was_scored_is_paid_for(here, tmp_path):
+    """With flips for a bundle that answers so, and for one that was scored so; without for one that was scored without."""
+    flips, plain = (write_bundle(tmp_path / name / "bundle", UNET, flips=flips) for name, flips in (("f", True), ("p", False)))
+    study = measured([str(flips), str(plain)], tmp_path)
+    unet, two, one = study.rows
+    assert (unet.flips, two.flips, one.flips) == (False, True, False)
+    assert two.flops == 2 * one.flops and two.ratios["flops"] == pytest.approx(two.flops / unet.flops)
+    assert two.params == one.params and "with flips" in (tmp_path / "c" / "cost.html").read_text()
+    assert [line.partition("  ")[0] for line in cost_lines(study)[2:4]] == [f"{two.name}, with flips", one.name]
+
+    def evaluation(bundle, flips):
+        rule = {"rule": "fixed", "threshold": 0.5, "temperature": 1, "flips": flips}
+        hashed = load_bundle(bundle).sha256
+        return folder(tmp_path / hashed, films(60, 62), name="bundle", bundle_sha256=hashed, decision=rule)
+
+    scores = [evaluation(flips, False), evaluation(plain, True)]
+    rows = measured([str(flips), str(plain)], tmp_path, out=tmp_path / "d", scores=scores).rows
+    assert [row.flips for row in rows] == [False, False, True]
+    assert [row.flops for row in rows[1:]] == [one.flops, two.flops]
+    with pytest.raises(InputError) as caught:
+        measured([str(flips), str(plain)], tmp_path, scores=scores, resume=True)
+    assert caught.value.code == "plan" and "settings.flips" in caught.value.what
 
 
 def test_evaluations_of_earlier_versions_are_matched_by_name_and_that_is_said(here, config, tmp_path):

@@ -166,6 +166,10 @@ class CostRow(File):
 
     name: str = Field(description="Name of the configuration.")
     model: str = Field(description="Name of the model.")
+    flips: bool = Field(
+        default=False,
+        description="Whether an answer is averaged with that to the mirrored film, so that all its figures are of two passes.",
+    )
     params: dict[str, int] = Field(description="Parameters: total, trainable, frozen.")
     flops: Count = Field(description="Floating-point operations of one answer, multiply and add counted apart; of one film, one sentence.")
     predict_bytes: Count = Field(description="Peak memory of an answer at batch 1, in its own process, beyond what the libraries take.")

@@ -43,13 +43,14 @@ TURNS = 7
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a `model` section, or a bundle. `reads`: a sentence moves its answers. `sha256` is that of a bundle, and
-    `config_sha256` that of its configuration, which its other seeds share.
+    """What is measured: a `model` section, or a bundle. `reads`: a sentence moves its answers; `flips`: they are averaged with those to the
+    mirrored films. `sha256` is that of a bundle, and `config_sha256` that of its configuration, which its other seeds share.
     """
 
     name: str
     section: Mapping[str, Any]
     reads: bool
+    flips: bool = False
     bundle: str | None = None
     sha256: str | None = None
     config_sha256: str | None = None
@@ -86,15 +87,18 @@ def cost(
     no_repeats(named, "CONFIG|BUNDLE")
     subjects = [Subject(REFERENCE, UNET, reads=False), *_unlike([subject(name) for name in named])]
     scored = _scores(scores, subjects, n_boot)
+    subjects = [replace(s, flips=scored[s.name]["flips"]) if s.name in scored else s for s in subjects]  # what was scored is paid for
     where = pick_device(device)
     before = stored(folder, resume)
     kept = before.settings.get("precision") if before is not None else None
     precision = kept or ("bf16" if bf16_gains(where) else "fp32")
     settings: dict[str, int | str] = {"size_px": size_px, "batch": batch, "device": _named(where), "precision": precision, "turns": turns}
+    asked = {"reads": [s.name for s in subjects if s.reads], "flips": [s.name for s in subjects if s.flips]}
     plan = StudyPlan(
         kind="cost", command=command, written=now(), metric=metric, arms=[s.name for s in subjects],
         bundles=[s.sha256 for s in subjects if s.sha256],
-        config={s.name: dict(s.section) for s in subjects}, settings={**settings, "threads": torch.get_num_threads()},
+        config={s.name: dict(s.section) for s in subjects},
+        settings={**settings, "threads": torch.get_num_threads(), **{key: ", ".join(names) for key, names in asked.items()}},
     )  # fmt: skip
     begin(folder, plan, resume)
     with alone(folder):
@@ -103,7 +107,8 @@ def cost(
             cell = folder / "cells" / f"{safe_id(f'{i}-{one.name}')}.json"
             if not cell.exists():
                 remark(progress, f"{one.name}: {i + 1} of {len(subjects)}")
-                job = {"section": one.section, "bundle": one.bundle, **settings, "device": str(where)}
+                own = {"section": one.section, "bundle": one.bundle, "reads": one.reads, "flips": one.flips}
+                job = {**own, **settings, "device": str(where)}
                 told = {task: _child(task, job, one.name) for task in ("times", "predict", "train")}
                 atomic_write(cell, json.dumps(told, indent=1) + "\n")
             rows.append((one, load_json(cell)))
@@ -131,6 +136,7 @@ def subject(name: str) -> Subject:
             told if isinstance(told, str) and told else bundle.path.name,
             bundle.config.model,
             reads_text(bundle.model, training),
+            bundle.config.decision.flips,
             str(bundle.path),
             bundle.sha256,
             config_sha256(training, bundle.config.parent),
@@ -139,7 +145,7 @@ def subject(name: str) -> Subject:
         raise InputError("neither a bundle nor a config", name, f"Shipped: {', '.join([*shipped(), *shipped_configs()])}.", "unknown")
     resolved = resolve(load_config(name))
     reads = MODELS[resolved.model["name"]][1].reads_text and resolved.data.text != "constant"
-    return Subject(resolved.name, resolved.model, reads)
+    return Subject(resolved.name, resolved.model, reads, resolved.eval.flips)
 
 
 def _unlike(subjects: Sequence[Subject]) -> list[Subject]:
@@ -158,7 +164,7 @@ def _named(device: torch.device) -> str:
 
 
 def _scores(folders: Sequence[str | Path], subjects: Sequence[Subject], n_boot: int) -> dict[str, dict[str, Any]]:
-    """By the name of a subject {scores, ci95, seeds, unsure}; under "" the split. InputError score, seed_twice, those of read_runs."""
+    """By the name of a subject {scores, ci95, seeds, flips, unsure}; under "" {split}. InputError score, seed_twice, those of read_runs."""
     if not folders:
         return {}
     runs = read_runs([Path(folder) for folder in folders])
@@ -177,7 +183,9 @@ def _scores(folders: Sequence[str | Path], subjects: Sequence[Subject], n_boot: 
         ci95 = {score: intervals[score] for score in COMPARED if score in intervals}
         bundles = {s.name for s in subjects if s.sha256}
         unsure = name not in bundles and any(run.metrics.model_sha256 is None for run in own)
-        told[name] = {"scores": scores, "ci95": ci95, "seeds": arm.seeds, "unsure": unsure}
+        rule = arm.runs[0].metrics.decision  # that of all: others are another arm
+        flips = rule is not None and rule.flips
+        told[name] = {"scores": scores, "ci95": ci95, "seeds": arm.seeds, "flips": flips, "unsure": unsure}
     return told
 
 
@@ -247,6 +255,7 @@ def _row(one: Subject, told: Mapping[str, Any], unet: Mapping[str, Any], batch: 
     return CostRow(
         name=one.name,
         model=str(one.section["name"]),
+        flips=one.flips,
         params=params,
         flops=times["flops"]["own"],
         predict_bytes=told["predict"],

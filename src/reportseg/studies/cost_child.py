@@ -28,6 +28,7 @@ from ..models import MODELS, bank_of, model_config
 from ..models.encoders import SentenceTokenizer, train_tokenizer
 from ..models.output import SegmentationModel
 from ..optim import adamw
+from ..text import CONSTANT, swap_sides
 
 UNET = {"name": "unet", "width": 64}
 SENTENCES = [
@@ -60,26 +61,35 @@ def lay_out(job: Mapping[str, Any]) -> SegmentationModel:
 
 
 def films(batch: int, job: Mapping[str, Any]) -> tuple[torch.Tensor, list[str]]:
-    """(B, 3, size, size) in [0, 1] and a sentence for each."""
+    """(B, 3, size, size) in [0, 1] and a sentence for each, that of all twins where none is read."""
     image = torch.rand(batch, 3, job["size_px"], job["size_px"], device=job["device"])
-    return image, [SENTENCES[i % len(SENTENCES)] for i in range(batch)]
+    return image, [SENTENCES[i % len(SENTENCES)] if job["reads"] else CONSTANT for i in range(batch)]
+
+
+def asking(model: Any, batch: int, job: Mapping[str, Any]) -> Callable[[], None]:
+    """One answer to a batch, in fp32, as the program gives it: with flips the mirrored films are asked too, under swapped side words."""
+    image, texts = films(batch, job)
+    views = [(image, texts)]
+    if job["flips"]:
+        views.append((image.flip(-1), [swap_sides(text) for text in texts]))
+    model.eval()
+
+    def ask() -> None:
+        features = [model.encode_image(image) for image, _ in views]
+        for encoded, (_, texts) in zip(features, views, strict=True):
+            model.decode(encoded, model.encode_text(texts))
+
+    return ask
 
 
 def answering(model: SegmentationModel, batch: int, job: Mapping[str, Any]) -> Callable[[], None]:
-    """One answer to a batch, in fp32."""
-    image, texts = films(batch, job)
-
-    def answer() -> None:
-        model.eval()
-        with torch.inference_mode():
-            model(image, texts)
-
-    return answer
+    """`asking`, without a thought of gradients."""
+    return torch.inference_mode()(asking(model, batch, job))
 
 
 def training(model: SegmentationModel, job: Mapping[str, Any]) -> Callable[[], None]:
     """One training step: forwards, backwards, optimiser."""
-    model.begin_training(SENTENCES)
+    model.begin_training(SENTENCES if job["reads"] else [CONSTANT])
     model.to(job["device"])
     optimiser = adamw(model, TrainSection())
     image, texts = films(job["batch"], job)
@@ -98,9 +108,9 @@ def training(model: SegmentationModel, job: Mapping[str, Any]) -> Callable[[], N
 
 def flops(model: SegmentationModel, job: Mapping[str, Any]) -> int:
     """Of one answer to one film. Attention is taken apart, since not every fused kernel is known to the counter."""
+    ask = asking(model, 1, job)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        model.eval()
-        model(*films(1, job))
+        ask()
     return int(counter.get_total_flops())
 
 
@@ -145,18 +155,20 @@ def in_turns(works: Mapping[str, Callable[[], None]], turns: int, device: str) -
 
 def times(job: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds {own, unet} of an answer at batch 1 and 8 and of a training step, the parameters and the operations of an answer."""
-    model, unet = lay_out(job), lay_out({**job, "bundle": None, "section": UNET})
-    pair = {"own": model, "unet": unet}
+    plain = {**job, "bundle": None, "section": UNET, "reads": False, "flips": False}
+    model, unet = lay_out(job), lay_out(plain)
+    pair = {"own": (model, job), "unet": (unet, plain)}
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     told: dict[str, Any] = {
         "params": {"total": total, "trainable": trainable, "frozen": total - trainable},
-        "flops": {name: flops(one, job) for name, one in pair.items()},
+        "flops": {name: flops(*one) for name, one in pair.items()},
         "unet_params": sum(p.numel() for p in unet.parameters()),
     }
     for batch in (1, 8):
-        told[f"latency_{batch}_s"] = in_turns({name: answering(one, batch, job) for name, one in pair.items()}, job["turns"], job["device"])
-    told["step_s"] = in_turns({name: training(one, job) for name, one in pair.items()}, job["turns"], job["device"])
+        works = {name: answering(one, batch, its) for name, (one, its) in pair.items()}
+        told[f"latency_{batch}_s"] = in_turns(works, job["turns"], job["device"])
+    told["step_s"] = in_turns({name: training(*one) for name, one in pair.items()}, job["turns"], job["device"])
     return told
 
 

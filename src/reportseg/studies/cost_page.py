@@ -46,12 +46,17 @@ def write_page(path: Path, study: CostStudy) -> None:
     atomic_write(path, sectioned(f"{title}: reportseg study", header(title, answer(study), pairs, study.command), sections))
 
 
+def name(row: CostRow) -> str:
+    """What a row is called: an answer with flips is two."""
+    return f"{row.name}, with flips" if row.flips else row.name
+
+
 def answer(study: CostStudy) -> str | None:
     """Whom no other model beats at no more time; None without scores."""
     scored = _scored(study)
     if len(scored) < 2:
         return None
-    best = [scored[i].name for i in front_of([(row.ratios["latency_1_s"], row.scores[study.metric or ""]) for row in scored])]
+    best = [name(scored[i]) for i in front_of([(row.ratios["latency_1_s"], row.scores[study.metric or ""]) for row in scored])]
     if len(best) == 1:
         return f"{best[0]} is ahead of the others in {SPOKEN[study.metric or '']} and takes no more time for an answer than any of them."
     return f"By {SPOKEN[study.metric or '']} and time of an answer no other model is both better and quicker than these: {', '.join(best)}."
@@ -73,13 +78,13 @@ def _pareto(study: CostStudy) -> Html | None:
         ("Operations of an answer, GFLOP", [row.flops / 1e9 for row in scored]),
     ):
         points = [
-            Point(row.name, x, row.scores[study.metric], *row.ci95.get(study.metric, (None, None)))
+            Point(name(row), x, row.scores[study.metric], *row.ci95.get(study.metric, (None, None)))
             for row, x in zip(scored, costs, strict=True)
         ]
         title = f"{NAMES[study.metric]} over {label.partition(',')[0].lower()}"
         says = "Up and left is better; on the dashed stair nothing else is both. Bars: 95 % interval."
         plots.append(figure(title, says, point_plot(points, title, f"{label}, log scale", NAMES[study.metric], log=True, front=True)))
-    key = el("ol", *(el("li", el("bdi", row.name)) for row in scored), class_="numbers")
+    key = el("ol", *(el("li", el("bdi", name(row))) for row in scored), class_="numbers")
     return join(key, side_by_side(plots))
 
 
@@ -87,7 +92,7 @@ def _ratios(study: CostStudy) -> Html:
     rows = []
     for row in study.rows:
         score = [score_cell(row.scores.get(study.metric), row.ci95.get(study.metric))] if study.metric else []
-        rows.append(el("tr", row_head(row.name, row.model), *(cell(_multiple(row.ratios.get(key))) for key in RATIOS), *score))
+        rows.append(el("tr", row_head(name(row), row.model), *(cell(_multiple(row.ratios.get(key))) for key in RATIOS), *score))
     heads = ("Model", *RATIOS.values(), *([NAMES[study.metric]] if study.metric else []))
     return join(
         el("p", "Below 1 is less than the U-Net of 31 million parameters takes; times were taken in turns with it in one process."),
@@ -107,7 +112,7 @@ def _absolute(study: CostStudy) -> Html:
         memory = (number(value / 2**20, 0) for value in (row.predict_bytes, row.train_bytes))
         times = (number(1000 * value, 1) for value in (row.latency_1_s, row.latency_8_s))
         values = (*params, number(row.flops / 1e9, 2), *memory, *times, number(row.train_images_per_s, 1))
-        rows.append(el("tr", row_head(row.name, row.model), *map(cell, values)))
+        rows.append(el("tr", row_head(name(row), row.model), *map(cell, values)))
     heads = (
         "Model", "Parameters, M", "Trainable, M", "Frozen, M", "GFLOP an answer", "Answer, MiB", f"Training at {study.batch}, MiB",
         "Batch 1, ms", "Batch 8, ms", "Training, images/s",
@@ -119,6 +124,8 @@ def _method(study: CostStudy) -> Html:
     items: list[Child] = [
         "Operations: of matrix products, convolutions and attention in one answer to one film with one sentence, a multiply and an add "
         "counted as two. The sentence is encoded each time.",
+        "With flips an answer is two, to the film, and to the mirrored film under swapped side words. Where a score was made with flips, "
+        "or the bundle or configuration without a score answers so, operations, memory and times of an answer are of both.",
         "Memory: what the largest moment takes beyond what the libraries hold, each in a process of its own.",
         "Times: medians; an answer in fp32, a training step forwards, backwards and with the optimiser. The U-Net's own rates are "
         "those of its own process, so divide ratios, not rates.",

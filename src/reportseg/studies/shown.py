@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..schemas.studies import Ablation, CostStudy, DataStudy, TextStudy, TransferStudy
-from . import ablate_page, text_page, transfer_page
+from . import ablate_page, cost_page, text_page, transfer_page
 from .pages import points
 
 
@@ -49,10 +49,10 @@ def transfer_lines(study: TransferStudy) -> list[str]:
 
 def cost_lines(study: CostStudy) -> list[str]:
     """Parameters, and multiples of the U-Net's operations and times."""
-    width = max(len(row.name) for row in study.rows)
+    width = max(len(cost_page.name(row)) for row in study.rows)
     lines = [f"{'':<{width}}  {'params':>12} {'trainable':>12} {'flops':>7} {'batch 1':>8} {'batch 8':>8} {'training':>9}"]
     for row in study.rows:
         ratios = [row.ratios[key] for key in ("flops", "latency_1_s", "latency_8_s", "train_time")]
         shown = " ".join(f"{value:>{room}.3f}" for value, room in zip(ratios, (7, 8, 8, 9), strict=True))
-        lines.append(f"{row.name:<{width}}  {row.params['total']:>12,} {row.params['trainable']:>12,} {shown}")
+        lines.append(f"{cost_page.name(row):<{width}}  {row.params['total']:>12,} {row.params['trainable']:>12,} {shown}")
     return [*lines, "operations and times as multiples of the U-Net's"]
