@@ -8,10 +8,14 @@ import sys
 import pytest
 import torch
 
+from pretrained import save_bert, save_clip
 from reportseg.bundle import load_bundle
 from reportseg.config import load_config
 from reportseg.errors import InputError
-from reportseg.models import MODELS, count_parameters, section_sha256
+from reportseg.models import MODELS, bank_of, build, count_parameters, make_tokenizer, section_sha256
+from reportseg.models.encoders import SentenceTokenizer
+from reportseg.models.text_towers import PretrainedText
+from reportseg.models.tgcnet import unit_spans
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import CostStudy
 from reportseg.schemas.training import TrainingFile
@@ -239,6 +243,49 @@ def test_other_seeds_of_a_bundle_are_those_of_its_configuration(here, bundle, tm
     with pytest.raises(InputError) as caught:
         measured([str(bundle), str(two)], tmp_path, out=tmp_path / "d", scores=[other])
     assert caught.value.code == "score" and "may be of each of these: bundle (" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "reading"), [("tgcnet", save_clip, "read"), ("tmca", save_bert, "read_tokens")], ids=["clip", "bert"]
+)
+def test_a_frozen_tower_reads_the_sentence_of_each_answer_and_constants_once(tmp_path, monkeypatch, name, save, reading):
+    save(tmp_path / "tower")
+    section = {"name": name, "preset": "tiny", "text": {"source": str(tmp_path / "tower"), "train": "frozen"}}
+    bank = bank_of(section)
+    model = build(section, make_tokenizer(section, []), bank)
+    (tower,) = (part for part in model.modules() if isinstance(part, PretrainedText))
+    (tokenizer,) = {id(t): t for part in model.modules() for t in vars(part).values() if isinstance(t, SentenceTokenizer)}.values()
+    read, method = [], getattr(tower, reading)
+
+    def spied(ids_BL, mask_BL):
+        read.append(tuple(ids_BL[0].tolist()))
+        return method(ids_BL, mask_BL)
+
+    def rows(texts):
+        ids_BL, mask_BL = tokenizer(list(texts), torch.device("cpu"))
+        return sorted({tuple(row[:n]) for row, n in zip(ids_BL.tolist(), mask_BL.sum(1).tolist(), strict=True)})
+
+    def asked(work):
+        read.clear()
+        work()
+        return sorted(read)
+
+    def units(*texts):
+        return {text[a:b] for text in texts for a, b in (unit_spans(text) if bank else [(0, len(text))])}
+
+    monkeypatch.setattr(tower, reading, spied)
+    sentence = cost_child.SENTENCES[0]
+    once = cost_child.answering(model, 1, JOB)
+    assert bool(read) == bool(bank), "statements are read before any film is asked of"
+    assert asked(once) == asked(once) == rows(units(sentence))
+    twice = cost_child.answering(model, 1, JOB | {"flips": True})
+    assert asked(twice) == asked(twice) == rows(units(sentence, sentence.replace("left", "right")))
+    counted = cost_child.flops(model, JOB)
+    assert counted == cost_child.flops(model, JOB), "whatever was asked before"
+    free = cost_child.answering(model, 1, JOB | {"reads": False})
+    assert asked(free) == [] and cost_child.flops(model, JOB | {"reads": False}) < counted
+    step = cost_child.training(model, JOB)
+    assert asked(step) and not asked(step), "the films of a data set come again"
 
 
 def test_with_flips_the_mirrored_films_are_asked_for_the_other_side():

@@ -27,6 +27,7 @@ from ..engines import autocast
 from ..models import MODELS, bank_of, model_config
 from ..models.encoders import SentenceTokenizer, train_tokenizer
 from ..models.output import SegmentationModel
+from ..models.text_towers import PretrainedText
 from ..optim import adamw
 from ..text import CONSTANT, swap_sides
 
@@ -67,19 +68,37 @@ def films(batch: int, job: Mapping[str, Any]) -> tuple[torch.Tensor, list[str]]:
 
 
 def asking(model: Any, batch: int, job: Mapping[str, Any]) -> Callable[[], None]:
-    """One answer to a batch, in fp32, as the program gives it: with flips the mirrored films are asked too, under swapped side words."""
+    """One answer to a batch, in fp32, as the program gives it to sentences that it was not asked before: with flips the mirrored films are
+    asked too, under swapped side words.
+    """
     image, texts = films(batch, job)
     views = [(image, texts)]
     if job["flips"]:
         views.append((image.flip(-1), [swap_sides(text) for text in texts]))
     model.eval()
+    known = constants(model, job)
 
     def ask() -> None:
+        for tower, constant in known.items():
+            tower.known = dict(constant)
         features = [model.encode_image(image) for image, _ in views]
         for encoded, (_, texts) in zip(features, views, strict=True):
             model.decode(encoded, model.encode_text(texts))
 
     return ask
+
+
+def constants(model: Any, job: Mapping[str, Any]) -> dict[PretrainedText, dict[tuple[int, ...], torch.Tensor]]:
+    """What each frozen text tower has read before any film is asked of: the statements of the bundle's bank, the one sentence of a twin."""
+    towers = [part for part in model.modules() if isinstance(part, PretrainedText) and not any(p.requires_grad for p in part.parameters())]
+    for tower in towers:
+        tower.known = {}
+    if towers and not job["reads"]:
+        model.encode_text([CONSTANT])
+    for part in model.modules() if towers else ():
+        if getattr(part, "bank", None) is not None:
+            part.encode(part.bank.texts())
+    return {tower: dict(tower.known) for tower in towers}
 
 
 def answering(model: SegmentationModel, batch: int, job: Mapping[str, Any]) -> Callable[[], None]:
@@ -88,7 +107,9 @@ def answering(model: SegmentationModel, batch: int, job: Mapping[str, Any]) -> C
 
 
 def training(model: SegmentationModel, job: Mapping[str, Any]) -> Callable[[], None]:
-    """One training step: forwards, backwards, optimiser."""
+    """One training step: forwards, backwards, optimiser. A frozen text tower reads the sentences of the films at the first one only, as it
+    reads those of a data set once.
+    """
     model.begin_training(SENTENCES if job["reads"] else [CONSTANT])
     model.to(job["device"])
     optimiser = adamw(model, TrainSection())

@@ -123,7 +123,9 @@ def _absolute(study: CostStudy) -> Html:
 def _method(study: CostStudy) -> Html:
     items: list[Child] = [
         "Operations: of matrix products, convolutions and attention in one answer to one film with one sentence, a multiply and an add "
-        "counted as two. The sentence is encoded each time.",
+        "counted as two.",
+        "Every answer is to a sentence that was not asked before, so it encodes it. A frozen text tower has read what is constant, the "
+        "statements of the knowledge bank and the one sentence of a text-free twin, and in training the sentences of the data set.",
         "With flips an answer is two, to the film, and to the mirrored film under swapped side words. Where a score was made with flips, "
         "or the bundle or configuration without a score answers so, operations, memory and times of an answer are of both.",
         "Memory: what the largest moment takes beyond what the libraries hold, each in a process of its own.",
