@@ -103,6 +103,15 @@ def test_operations_are_those_of_the_convolutions():
     assert cost_child.flops(One(), JOB | {"flips": True}) == 2 * 2 * 32 * 32 * 3 * 5 * 9
 
 
+def test_low_rank_changes_are_merged_in_what_answers_and_apart_in_what_learns(here):
+    job = JOB | {"section": PRETRAINED}
+    learns, merged = cost_child.lay_out(job), cost_child.lay_out(job, merged=True)
+    plain = cost_child.lay_out(job | {"section": PRETRAINED | {"vision": PRETRAINED["vision"] | {"train": "frozen"}}})
+    assert cost_child.flops(merged, job) == cost_child.flops(plain, job) < cost_child.flops(learns, job)
+    told = cost_child.times(job)
+    assert told["params"] == count_parameters(PRETRAINED) and told["flops"]["own"] == cost_child.flops(plain, job)
+
+
 def test_memory_is_what_the_work_takes():
     """In a process of its own, as the study does it: this one may take again what an earlier test gave back."""
     work = "import torch; from reportseg.studies.cost_child import peak_bytes; kept = []; "

@@ -26,6 +26,7 @@ from ..config import TrainSection
 from ..engines import autocast
 from ..models import MODELS, bank_of, model_config
 from ..models.encoders import SentenceTokenizer, train_tokenizer
+from ..models.lora import merge
 from ..models.output import SegmentationModel
 from ..models.text_towers import PretrainedText
 from ..optim import adamw
@@ -44,11 +45,13 @@ DISCARDED = 2  # first turns, in which libraries choose their kernels
 STEPS = 2  # training steps behind the peak of memory: the optimiser's state is there from the first on
 
 
-def lay_out(job: Mapping[str, Any]) -> SegmentationModel:
-    """The model of a job: a bundle's, or that of a `model` section with random weights and a tokenizer of `SENTENCES`."""
+def lay_out(job: Mapping[str, Any], *, merged: bool = False) -> SegmentationModel:
+    """The model of a job: a bundle's, or that of a `model` section with random weights and a tokenizer of `SENTENCES`. `merged`: as it
+    answers, with low-rank changes in their weights; else as it is trained.
+    """
     torch.manual_seed(0)
     if job.get("bundle"):
-        model: Any = load_bundle(job["bundle"], merged=False).model
+        model: Any = load_bundle(job["bundle"], merged=merged).model
         return model.to(job["device"])  # type: ignore[no-any-return]
     section = job["section"]
     bank = bank_of(section)
@@ -58,6 +61,8 @@ def lay_out(job: Mapping[str, Any]) -> SegmentationModel:
         for name, value in list(vars(part).items()):
             if isinstance(value, SentenceTokenizer):  # that of a model that is only laid out knows no word, and would read letters
                 setattr(part, name, SentenceTokenizer(words, value.max_tokens))
+    if merged:
+        merge(model)
     return model.to(job["device"])  # type: ignore[no-any-return]
 
 
@@ -178,18 +183,18 @@ def times(job: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds {own, unet} of an answer at batch 1 and 8 and of a training step, the parameters and the operations of an answer."""
     plain = {**job, "bundle": None, "section": UNET, "reads": False, "flips": False}
     model, unet = lay_out(job), lay_out(plain)
-    pair = {"own": (model, job), "unet": (unet, plain)}
+    answers = {"own": (lay_out(job, merged=True), job), "unet": (unet, plain)}
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     told: dict[str, Any] = {
         "params": {"total": total, "trainable": trainable, "frozen": total - trainable},
-        "flops": {name: flops(*one) for name, one in pair.items()},
+        "flops": {name: flops(*one) for name, one in answers.items()},
         "unet_params": sum(p.numel() for p in unet.parameters()),
     }
     for batch in (1, 8):
-        works = {name: answering(one, batch, its) for name, (one, its) in pair.items()}
+        works = {name: answering(one, batch, its) for name, (one, its) in answers.items()}
         told[f"latency_{batch}_s"] = in_turns(works, job["turns"], job["device"])
-    told["step_s"] = in_turns({name: training(*one) for name, one in pair.items()}, job["turns"], job["device"])
+    told["step_s"] = in_turns({"own": training(model, job), "unet": training(unet, plain)}, job["turns"], job["device"])
     return told
 
 
@@ -201,7 +206,7 @@ def measure(task: str, job: Mapping[str, Any]) -> Any:
     if device.startswith("cuda"):
         torch.zeros(1, device=device)
     if task == "predict":
-        return peak_bytes(lambda: answering(lay_out(job), 1, job), 1, device)
+        return peak_bytes(lambda: answering(lay_out(job, merged=True), 1, job), 1, device)
     return peak_bytes(lambda: training(lay_out(job), job), STEPS, device)
 
 
