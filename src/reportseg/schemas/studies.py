@@ -172,7 +172,9 @@ class CostRow(File):
     )
     params: dict[str, int] = Field(description="Parameters: total, trainable, frozen.")
     flops: Count = Field(description="Floating-point operations of one answer, multiply and add counted apart; of one film, one sentence.")
-    predict_bytes: Count = Field(description="Peak memory of an answer at batch 1, in its own process, beyond what the libraries take.")
+    predict_bytes: Count = Field(
+        description="Peak memory of an answer at batch 1, parameters included, in its own process, beyond what the libraries take."
+    )
     train_bytes: Count = Field(description="Peak memory of training steps, in its own process, likewise.")
     latency_1_s: Positive = Field(description="Median time of an answer at batch 1, seconds.")
     latency_8_s: Positive = Field(description="Median time of an answer at batch 8, seconds.")

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..bundle import load_bundle
 from ..config import TrainSection
 from ..engines import autocast
-from ..models import MODELS, bank_of, model_config
+from ..models import MODELS, bank_of, count_parameters, model_config
 from ..models.encoders import SentenceTokenizer, train_tokenizer
 from ..models.lora import merge
 from ..models.output import SegmentationModel
@@ -141,17 +142,26 @@ def flops(model: SegmentationModel, job: Mapping[str, Any]) -> int:
 
 
 def peak_bytes(work: Callable[[], Callable[[], None]], turns: int, device: str) -> int:
-    """What the largest moment of the work takes beyond what the process held before."""
-    if device.startswith("cuda"):
-        before = torch.cuda.memory_allocated(device)
+    """What the largest moment of the turns takes beyond what the process held before `work` loaded the model: the parameters are inside,
+    what loading took for a moment is not. On the CPU elsewhere than on Linux a higher peak of loading, or before it, counts too.
+    """
+    cuda = device.startswith("cuda")
+    before = torch.cuda.memory_allocated(device) if cuda else _resident("VmRSS")
+    run = work()
+    if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        before = _resident("VmRSS")
-    run = work()
+        _forget_peak()
     for _ in range(turns):
         run()
-    after = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else _resident("VmHWM")
+    after = torch.cuda.max_memory_allocated(device) if cuda else _resident("VmHWM")
     return max(0, after - before)
+
+
+def _forget_peak() -> None:
+    """From here on VmHWM is the most that the process holds, where Linux allows it (man 5 proc, clear_refs)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _resident(name: str) -> int:
@@ -205,6 +215,7 @@ def measure(task: str, job: Mapping[str, Any]) -> Any:
     device = job["device"]
     if device.startswith("cuda"):
         torch.zeros(1, device=device)
+    count_parameters(job["section"])  # brings in the libraries that only this model needs: they are no part of its memory
     if task == "predict":
         return peak_bytes(lambda: answering(lay_out(job, merged=True), 1, job), 1, device)
     return peak_bytes(lambda: training(lay_out(job), job), STEPS, device)

@@ -128,7 +128,8 @@ def _method(study: CostStudy) -> Html:
         "statements of the knowledge bank and the one sentence of a text-free twin, and in training the sentences of the data set.",
         "With flips an answer is two, to the film, and to the mirrored film under swapped side words. Where a score was made with flips, "
         "or the bundle or configuration without a score answers so, operations, memory and times of an answer are of both.",
-        "Memory: what the largest moment takes beyond what the libraries hold, each in a process of its own.",
+        "Memory: what the largest moment takes beyond what the libraries hold, parameters included, each in a process of its own. What "
+        "loading took for a moment is left out where the system can forget it (Linux, CUDA).",
         "Times: medians; an answer in fp32, a training step forwards, backwards and with the optimiser. The U-Net's own rates are "
         "those of its own process, so divide ratios, not rates.",
         "Films, sentences and weights are made up. Towers of a configuration are laid out as published and trained as it says; no weights "
