@@ -113,6 +113,14 @@ def test_low_rank_changes_are_merged_in_what_answers_and_apart_in_what_learns(he
     assert told["params"] == count_parameters(PRETRAINED) and told["flops"]["own"] == cost_child.flops(plain, job)
 
 
+@pytest.mark.parametrize(("device", "waits"), [("cpu", 0), ("cuda:0", 3), ("mps", 3)])
+def test_a_time_ends_when_the_accelerator_is_done(monkeypatch, device, waits):
+    done = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda which: done.append("waited") if which == device else None)
+    cost_child.in_turns({"own": lambda: done.append("asked")}, 1, device)
+    assert done == (["asked", "waited"] if waits else ["asked"]) * (1 + cost_child.DISCARDED) and done.count("waited") == waits
+
+
 WORK = """
 import torch
 from reportseg.studies.cost_child import peak_bytes

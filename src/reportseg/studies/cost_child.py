@@ -182,8 +182,8 @@ def in_turns(works: Mapping[str, Callable[[], None]], turns: int, device: str) -
         for name, work in works.items():
             start = time.perf_counter()
             work()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize(device)
+            if torch.device(device).type != "cpu":
+                torch.accelerator.synchronize(device)  # CUDA and MPS return before the work is done
             if turn >= DISCARDED:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
