@@ -206,9 +206,11 @@ def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path
     assert rows["other"].scores["dice_mean"] == pytest.approx(0.42) and not rows[REFERENCE].scores
     assert (study.metric, study.split, study.warnings) == ("dice_mean", "val", [])
     slow = rows["other"].model_copy(update={"ratios": rows["other"].ratios | {"latency_1_s": 9.0}})
-    assert "mine is ahead" in answer(study.model_copy(update={"rows": [rows["mine"], slow]}))
+    said = answer(study.model_copy(update={"rows": [rows["mine"], slow]}))
+    assert said.startswith("No other mean Dice is higher than that of mine, and no other answer quicker.") and "compare" in said
     quick = rows["other"].model_copy(update={"ratios": rows["other"].ratios | {"latency_1_s": 0.001}})
-    assert answer(study.model_copy(update={"rows": [rows["mine"], quick]})).endswith("these: other, mine.")
+    said = answer(study.model_copy(update={"rows": [rows["mine"], quick]}))
+    assert "than these: other, mine." in said and "more than chance is for `reportseg compare`" in said and "ahead" not in said
     assert "Score for cost" in (tmp_path / "c" / "cost.html").read_text()
 
 

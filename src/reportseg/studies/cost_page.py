@@ -52,14 +52,17 @@ def name(row: CostRow) -> str:
 
 
 def answer(study: CostStudy) -> str | None:
-    """Whom no other model beats at no more time; None without scores."""
+    """Whom no other score beats at no more time, by the figures alone: whether a lead is more than chance is not asked here. None without
+    scores.
+    """
     scored = _scored(study)
     if len(scored) < 2:
         return None
     best = [name(scored[i]) for i in front_of([(row.ratios["latency_1_s"], row.scores[study.metric or ""]) for row in scored])]
+    score, caveat = SPOKEN[study.metric or ""], "Whether a difference of scores is more than chance is for `reportseg compare` to tell."
     if len(best) == 1:
-        return f"{best[0]} is ahead of the others in {SPOKEN[study.metric or '']} and takes no more time for an answer than any of them."
-    return f"By {SPOKEN[study.metric or '']} and time of an answer no other model is both better and quicker than these: {', '.join(best)}."
+        return f"No other {score} is higher than that of {best[0]}, and no other answer quicker. {caveat}"
+    return f"No other model has both a higher {score} and a quicker answer than these: {', '.join(best)}. {caveat}"
 
 
 def _scored(study: CostStudy) -> list[CostRow]:
