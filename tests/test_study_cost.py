@@ -214,6 +214,18 @@ def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path
     assert "Score for cost" in (tmp_path / "c" / "cost.html").read_text()
 
 
+def test_a_configuration_of_the_very_reference_takes_its_place_and_has_its_score(here, config, tmp_path):
+    same = tmp_path / "same.yaml"
+    same.write_text("name: same\nmodel: {name: unet, width: 4, output_stride: 1}\n")
+    scores = [scored(tmp_path / "a", films(60, 62)), scored(tmp_path / "b", films(40, 42), 4, name="same")]
+    study = measured([config, str(same)], tmp_path, scores=scores)
+    assert [(row.name, row.scores["dice_mean"]) for row in study.rows] == [("same", pytest.approx(0.41)), ("mine", pytest.approx(0.61))]
+    assert set(study.rows[0].ratios.values()) == {1.0} and study.warnings == [] and {name for name, _ in here} == {"same", "mine"}
+    same.write_text(same.read_text() + "eval: {flips: true}\n")
+    rows = measured([str(same)], tmp_path, out=tmp_path / "d").rows
+    assert [(row.name, row.flips) for row in rows] == [(REFERENCE, False), ("same", True)], "twice the reference's answers"
+
+
 @pytest.mark.parametrize(
     ("named", "options", "code"),
     [

@@ -195,4 +195,8 @@ class CostStudy(StudyFile):
     threads: Count = Field(description="CPU threads.")
     metric: str | None = Field(description="The score beside the costs; null where no evaluations were given.")
     split: str | None = Field(default=None, description="Split that was scored.")
-    rows: list[CostRow] = Field(min_length=1, description="The U-Net, then the others in the order of the command.")
+    rows: list[CostRow] = Field(
+        min_length=1,
+        description="The U-Net, by the name of a configuration that is this very model if one was named; then the others in the order of "
+        "the command.",
+    )

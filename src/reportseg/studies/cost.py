@@ -85,9 +85,11 @@ def cost(
         fix = f"Films are of {MIN_SIDE} to {MAX_SIDE} px, the batch of 1 to 1024."
         raise InputError(f"{size_px} px at batch {batch} is not measured", "--size", fix, "size")
     no_repeats(named, "CONFIG|BUNDLE")
-    subjects = [Subject(REFERENCE, UNET, reads=False), *_unlike([subject(name) for name in named])]
+    subjects = _unlike([subject(name) for name in named])
     scored = _scores(scores, subjects, n_boot)
     subjects = [replace(s, flips=scored[s.name]["flips"]) if s.name in scored else s for s in subjects]  # what was scored is paid for
+    reference = next((s for s in subjects if _is_reference(s)), Subject(REFERENCE, UNET, reads=False))
+    subjects = [reference, *(s for s in subjects if s is not reference)]
     where = pick_device(device)
     before = stored(folder, resume)
     kept = before.settings.get("precision") if before is not None else None
@@ -156,6 +158,11 @@ def _unlike(subjects: Sequence[Subject]) -> list[Subject]:
     return told
 
 
+def _is_reference(one: Subject) -> bool:
+    """Whether a configuration is the very U-Net that the others are multiples of: measured once, it stands in its place."""
+    return one.bundle is None and not one.flips and section_sha256(one.section) == section_sha256(UNET)
+
+
 def _named(device: torch.device) -> str:
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
@@ -204,7 +211,7 @@ def _owner(run: Run, subjects: Sequence[Subject]) -> Subject:
         raise InputError(what, run.folder, "Name its own bundle too, or one of these only.", "score")
     named = next((why for s in subjects if s.name == metrics.name and (why := _differs(s, metrics))), "which is not measured")
     what = f"this evaluation is of {metrics.name or 'masks of other code'}, {named}"
-    fix = f"Name its bundle too, or leave it out; there are {', '.join(s.name for s in subjects[1:])}."
+    fix = f"Name its bundle too, or leave it out; there are {', '.join(s.name for s in subjects)}."
     raise InputError(what, run.folder, fix, "score")
 
 
@@ -263,13 +270,13 @@ def _row(one: Subject, told: Mapping[str, Any], unet: Mapping[str, Any], batch: 
         latency_1_s=times["latency_1_s"]["own"],
         latency_8_s=times["latency_8_s"]["own"],
         train_images_per_s=batch / times["step_s"]["own"],
-        ratios=dict.fromkeys(ratios, 1.0) if one.name == REFERENCE else ratios,
+        ratios=dict.fromkeys(ratios, 1.0) if told is unet else ratios,
         **{key: scored[key] for key in ("scores", "ci95", "seeds") if key in scored},
     )
 
 
 def _warnings(subjects: Sequence[Subject], scored: Mapping[str, Any]) -> list[str]:
-    without = [s.name for s in subjects[1:] if s.name not in scored]
+    without = [s.name for s in subjects if s.name not in scored and s.name != REFERENCE]
     unsure = [s.name for s in subjects if scored.get(s.name, {}).get("unsure")]
     found = [f"No evaluation was given of {', '.join(without)}: not in the plots."] if scored and without else []
     if unsure:

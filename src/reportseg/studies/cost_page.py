@@ -98,7 +98,7 @@ def _ratios(study: CostStudy) -> Html:
         rows.append(el("tr", row_head(name(row), row.model), *(cell(_multiple(row.ratios.get(key))) for key in RATIOS), *score))
     heads = ("Model", *RATIOS.values(), *([NAMES[study.metric]] if study.metric else []))
     return join(
-        el("p", "Below 1 is less than the U-Net of 31 million parameters takes; times were taken in turns with it in one process."),
+        el("p", "Below 1 is less than the U-Net of 31 million parameters in the first row takes; times were taken in turns with it."),
         table(heads, rows, "Costs as multiples of the U-Net's", text={"Model"}),
     )
 
