@@ -33,13 +33,11 @@ def write_page(path: Path, study: CostStudy) -> None:
         "method": ("How the numbers were made", _method(study)),
     }
     title = "What each model costs"
-    threads = (
-        f", {study.threads} threads" if study.device == "cpu" and study.threads > 1 else ", one thread" if study.device == "cpu" else ""
-    )
+    threads = "one thread" if study.threads == 1 else f"{study.threads} threads"
     pairs: list[tuple[str, Child]] = [
         ("Films", f"{study.size_px} x {study.size_px} px"),
         ("Training batch", str(study.batch)),
-        ("Computed on", f"{study.device}{threads}"),
+        ("Computed on", f"{study.device}, {threads}" if study.device == "cpu" else study.device),
         ("Precision of training", study.precision),
         ("Scores", f"{NAMES[study.metric]} on {study.split}" if study.metric else None),
     ]
