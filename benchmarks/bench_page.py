@@ -18,7 +18,7 @@ from reportseg.schemas.base import load_json
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "bench.md"
-CLIMBING = 0.005  # over the last fifth of the images: such a curve is marked
+CLIMBING = 0.005  # over the last fifth of the images: a curve that rises, or falls, by more is marked
 SMALLEST = 0.003  # effect of interest
 METRIC = "dice_mean"  # of the verdicts
 FAILED = "failed.json"  # of a cell whose training diverged
@@ -46,15 +46,15 @@ MODULES = {
     "tmca_half_no_enhancement": ("target enhancement, without its pixel term", "tmca_half_no_pixel_term"),
     "tmca_half_no_pixel_term": ("pixel term of the enhancement", "tmca_half"),
 }
-#: A figure of the training that tells whether a module did what it is there for, and what the figure is.
+#: Figures of the training that hint at whether a module did what it is there for, and what they are.
 MECHANISMS = {
-    "tgcnet_half_no_cnn": ("dev_auroc_u4", "AUROC of words and places, stride 4"),
-    "tgcnet_half_no_knowledge": ("dev_auroc_r", "AUROC of sentence and patches"),
-    "tgcnet_half_no_vlcm": ("dev_auroc_S8", "AUROC of the calibrated S, stride 8"),
-    "tmca_half_no_soft_targets": ("target_cosine_8", "cosine of targets of different sentences, stride 8"),
-    "tmca_half_no_alignment": ("dev_auroc_A8", "AUROC of A, stride 8"),
-    "tmca_half_no_enhancement": ("dev_auroc_A8", "AUROC of A, stride 8"),
-    "tmca_half_no_pixel_term": ("dev_auroc_A8", "AUROC of A, stride 8"),
+    "tgcnet_half_no_cnn": {"dev_auroc_u4": "AUROC of words and places, stride 4"},
+    "tgcnet_half_no_knowledge": {"dev_auroc_r": "AUROC of sentence and patches"},
+    "tgcnet_half_no_vlcm": {"dev_auroc_S4": "AUROC of the calibrated S, stride 4", "dev_auroc_u4": "of u, which it calibrates"},
+    "tmca_half_no_soft_targets": {"target_cosine_8": "cosine of targets of different sentences, stride 8"},
+    "tmca_half_no_alignment": {"dev_auroc_A8": "AUROC of A, stride 8"},
+    "tmca_half_no_enhancement": {"dev_auroc_A8": "AUROC of A, stride 8"},
+    "tmca_half_no_pixel_term": {"dev_auroc_A8": "AUROC of A, stride 8"},
 }
 SCORES = ("dice_pooled", "dice_mean")
 NONE = "–"
@@ -96,9 +96,9 @@ RULES = """
   dev. A twin, and a method that lacks a module, have the rate of their method.
 - **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third.
 - **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them
-  would have helped; `end of the grid` where the best rate is the lowest or the highest of the three; `seed N diverged` where that
-  training ended in a loss that is not finite. Such a method has no rank and stands below the others: the seeds that are left would
-  flatter it. Why it ended is told under *Cells*.
+  would have helped; `falling` where it fell by as much; `end of the grid` where the best rate is the lowest or the highest of the three;
+  `seed N diverged` where that training ended in a loss that is not finite. Such a method has no rank and stands below the others: the
+  seeds that are left would flatter it. Why it ended is told under *Cells*.
 """
 
 MODULE_TEXT = """
@@ -107,9 +107,9 @@ MODULE_TEXT = """
 12,000 images for the full method and for each that lacks a module; seeds, films, order and learning rate are the same. Decided before
 any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of with minus without lies
 above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. The target enhancement is
-judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. *Mechanism* is a figure
-that training logged last, with the module and without it: whether the module did what it is there for. AUROC: cells inside the masks of
-dev against cells outside. `cell.json` has all such figures.
+judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. *Mechanism* is what
+training logged last, with the module and, where such a thing is left, without it: a hint at whether the module did what it is there for.
+AUROC: cells inside the masks of dev against cells outside. `cell.json` has all such figures.
 """
 
 GPU = """
@@ -134,7 +134,9 @@ def write(page: Path, results: Path) -> None:
 
 
 def picture(folder: Path) -> str | None:
-    """Every method that has a rank, with its scores under each seed, as SVG; None before there are two."""
+    """Every method that has a rank, the mean over its seeds with the interval, as SVG; in the order of the table. None before there are
+    two.
+    """
     cells, failed = _read(folder)
     told = load_json(folder / "table.json")["arms"] if cells else {}
     rows: dict[str, list[Row]] = {score: [] for score in SCORES}
@@ -146,7 +148,8 @@ def picture(folder: Path) -> str | None:
                 rows[score].append((name, fmean(metrics[score] for metrics in scored), lower, upper))
     if len(rows[SCORES[0]]) < 2:
         return None
-    return beside({SAID[score]: interval_plot(sorted(found, key=lambda row: -row[1]), SAID[score]) for score, found in rows.items()})
+    order = sorted(range(len(rows[SCORES[0]])), key=lambda i: -rows[SCORES[0]][i][1])
+    return beside({SAID[score]: interval_plot([found[i] for i in order], SAID[score]) for score, found in rows.items()})
 
 
 def text(results: Path) -> str:
@@ -203,7 +206,7 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
         ci95 = intervals.get("ci95", {}) if intervals.get("seeds") == seeds else {}
         scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) if of[arm] else NONE for score in SCORES]
         shuffled = [metrics["controls"]["shuffled"]["dice_pooled"] for metrics, _ in of[arm] if "shuffled" in metrics["controls"]]
-        marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm])
+        marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm]) + ["falling"] * any(_falling(cell) for _, cell in of[arm])
         marks += ["end of the grid"] * _at_the_end(search.get(facts[0]["method"], {}))
         marks += [f"seed {cell['seed']} diverged" for cell in lost[arm]]
         row = [
@@ -248,7 +251,9 @@ def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
     unsure = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] > 0 >= effect[1]]
     missing = [NAMES[arm] for arm in PEERS if arm not in minus and arm not in diverged]
     fell = [NAMES[arm] for arm in PEERS if arm in diverged]
-    whom = "every peer that has been scored" if fell else "every peer that has been run" if missing else "every peer"
+    whom = "every peer that has been scored" if fell else "every peer"
+    if missing:
+        whom = f"every peer that has been {'scored' if fell else 'run'} ({', '.join(NAMES[arm] for arm in PEERS if arm in minus)})"
     parts = [f"**{NAMES[one]} is {'not ' if below else ''}above {whom} on both scores**"]
     parts[0] += f": not above {', '.join(below)}" if below else ""
     parts += [f"above, though the interval holds 0: {', '.join(unsure)}"] * bool(unsure)
@@ -286,11 +291,17 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
         reached = f"{fmean(metrics[METRIC] for metrics, _ in paired[full]):.4f}"
         seeds = ", ".join(map(str, minus["seeds"]))
         method = next(says for half, says in FULL.items() if full.startswith(half))
-        figure, says = MECHANISMS[arm]
-        logged = [[cell["figures"][figure] for _, cell in paired[one] if figure in cell["figures"]] for one in (full, arm)]
-        both = ", ".join(f"{fmean(values):.3f} {which}" for values, which in zip(logged, ("with", "without"), strict=True) if values)
-        rows.append([name, method, seeds, *effects, reached, verdict(minus.get(METRIC)), f"{says}: {both or NONE}", marks])
+        rows.append([name, method, seeds, *effects, reached, verdict(minus.get(METRIC)), _mechanism(arm, paired[full], paired[arm]), marks])
     return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
+
+
+def _mechanism(arm: str, with_it: Sequence[Any], without: Sequence[Any]) -> str:
+    parts = []
+    for figure, says in MECHANISMS[arm].items():
+        logged = {"with": with_it, "without": without}
+        values = {which: [cell["figures"][figure] for _, cell in cells if figure in cell["figures"]] for which, cells in logged.items()}
+        parts.append(f"{says}: {', '.join(f'{fmean(found):.3f} {which}' for which, found in values.items() if found) or NONE}")
+    return "; ".join(parts)
 
 
 def _cells(cells: dict[str, Any], failed: dict[str, Any]) -> str:
@@ -338,6 +349,10 @@ def _at_the_end(tried: dict[str, Any]) -> bool:
 
 def _climbing(cell: dict[str, Any]) -> bool:
     return any(rise is not None and rise > CLIMBING for rise in cell["climb"].values())
+
+
+def _falling(cell: dict[str, Any]) -> bool:
+    return any(rise is not None and rise < -CLIMBING for rise in cell["climb"].values())
 
 
 def _score(values: Sequence[float], interval: Sequence[float] | None) -> str:

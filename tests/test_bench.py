@@ -168,22 +168,21 @@ def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_b
     assert "| TGC-Net | U-Net | 0, 1 | +0.0300 [+0.0200, +0.0400] | +0.0200 [+0.0100, +0.0300] |" in page
     assert "| TGC-Net | MMI-UNet | 0 |" in page
     said = page.splitlines()[3]
-    assert said.startswith(
-        "**TGC-Net is not above every peer that has been run on both scores**: not above MMI-UNet (dice_pooled −0.0031 ["
-    )
+    assert said.startswith("**TGC-Net is not above every peer that has been run (U-Net, LViT, MMI-UNet) on both scores**: ")
+    assert ": not above MMI-UNet (dice_pooled −0.0031 [" in said
     assert "holds 0: LViT (dice_mean +0.0040 [−0.0010, +0.0090])" in said and "not yet run: LanGuideMedSeg, ResEnc U-Net." in said
     minus = {arm: {"seeds": [0], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": (0.03, 0.02, 0.04)} for arm in bench_page.PEERS}
     assert "**TMCA is above every peer on both scores**.\n" in bench_page._differences({"tmca": minus}, {})
     assert bench_page._differences({}, {}) == ""
 
 
-@pytest.mark.parametrize(("rise", "marked"), [(0.0051, True), (0.0049, False), (None, False)])
-def test_a_curve_that_still_climbs_is_marked(rise, marked):
+@pytest.mark.parametrize(("rise", "mark"), [(0.0051, "climbing"), (0.0049, ""), (None, ""), (-0.0049, ""), (-0.0051, "falling")])
+def test_a_curve_that_still_climbs_or_falls_is_marked(rise, mark):
     told = {"arms": {}, "differences": {}}
     row = bench_page._methods(
         {**dict.fromkeys(bench_page.NAMES, []), "unet": [(scored(0.7), fact(0, rise))]}, dict.fromkeys(bench_page.NAMES, []), told, {}, "b"
     )
-    assert ("climbing" in row.splitlines()[-1]) is marked
+    assert row.splitlines()[-1].endswith(f"| {mark} |")
 
 
 def test_of_two_seeds_both_differences_are_shown_and_no_p():
@@ -235,7 +234,7 @@ def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_ran
     assert drawn is not None and re.findall("<title>([^<]+)", drawn) == ["TGC-Net", "LViT"] * 2, "as the table ranks them"
     ElementTree.fromstring(drawn)
     said = next(line for line in page.splitlines() if line.startswith("**TGC-Net is "))
-    above = "**TGC-Net is above every peer that has been scored on both scores**"
+    above = "**TGC-Net is above every peer that has been scored (LViT) on both scores**"
     assert said == f"{above}; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
 
 

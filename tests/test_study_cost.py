@@ -25,7 +25,7 @@ from reportseg.studies import cost_child
 from reportseg.studies.cost import REFERENCE, cost
 from reportseg.studies.cost_page import answer
 from reportseg.studies.shown import cost_lines
-from reportseg.twins import config_sha256
+from reportseg.twins import config_sha256, twin_sha256
 from test_compare import films, folder
 from tiny import TGCNET, UNET, write_bundle
 
@@ -282,17 +282,17 @@ def test_a_model_and_its_twin_of_one_name_have_their_own_scores(here, tmp_path):
 
 
 def test_other_seeds_of_a_bundle_are_those_of_its_configuration(here, bundle, tmp_path):
-    loaded = load_bundle(bundle)
-    config = config_sha256(read_json(bundle / "training.json", TrainingFile))
-    told = {"name": "bundle", "config_sha256": config}
+    loaded, training = load_bundle(bundle), read_json(bundle / "training.json", TrainingFile)
+    told = {"name": "bundle", "config_sha256": config_sha256(training), "twin_sha256": twin_sha256(training, loaded.config)}
     own = folder(tmp_path / "0", films(80, 82), bundle_sha256=loaded.sha256, **told)
     other = folder(tmp_path / "1", films(82, 84), seed=1, **told)
     (row,) = measured([str(bundle)], tmp_path, scores=[own, other]).rows[1:]
     assert row.scores["dice_mean"] == pytest.approx(0.82) and row.seeds == [0, 1]
-    namesake = folder(tmp_path / "2", films(20, 22), name="bundle", seed=2)
-    with pytest.raises(InputError) as caught:
-        measured([str(bundle)], tmp_path, out=tmp_path / "d", scores=[own, namesake])
-    assert caught.value.code == "score" and "of another training" in caught.value.what
+    for i, changes in enumerate(({"name": "bundle", "seed": 2}, told | {"seed": 2, "twin_sha256": "8" * 64}, told | {"seed": 0})):
+        foreign = folder(tmp_path / f"foreign-{i}", films(20, 22), **changes)  # a namesake, other films, trained anew
+        with pytest.raises(InputError) as caught:
+            measured([str(bundle)], tmp_path, out=tmp_path / "d", scores=[own, foreign])
+        assert caught.value.code == "score" and "of another training" in caught.value.what
     two = write_bundle(tmp_path / "again" / "bundle", seed=5)
     with pytest.raises(InputError) as caught:
         measured([str(bundle), str(two)], tmp_path, out=tmp_path / "d", scores=[other])

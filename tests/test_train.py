@@ -304,6 +304,17 @@ def test_a_resume_finds_what_the_seed_that_began_first_had_measured(tmp_path, fi
     assert one_method(training.train_seeds(config(**MEASURED), seeds, manifest=films, out=tmp_path, resume=True))
 
 
+def test_a_further_seed_is_trained_as_the_first_or_refused(tmp_path, films):
+    first = config(images=32, precision="fp32")
+    training.train_seeds(first, [0], manifest=films, out=tmp_path)
+    for other in (config(images=64), config(images=32, precision="bf16"), config(images=32, minutes=1)):
+        with pytest.raises(InputError, match="first seed") as caught:
+            training.train_seeds(other, [0, 1], manifest=films, out=tmp_path, resume=True)
+        assert caught.value.code == "config" and not (tmp_path / "t-1").exists()
+    runs = training.train_seeds(first, [0, 1], manifest=films, out=tmp_path, resume=True)
+    assert load_config(runs[1] / "config.yaml").train.images == 32
+
+
 SCRIPT = """
 import sys
 from reportseg.config import load_config

@@ -77,8 +77,16 @@ def stored_config(config: RunConfig, folder: Path, manifest: Manifests) -> RunCo
 
 
 def settled(config: RunConfig, first: Path) -> RunConfig:
-    """The config with what was measured for another seed, whose run lies in `first`. InputError: those of load_config."""
-    found = load_config(first / CONFIG).train
+    """The config with what was measured for another seed, whose run lies in `first`.
+
+    InputError: config (what was not to be measured is another than there), those of load_config.
+    """
+    asked, found = config.train, load_config(first / CONFIG).train
+    differs = ["precision"] * (asked.precision not in ("auto", found.precision)) + ["minutes"] * (asked.minutes != found.minutes)
+    differs += ["images"] * (asked.minutes is None and asked.images != found.images)
+    if differs:
+        what = f"the first seed was started with another {', '.join(f'train.{key}' for key in differs)}"
+        raise InputError(what, first, "Leave these out to go on, or choose another -o.", "config")
     return changed(config, "train", precision=found.precision, images=found.images, minutes=found.minutes)
 
 

@@ -31,7 +31,8 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "train": TrainSection().model_dump(include={"lovasz", "text_steps"}),
 }
 
-# No result depends on these: where a configuration has them they are hashed at their defaults, which leaves older hashes as they are.
+# No result depends on these: where a configuration has them they are hashed at their defaults. Older hashes that were made with other
+# values than these are no longer met.
 IDLE: Mapping[str, Mapping[str, Any]] = {"train": TrainSection().model_dump(mode="json", include={"checkpoint_minutes", "workers"})}
 
 # What only the reading model has, what a machine decides (`auto` measures which precision is quicker), and paths: teacher, parent and
@@ -48,10 +49,11 @@ def config_sha256(training: TrainingFile | None, parent: str | None = None) -> s
     if training is None or not training.config:
         return None
     values = {key: value for key, value in training.config.items() if key != "seed"}
-    for section, defaults in LATER.items():
+    for section in LATER.keys() | IDLE.keys():
         if isinstance(values.get(section), dict):
-            told = {key: value for key, value in values[section].items() if key not in defaults or value != defaults[key]}
-            values[section] = {key: IDLE.get(section, {}).get(key, value) for key, value in told.items()}
+            later, idle = LATER.get(section, {}), IDLE.get(section, {})
+            told = {key: value for key, value in values[section].items() if key not in later or value != later[key]}
+            values[section] = {key: idle.get(key, value) for key, value in told.items()}
     values |= ({"teacher": training.teacher} if training.teacher else {}) | ({"parent": parent} if parent else {})
     return _sha256(values)
 

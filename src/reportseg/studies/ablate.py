@@ -23,11 +23,10 @@ from ..schemas.training import TrainingFile
 from ..stats import MIN_SEEDS, N_BOOT, holm, paired_bootstrap, paired_bootstrap_runs, wilcoxon_runs
 from .ablate_page import write_page
 from .films import own_manifest, read_films
-from .plan import Progress, begin, check_metric, no_repeats, now, remark, stored
+from .plan import SMALLEST, Progress, begin, check_metric, no_repeats, now, remark, stored
 from .training import Arm, Trained, alike, described, planned, run_arms, run_warnings, scored_fields, seed_warnings, sources
 
 FILE, PAGE = "ablate.json", "ablate.html"
-SMALLEST = 0.003
 _TESTED = {"dice_mean": "dice", "iou_mean": "iou", "nsd": "nsd"}  # Wilcoxon is for scores that each film has
 _NO_FIGURES = {"lr", "norm", "images_per_s"}
 

@@ -31,7 +31,7 @@ from ..schemas.metrics import Metrics
 from ..schemas.studies import CostRow, CostStudy, StudyPlan
 from ..schemas.training import TrainingFile
 from ..stats import N_BOOT, bootstrap_runs
-from ..twins import config_sha256
+from ..twins import config_sha256, twin_sha256
 from .cost_child import UNET
 from .cost_page import write_page
 from .plan import Progress, begin, check_metric, no_repeats, now, remark, stored
@@ -44,7 +44,7 @@ TURNS = 7
 @dataclass(frozen=True)
 class Subject:
     """What is measured: a `model` section, or a bundle. `reads`: a sentence moves its answers; `flips`: they are averaged with those to the
-    mirrored films. `sha256` is that of a bundle, and `config_sha256` that of its configuration, which its other seeds share.
+    mirrored films. Of a bundle its hash, the two hashes that its other seeds share (of the configuration; of that and the films), its seed.
     """
 
     name: str
@@ -54,6 +54,8 @@ class Subject:
     bundle: str | None = None
     sha256: str | None = None
     config_sha256: str | None = None
+    twin_sha256: str | None = None
+    seed: int | None = None
 
 
 def cost(
@@ -142,6 +144,8 @@ def subject(name: str) -> Subject:
             str(bundle.path),
             bundle.sha256,
             config_sha256(training, bundle.config.parent),
+            twin_sha256(training, bundle.config),
+            training.seed,
         )
     if not Path(name).is_file() and name not in shipped_configs():
         raise InputError("neither a bundle nor a config", name, f"Shipped: {', '.join([*shipped(), *shipped_configs()])}.", "unknown")
@@ -220,7 +224,10 @@ def _differs(one: Subject, metrics: Metrics) -> str | None:
     not tell its model section, and passes for that of its name.
     """
     if one.sha256:
-        return None if one.config_sha256 and one.config_sha256 == metrics.config_sha256 else "though of another training"
+        told = (one.config_sha256, one.twin_sha256)
+        if None in told or told != (metrics.config_sha256, metrics.twin_sha256):
+            return "though of another training"
+        return "though of another training with the same seed" if metrics.seed == one.seed else None
     if one.name != metrics.name or metrics.bundle_sha256 is None:
         return "which is not measured"
     if one.reads != (metrics.text != "constant"):

@@ -27,7 +27,7 @@ from ..config import TrainSection
 from ..engines import autocast
 from ..models import MODELS, bank_of, count_parameters, model_config
 from ..models.encoders import SentenceTokenizer, train_tokenizer
-from ..models.lora import merge
+from ..models.lora import Adapted, merge
 from ..models.output import SegmentationModel
 from ..models.text_towers import PretrainedText
 from ..optim import adamw
@@ -193,7 +193,8 @@ def times(job: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds {own, unet} of an answer at batch 1 and 8 and of a training step, the parameters and the operations of an answer."""
     plain = {**job, "bundle": None, "section": UNET, "reads": False, "flips": False}
     model, unet = lay_out(job), lay_out(plain)
-    answers = {"own": (lay_out(job, merged=True), job), "unet": (unet, plain)}
+    adapted = any(isinstance(part, Adapted) for part in model.modules())  # only then is what answers another than what is trained
+    answers = {"own": (lay_out(job, merged=True) if adapted else model, job), "unet": (unet, plain)}
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     told: dict[str, Any] = {

@@ -19,6 +19,7 @@ from ..schemas.studies import StudyPlan
 
 PLAN = "plan.json"
 METRICS = ("dice_mean", "dice_pooled", "iou_mean", "iou_pooled", "nsd")  # all of them higher where better
+SMALLEST = 0.003  # effect of interest, unless a study is told another
 _FREE = {"command", "written", "contents"}
 
 Progress = Callable[[Mapping[str, Any]], None]

@@ -10,8 +10,8 @@ from ..page import Child, Html, cell, counted, el, figure, join, sectioned, shor
 from ..report import CAVEAT
 from ..report_numbers import NAMES
 from ..schemas.studies import TextRow, TextStudy
-from .ablate import SMALLEST
 from .pages import DICE, SHOWN, SPOKEN, bullets, difference_cell, hashes, header, points, row_head, score_cell, score_heads, warnings
+from .plan import SMALLEST
 
 _SAYS = {
     "original": ("Its own sentence", "as written"),
