@@ -85,7 +85,8 @@ RULES = """
 - **Size**: at most 7 M parameters in all. The peers at their preset `cpu`, one factor on the widths of their published image side and
   decoder (LanGuideMedSeg 3/8, LViT 7/16, MMI-UNet 1/3, ResEnc U-Net 9/32), the words read by one small tower that all share; U-Net at
   width 30 of 64; TGC-Net and TMCA, whose published sizes are not known, at `small`. That favours these two: their depths were chosen
-  for such a size, the peers' are those of their papers. All give logits at stride 2.
+  for such a size, and TMCA's ConvNeXt has an overlapping stem from scratch; the peers' are those of their papers. All give logits at
+  stride 2.
 - **Films**: QaTa-COV19, half of the training films, the same for all: whole patients in an order that the data set's name seeds. A
   tenth of them is dev. Trained at 112 px, scored on val, 1,429 films, each on its own grid of 224 px.
 - **Training**: all weights, from random initialisation, on 24,000 images in batches of 32; augmentation, optimiser and schedule are
