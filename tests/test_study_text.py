@@ -31,6 +31,7 @@ from reportseg.studies.transfer import transfer
 from reportseg.text import swap_sides, zones
 from tiny import UNET, write_bundle
 
+ROOT = Path(__file__).parents[1]
 study_text = import_module("reportseg.studies.text")
 
 
@@ -211,11 +212,20 @@ def test_few_films_do_not_tell_that_a_sentence_is_hardly_read(done, loss, says):
     assert says in answer(study.model_copy(update={"rows": rows}))
 
 
+def drawn_from(figure: Path, named: dict[str, Path]) -> str:
+    arguments = [f"{name}={file}" for name, file in named.items()]
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "figures.py", figure, *arguments], check=True)
+    return figure.read_text(encoding="utf-8")
+
+
+def test_the_figure_in_the_docs_is_what_the_results_tell(tmp_path):
+    named = {"TGC-Net, under the protocol of the bench": ROOT / "results" / "qata" / "text-tgcnet" / "text.json"}
+    assert (ROOT / "docs" / "images" / "text-qata.svg").read_text(encoding="utf-8") == drawn_from(tmp_path / "f.svg", named)
+
+
 def test_the_figure_of_the_docs_is_that_of_the_page(done, tmp_path):
     _, out = done
-    figures, named = Path(__file__).parents[1] / "benchmarks" / "figures.py", f"{out / 'text.json'}"
-    subprocess.run([sys.executable, figures, tmp_path / "f.svg", f"one={named}", f"<two>={named}"], check=True)
-    drawn = (tmp_path / "f.svg").read_text()
+    drawn = drawn_from(tmp_path / "f.svg", {"one": out / "text.json", "<two>": out / "text.json"})
     ElementTree.fromstring(drawn)
     page = (out / "text.html").read_text()
     labels = re.findall(r'class="halo strong"[^>]*>([^<]+)<title', page)
