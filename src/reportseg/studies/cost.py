@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..bundle import TRAINING, load_bundle, reads_text, shipped
-from ..compare import Run, group, read_runs
+from ..compare import Run, arm_scores, group, read_runs
 from ..config import MAX_SIDE, MIN_SIDE, load_config, shipped_configs
 from ..engines import pick_device
 from ..errors import InputError
@@ -26,11 +26,10 @@ from ..models import MODELS, resolve, section_sha256
 from ..optim import bf16_gains
 from ..runs import alone
 from ..schemas.base import load_json, read_json, write_json
-from ..schemas.comparison import COMPARED
 from ..schemas.metrics import Metrics
 from ..schemas.studies import CostRow, CostStudy, StudyPlan
 from ..schemas.training import TrainingFile
-from ..stats import N_BOOT, bootstrap_runs
+from ..stats import N_BOOT
 from ..twins import config_sha256, twin_sha256
 from .cost_child import UNET
 from .cost_page import write_page
@@ -175,7 +174,7 @@ def _named(device: torch.device) -> str:
 
 
 def _scores(folders: Sequence[str | Path], subjects: Sequence[Subject], n_boot: int) -> dict[str, dict[str, Any]]:
-    """By the name of a subject {scores, ci95, seeds, flips, unsure}; under "" {split}. InputError score, seed_twice, those of read_runs."""
+    """By the name of a subject what its evaluations tell; under "" {split}. InputError score, seed_twice, those of read_runs."""
     if not folders:
         return {}
     runs = read_runs([Path(folder) for folder in folders])
@@ -183,20 +182,17 @@ def _scores(folders: Sequence[str | Path], subjects: Sequence[Subject], n_boot: 
     for run in runs:
         found.setdefault(_owner(run, subjects).name, []).append(run)
     told: dict[str, dict[str, Any]] = {"": {"split": runs[0].metrics.split}}
+    bundles = {s.name for s in subjects if s.sha256}
     for name, own in found.items():
         arm, *more = group(own)
         if more:
             what = f"this and {arm.runs[0].folder} are both of {name}, and differ in the configuration, the texts asked, or the flips"
             fix = "Give the evaluations of one of the two; of two trainings name the bundles, each of which has its own row."
             raise InputError(what, more[0].runs[0].folder, fix, "score")
-        scores = {score: sum(getattr(run.metrics, score) for run in arm.runs) / len(arm.runs) for score in COMPARED}
-        intervals = bootstrap_runs(arm.cases, n_boot)
-        ci95 = {score: intervals[score] for score in COMPARED if score in intervals}
-        bundles = {s.name for s in subjects if s.sha256}
         unsure = name not in bundles and any(run.metrics.model_sha256 is None for run in own)
         rule = arm.runs[0].metrics.decision  # that of all: others are another arm
         flips = rule is not None and rule.flips
-        told[name] = {"scores": scores, "ci95": ci95, "seeds": arm.seeds, "flips": flips, "unsure": unsure}
+        told[name] = {**arm_scores(arm.runs, n_boot), "seeds": arm.seeds, "flips": flips, "unsure": unsure}
     return told
 
 
