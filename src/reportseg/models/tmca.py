@@ -191,7 +191,7 @@ class TMCA(SegmentationModel):
 
     def encode_image(self, image_B3HW: Tensor) -> ImageFeatures:
         """The text-free part: one film serves any number of sentences. `image_B3HW` is in [0, 1], any H, W >= 1."""
-        padded = pad_to_multiple((image_B3HW - self.mean) / self.std, STRIDES[-1])
+        padded = pad_to_multiple((image_B3HW - self.mean) / self.std, STRIDES[0])
         stem, *pyramid = self.pyramid(padded)
         maps = [lateral(c) for lateral, c in zip(self.lateral, pyramid, strict=True)]
         compared = [project(f) for project, f in zip(self.ltem.project, maps, strict=True)] if self.config.ltem.enabled else []
