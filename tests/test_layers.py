@@ -17,6 +17,7 @@ from reportseg.models.layers import (
     attend,
     conv_block,
     group_norm,
+    lift,
     pad_to_multiple,
     resize,
 )
@@ -165,3 +166,11 @@ def test_padding_reflects_and_replicates_where_the_film_is_smaller_than_the_pad(
     assert pad_to_multiple(row, 16)[0, 0, 0].tolist() == [*range(10), 8, 7, 6, 5, 4, 3]
     row = torch.arange(5.0).view(1, 1, 1, 5).expand(1, 1, 16, 5)
     assert pad_to_multiple(row, 16)[0, 0, 0].tolist() == [*range(5), *[4] * 11]
+
+
+def test_a_lifted_map_lies_on_the_finer_one_whose_odd_side_was_padded():
+    finer = torch.arange(7.0).expand(1, 1, 7, 7)
+    halved = F.avg_pool2d(pad_to_multiple(finer, 2), 2)
+    lifted = lift(halved, finer)
+    assert lifted.shape == finer.shape
+    assert torch.allclose(lifted[..., 1:5], finer[..., 1:5]), "stretched to seven places it would lie up to half a place off"

@@ -20,7 +20,19 @@ from reportseg.bundle import load_bundle
 from reportseg.config import load_config
 from reportseg.errors import InputError
 from reportseg.models import count_parameters, model_config
-from reportseg.models.alignment import LEAST_BACKGROUND, MARGIN, REFRESH, ROWS, Alignment, Targets, divergence, key_of, overlap, pool
+from reportseg.models.alignment import (
+    LEAST_BACKGROUND,
+    MARGIN,
+    REFRESH,
+    ROWS,
+    Alignment,
+    Targets,
+    cells_of,
+    divergence,
+    key_of,
+    overlap,
+    pool,
+)
 from reportseg.models.tmca import PIXEL_WEIGHT, PRESETS, STRIDES
 from reportseg.text import normalise, swap_sides
 from test_train import Interrupt, config, interrupt_after, log, make_films, weights
@@ -218,11 +230,22 @@ def test_the_margin_asks_that_a_sentence_is_nearer_to_its_target_than_to_the_bac
     assert torch.allclose(alignment.terms(*given).margin_N, torch.full((2,), MARGIN + 2))
 
 
+def test_what_of_a_cell_lies_beyond_the_film_is_not_counted():
+    """28 px at stride 8: four cells a side, the last of which lies half beyond."""
+    mask, valid = torch.zeros(1, 1, 28, 28, dtype=torch.bool), torch.ones(1, 1, 28, 28)
+    mask[..., 8:16, 24:] = True
+    share, weight = cells_of(mask, valid, torch.zeros(1, 8, 4, 4), 8)
+    expected = torch.zeros(4, 4)
+    expected[1, 3] = 1
+    assert torch.equal(share[0, 0], expected)
+    assert torch.equal(weight[0, 0], torch.tensor([1, 1, 1, 0.5])[:, None] * torch.tensor([1, 1, 1, 0.5]))
+
+
 def test_vectors_are_means_over_the_target_and_over_the_rest_of_what_is_valid():
     z = torch.randn(1, 8, 8, 8)
     mask, valid = box(1, 8, 8, 8).float(), torch.ones(1, 1, 32, 32)
     valid[..., 24:] = 0
-    found = pool(z, mask, valid)
+    found = pool(z, *cells_of(mask, valid, z, 4))
     inside = z[:, :, 2:4, 2:4].flatten(2).mean(2)
     outside = (z[..., :6].sum((2, 3)) - z[:, :, 2:4, 2:4].sum((2, 3))) / (48 - 4)
     assert torch.allclose(found.v_ND, F.normalize(inside, dim=1), atol=1e-5)

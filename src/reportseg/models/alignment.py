@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..losses import area_average, coarse_target
 from ..text import can_swap, normalise, swap_sides
-from .layers import PositionMap
+from .layers import PositionMap, pad_to
 
 ROWS, GRID, REFRESH = 1024, 14, 50  # sentences in the table, cells a side of a mean mask, steps between two readings of all sentences
 OVERLAP_SHARE = 0.5  # alpha: overlap of masks against closeness of words in the distance
@@ -127,7 +127,9 @@ class Alignment(nn.Module):
             background = gather(((1 - mask) * valid).flatten(1).sum(1) / total)
             keys = gather(torch.tensor([key_of(text) for text in texts], device=device))
             t = F.normalize(gather(text_BD.float()), dim=1)
-            pooled = [Targets(*map(gather, pool(z.float(), mask, valid))) for z in compared]
+            pooled = [
+                Targets(*map(gather, pool(z.float(), *cells_of(mask, valid, z, s)))) for z, s in zip(compared, self.strides, strict=True)
+            ]
             nothing = t.sum() * 0 + sum(z.float().sum() for z in compared) * 0 + self.tau.sum() * 0
 
             asked = keys != 0
@@ -288,9 +290,19 @@ def key_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(plain.encode()).digest()[:8], "big", signed=True) if plain else 0
 
 
-def pool(z_BDhw: Tensor, mask_B1HW: Tensor, valid_B1HW: Tensor) -> Targets:
-    """Mean of a map over the target and over the background, (N, D) each, unit length; zero where there is none."""
-    share, weight = coarse_target(mask_B1HW, valid_B1HW, (z_BDhw.shape[2], z_BDhw.shape[3]))
+def cells_of(mask_B1HW: Tensor, valid_B1HW: Tensor, map_BDhw: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Of each cell of a map at that stride the share that the mask covers of its valid part, and how much of it is valid, (B, 1, h, w);
+    what of the last cells lies beyond the film is not.
+    """
+    size = (map_BDhw.shape[2], map_BDhw.shape[3])
+    whole = (stride * size[0], stride * size[1])
+    return coarse_target(pad_to(mask_B1HW, whole), pad_to(valid_B1HW, whole), size)
+
+
+def pool(z_BDhw: Tensor, share: Tensor, weight: Tensor) -> Targets:
+    """Mean of a map over the target and over the background, (N, D) each, unit length; zero where there is none. `share` and `weight` are
+    those of `cells_of`.
+    """
 
     def mean(w_B1hw: Tensor) -> Tensor:
         return F.normalize((z_BDhw * w_B1hw).flatten(2).sum(2) / w_B1hw.flatten(1).sum(1, keepdim=True).clamp(min=1e-6), dim=1)

@@ -214,6 +214,11 @@ def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
+def lift(x_BCHW: Tensor, finer_BCHW: Tensor) -> Tensor:
+    """Bilinear, twice as large, then cut to the size of the map that it was halved from: of an odd side the last cell lies half beyond."""
+    return resize(x_BCHW, (2 * x_BCHW.shape[2], 2 * x_BCHW.shape[3]))[..., : finer_BCHW.shape[2], : finer_BCHW.shape[3]]
+
+
 def pad_to_multiple(image_BCHW: Tensor, multiple: int) -> Tensor:
     """Pad right and below to a multiple of `multiple`: reflection, or replication where the image is smaller than the pad."""
     height, width = image_BCHW.shape[-2:]

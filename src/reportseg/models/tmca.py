@@ -24,12 +24,12 @@ from torch.nn import functional as F
 
 from ..config import Section
 from ..knowledge.bank import Bank
-from ..losses import bce_loss, coarse_target
+from ..losses import bce_loss
 from ..schemas.bundle import Base
-from .alignment import WARM_UP, Alignment, Projector
+from .alignment import WARM_UP, Alignment, Projector, cells_of
 from .assembly import PyramidPreset, Tower, build_pyramid
 from .encoders import SentenceTokenizer, train_tokenizer
-from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group_norm, pad_to, pad_to_multiple, resize
+from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group_norm, lift, pad_to_multiple, resize
 from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .reader import TokenReader
 
@@ -217,8 +217,7 @@ class TMCA(SegmentationModel):
 
         x = guided[3]
         for level in (2, 1, 0):
-            skip = guided[level]
-            x = self.up[level](torch.cat([resize(x, (skip.shape[2], skip.shape[3])), skip], dim=1))
+            x = self.up[level](torch.cat([lift(x, guided[level]), guided[level]], dim=1))
         if self.config.output_stride == 2:
             stem = image.stem_BCHW
             x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
@@ -226,11 +225,10 @@ class TMCA(SegmentationModel):
         maps = {}
         if attention and mask_B1HW is not None:
             valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
-            padded = pad_to(mask_B1HW, image.padded), pad_to(valid, image.padded)
             for stride, a in zip(STRIDES, attention, strict=True):
                 maps[f"A{stride}"] = a
                 if self.config.ltem.pixel_loss:
-                    output.losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *coarse_target(*padded, (a.shape[2], a.shape[3])))
+                    output.losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *cells_of(mask_B1HW, valid, a, stride))
         return replace(output, token_map_BLhw=units, maps=maps)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
@@ -244,9 +242,8 @@ class TMCA(SegmentationModel):
             project = self.alignment.projectors  # its own where there is no LTEM
             compared = [project[i](image.maps[n]) if project else image.compared[n] for i, n in enumerate(levels)]
             seen = torch.ones_like(mask) if valid is None else valid
-            padded = pad_to(mask, image.padded), pad_to(seen, image.padded)
             losses, figures = self.alignment(
-                compared, text.pooled_BD, texts, *padded, lambda part: self.encode_text(part).pooled_BD, self.progress
+                compared, text.pooled_BD, texts, mask, seen, lambda part: self.encode_text(part).pooled_BD, self.progress
             )
             output.losses.update(losses)
             output.figures.update(figures)
