@@ -19,6 +19,7 @@ from reportseg import checkpoint
 from reportseg.bundle import load_bundle
 from reportseg.config import load_config
 from reportseg.errors import InputError
+from reportseg.losses import bce_loss
 from reportseg.models import count_parameters, model_config
 from reportseg.models.alignment import (
     LEAST_BACKGROUND,
@@ -33,6 +34,7 @@ from reportseg.models.alignment import (
     overlap,
     pool,
 )
+from reportseg.models.layers import lift
 from reportseg.models.tmca import PIXEL_WEIGHT, PRESETS, STRIDES
 from reportseg.text import normalise, swap_sides
 from test_train import Interrupt, config, interrupt_after, log, make_films, weights
@@ -420,6 +422,21 @@ def test_the_pixel_term_is_bce_against_the_share_that_the_mask_covers():
     share = F.avg_pool2d(mask.float(), 8)
     expected = PIXEL_WEIGHT * F.binary_cross_entropy_with_logits(output.maps["A8"], share)
     assert torch.allclose(output.losses["pixel_8"], expected, atol=1e-6)
+
+
+def test_a_film_of_odd_maps_is_not_padded_and_its_maps_lie_on_one_another():
+    """28 px: 7, 4, 2 and 1 places a side, where 32 px would have 8, 4, 2 and 1."""
+    model, (image, texts, mask) = built().eval(), make_batch(28, 28)
+    features, seen = model.encode_image(image), {}
+    assert features.padded == (28, 28) and [m.shape[2] for m in features.maps] == [7, 4, 2, 1]
+    for level in (0, 1):
+        model.up[level].register_forward_hook(lambda module, given, out, level=level: seen.update({level: (given[0], out)}))
+    output = model(image, texts, mask)
+    coarse, given = seen[1][1], seen[0][0]
+    assert torch.equal(given[:, : coarse.shape[1]], lift(coarse, given))
+    for stride in STRIDES:
+        target = cells_of(mask, torch.ones_like(mask), output.maps[f"A{stride}"], stride)
+        assert torch.allclose(output.losses[f"pixel_{stride}"], PIXEL_WEIGHT * bce_loss(output.maps[f"A{stride}"], *target))
 
 
 def test_units_are_tokens_and_their_spans_are_words_of_the_sentence():

@@ -215,7 +215,7 @@ def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def lift(x_BCHW: Tensor, finer_BCHW: Tensor) -> Tensor:
-    """Bilinear, twice as large, then cut to the size of the map that it was halved from: of an odd side the last cell lies half beyond."""
+    """Bilinear, twice as large, then cut to the next finer map of a pyramid: where that has an odd side, the last cell lies half beyond."""
     return resize(x_BCHW, (2 * x_BCHW.shape[2], 2 * x_BCHW.shape[3]))[..., : finer_BCHW.shape[2], : finer_BCHW.shape[3]]
 
 

@@ -134,7 +134,7 @@ class ResEncUNet(SegmentationModel):
     def decode(
         self, image: ResEncFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None
     ) -> ModelOutput:
-        """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
+        """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, 1, H, W)."""
         output = answer(self.heads[0](image.maps[0]), image.padded, image.size, mask_B1HW, valid_B1HW)
         if mask_B1HW is None:
             return output

@@ -7,7 +7,7 @@ The paper bridges the gap between the patterns of image and text, where earlier 
 Only its abstract is public: the constructions are our reading, and docs/methods.md keeps stated and read apart. Base, as our reading has
 it: a ConvNeXt pyramid, a BERT-type text encoder, and a U-shaped decoder whose skips attend to the words.
 
-Shapes: B batch, H,W pixels, h,w = H/s,W/s for a stride s in 4, 8, 16, 32, L text tokens, D joint width, d own width.
+Shapes: B batch, H,W pixels, h,w = H/s,W/s rounded up for a stride s in 4, 8, 16, 32, L text tokens, D joint width, d own width.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class TMCA(SegmentationModel):
         return replace(output, token_map_BLhw=units, maps=maps)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
-        """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W). While it is trained
+        """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, 1, H, W). While it is trained
         there are those of the alignment too, and its figures.
         """
         image, text = self.encode_image(image_B3HW), self.encode_text(texts)

@@ -80,5 +80,5 @@ class UNet(SegmentationModel):
     def decode(
         self, image: UNetFeatures, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None
     ) -> ModelOutput:
-        """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, H, W)."""
+        """Logits (B, 1, H, W); the text has no effect. Losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, 1, H, W)."""
         return answer(self.head(image.map_BChw), image.padded, image.size, mask_B1HW, valid_B1HW)
