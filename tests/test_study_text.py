@@ -219,7 +219,7 @@ def drawn_from(figure: Path, named: dict[str, Path]) -> str:
 
 
 def test_the_figure_in_the_docs_is_what_the_results_tell(tmp_path):
-    named = {"TGC-Net, under the protocol of the bench": ROOT / "results" / "qata" / "text-tgcnet" / "text.json"}
+    named = {name: ROOT / "results" / "qata" / f"text-{name.replace('-', '').lower()}" / "text.json" for name in ("TGC-Net", "TMCA")}
     assert (ROOT / "docs" / "images" / "text-qata.svg").read_text(encoding="utf-8") == drawn_from(tmp_path / "f.svg", named)
 
 
