@@ -247,7 +247,7 @@ def test_vectors_are_means_over_the_target_and_over_the_rest_of_what_is_valid():
     z = torch.randn(1, 8, 8, 8)
     mask, valid = box(1, 8, 8, 8).float(), torch.ones(1, 1, 32, 32)
     valid[..., 24:] = 0
-    found = pool(z, *cells_of(mask, valid, z, 4))
+    found = pool(z, mask, valid, 4)
     inside = z[:, :, 2:4, 2:4].flatten(2).mean(2)
     outside = (z[..., :6].sum((2, 3)) - z[:, :, 2:4, 2:4].sum((2, 3))) / (48 - 4)
     assert torch.allclose(found.v_ND, F.normalize(inside, dim=1), atol=1e-5)

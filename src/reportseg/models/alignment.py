@@ -127,9 +127,7 @@ class Alignment(nn.Module):
             background = gather(((1 - mask) * valid).flatten(1).sum(1) / total)
             keys = gather(torch.tensor([key_of(text) for text in texts], device=device))
             t = F.normalize(gather(text_BD.float()), dim=1)
-            pooled = [
-                Targets(*map(gather, pool(z.float(), *cells_of(mask, valid, z, s)))) for z, s in zip(compared, self.strides, strict=True)
-            ]
+            pooled = [Targets(*map(gather, pool(z.float(), mask, valid, s))) for z, s in zip(compared, self.strides, strict=True)]
             nothing = t.sum() * 0 + sum(z.float().sum() for z in compared) * 0 + self.tau.sum() * 0
 
             asked = keys != 0
@@ -299,10 +297,9 @@ def cells_of(mask_B1HW: Tensor, valid_B1HW: Tensor, map_BDhw: Tensor, stride: in
     return coarse_target(pad_to(mask_B1HW, whole), pad_to(valid_B1HW, whole), size)
 
 
-def pool(z_BDhw: Tensor, share: Tensor, weight: Tensor) -> Targets:
-    """Mean of a map over the target and over the background, (N, D) each, unit length; zero where there is none. `share` and `weight` are
-    those of `cells_of`.
-    """
+def pool(z_BDhw: Tensor, mask_B1HW: Tensor, valid_B1HW: Tensor, stride: int) -> Targets:
+    """Mean of a map over the target and over the background, (N, D) each, unit length; zero where there is none."""
+    share, weight = cells_of(mask_B1HW, valid_B1HW, z_BDhw, stride)
 
     def mean(w_B1hw: Tensor) -> Tensor:
         return F.normalize((z_BDhw * w_B1hw).flatten(2).sum(2) / w_B1hw.flatten(1).sum(1, keepdim=True).clamp(min=1e-6), dim=1)
