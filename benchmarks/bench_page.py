@@ -89,7 +89,7 @@ RULES = """
   stride 2.
 - **Films**: QaTa-COV19, half of the training films, the same for all: whole patients in an order that the data set's name seeds. A
   tenth of them is dev. Trained at 112 px, scored on val, 1,429 films, each on its own grid of 224 px. 112 is no multiple of 32:
-  LanGuideMedSeg, MMI-UNet and ResEnc U-Net pad the film to 128, TMCA only its map of seven places a side.
+  a map of seven places a side is padded by one before it is halved, by the methods that halve it.
 - **Training**: all weights, from random initialisation, on 24,000 images in batches of 32; augmentation, optimiser and schedule are
   those of the recipes `*_qata_small`. A method that reads text places its sentences before the first film, in 400 steps of 128 sentences
   and their masks without images (`train.text_steps`), whatever the number of images; a twin, which reads one sentence, does not. The

@@ -46,5 +46,13 @@ def test_separation_reads_coarse_maps_against_the_area():
     assert separation(torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), mask)[0] == 1.0
 
 
+def test_separation_reads_the_last_cell_of_an_odd_map_half_beyond_the_film():
+    mask = torch.zeros(1, 1, 112, 112, dtype=torch.bool)
+    mask[..., 64:96] = True  # the third of the cells of 32 px, of which the last ends at 128
+    perfect = torch.zeros(1, 1, 4, 4)
+    perfect[..., 2] = 1
+    assert separation(perfect, mask)[0] == 1.0
+
+
 def test_without_dev_the_cut_stays_at_half():
     assert fit_decision(None, [], 32, lambda s: s.text, lambda n, of: None) == (Decision(), {})

@@ -28,13 +28,12 @@ from reportseg.models.alignment import (
     ROWS,
     Alignment,
     Targets,
-    cells_of,
     divergence,
     key_of,
     overlap,
     pool,
 )
-from reportseg.models.layers import lift
+from reportseg.models.layers import cells_of, lift
 from reportseg.models.tmca import PIXEL_WEIGHT, PRESETS, STRIDES
 from reportseg.text import normalise, swap_sides
 from test_train import Interrupt, config, interrupt_after, log, make_films, weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from .decision import Decision, calibrate, decide, fit
 from .engines import TorchEngine, mirrored_film, mirrored_text, native_logits
 from .io import read_image, read_mask
 from .losses import area_average
+from .models.layers import cells_of
 from .types import Image, Sample
 
 TextOf = Callable[[Sample], str]
@@ -45,12 +47,12 @@ def score_dev(engine: TorchEngine, dev: Sequence[Sample], films: FilmCache, size
         image = F.adaptive_avg_pool2d(image, size).expand(-1, 3, -1, -1)
         mask = torch.from_numpy(np.array(films.masks_NHW[i : i + 32]))[:, None].bool()
         texts = [text_of(sample) for sample in dev[i : i + 32]]
-        target = area_average(mask, (size, size)).to(engine.device) >= 0.5
-        output = engine.decode(engine.encode_image(image), engine.encode_text(texts), target)
+        covered = area_average(mask, (size, size)).to(engine.device)
+        output = engine.decode(engine.encode_image(image), engine.encode_text(texts), covered >= 0.5)
         answer = (F.interpolate(output.logits_B1HW, mask.shape[2:], mode="bilinear", align_corners=False) > 0).cpu()
         counts += [_overlap(a.numpy(), m.numpy()) for a, m in zip(answer, mask, strict=True)]
         for name, values in output.maps.items():
-            areas.setdefault(name, []).append(separation(values, mask.to(values.device)))
+            areas.setdefault(name, []).append(separation(values, covered))
     means = {f"auroc_{name}": _mean(np.concatenate(parts)) for name, parts in areas.items()}
     return _dice(counts) | {name: value for name, value in means.items() if value is not None}
 
@@ -94,10 +96,15 @@ def _logits(
 
 
 def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> NDArray[np.float64]:
-    """AUROC of a similarity map against the cells that are at least half inside the mask, for each film; NaN where one side is empty."""
+    """AUROC of a similarity map against the cells that are at least half inside the mask, for each film; NaN where one side is empty.
+
+    `mask_B1HW` is on the grid of the films that the maps are of, so that the map's stride can be told: cells of an odd side end beyond it.
+    """
     from scipy.stats import rankdata
 
-    inside = (area_average(mask_B1HW, (map_B1hw.shape[2], map_B1hw.shape[3])) >= 0.5).flatten(1).cpu().numpy()
+    stride = 2 ** round(math.log2(mask_B1HW.shape[2] / map_B1hw.shape[2]))
+    share, _ = cells_of(mask_B1HW, torch.ones_like(mask_B1HW), map_B1hw, stride)
+    inside = (share >= 0.5).flatten(1).cpu().numpy()
     ranks = rankdata(map_B1hw.float().flatten(1).cpu().numpy(), axis=1)
     positive = inside.sum(1).astype(float)
     negative = inside.shape[1] - positive

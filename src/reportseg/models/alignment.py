@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..losses import area_average, coarse_target
+from ..losses import area_average
 from ..text import can_swap, normalise, swap_sides
-from .layers import PositionMap, pad_to
+from .layers import PositionMap, cells_of
 
 ROWS, GRID, REFRESH = 1024, 14, 50  # sentences in the table, cells a side of a mean mask, steps between two readings of all sentences
 OVERLAP_SHARE = 0.5  # alpha: overlap of masks against closeness of words in the distance
@@ -286,15 +286,6 @@ def key_of(text: str) -> int:
     """A number for a sentence, the same for all of its spellings that `normalise` unites; 0 for an empty one."""
     plain = normalise(text)
     return int.from_bytes(hashlib.sha256(plain.encode()).digest()[:8], "big", signed=True) if plain else 0
-
-
-def cells_of(mask_B1HW: Tensor, valid_B1HW: Tensor, map_BDhw: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Of each cell of a map at that stride the share that the mask covers of its valid part, and how much of it is valid, (B, 1, h, w);
-    what of the last cells lies beyond the film is not.
-    """
-    size = (map_BDhw.shape[2], map_BDhw.shape[3])
-    whole = (stride * size[0], stride * size[1])
-    return coarse_target(pad_to(mask_B1HW, whole), pad_to(valid_B1HW, whole), size)
 
 
 def pool(z_BDhw: Tensor, mask_B1HW: Tensor, valid_B1HW: Tensor, stride: int) -> Targets:

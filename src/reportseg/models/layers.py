@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..losses import coarse_target
+
 START = 2.0  # amplitude of a position embedding at the start
 SCORES = 2**18  # scores of a head, N x L, that attention may keep for its backward
 
@@ -232,6 +234,15 @@ def pad_to_multiple(image_BCHW: Tensor, multiple: int) -> Tensor:
 def pad_to(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Zeros right and below, in fp32: a mask, or the pixels that are valid, on the grid of a padded image."""
     return F.pad(x_BCHW.float(), (0, size[1] - x_BCHW.shape[3], 0, size[0] - x_BCHW.shape[2]))
+
+
+def cells_of(mask_B1HW: Tensor, valid_B1HW: Tensor, map_BDhw: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Of each cell of a map at that stride the share that the mask covers of its valid part, and how much of it is valid, (B, 1, h, w);
+    what of the last cells lies beyond the film is not.
+    """
+    size = (map_BDhw.shape[2], map_BDhw.shape[3])
+    whole = (stride * size[0], stride * size[1])
+    return coarse_target(pad_to(mask_B1HW, whole), pad_to(valid_B1HW, whole), size)
 
 
 class PresenceHead(nn.Module):

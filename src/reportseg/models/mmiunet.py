@@ -7,7 +7,7 @@ attention to the other, then a small MLP, and back with a residual. The next sta
 Written from the paper. Its code has no licence; it was read for what the paper leaves open, and nothing is taken from it.
 What differs, and why:
   words      Padding is masked in every attention; in the code 24 tokens are read, padding among them.
-  any size   A map of odd size is padded by one before it is halved.
+  any size   A map of odd size is padded by one before it is halved, and what was lifted is cut to the map that it joins.
   norms      GroupNorm where the paper has BatchNorm. No dropout: a resume could not repeat its draws.
   positions  None are added, as published: what knows of places is the padding of convolutions alone.
   loss       Dice and cross-entropy on logits, as the paper says; its code gives MONAI's DiceCELoss one channel of probabilities,
@@ -139,7 +139,7 @@ class MMIUNet(SegmentationModel):
 
     def encode_image(self, image_B3HW: Tensor) -> FirstStage:
         """The first stage, before any word is heard. `image_B3HW` is in [0, 1], any H, W >= 1."""
-        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 32)
+        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 8)  # at stride 4 a norm needs more than one place
         first = self.vision.model.encoder.stages[0](self.vision.model.embeddings(x))
         return FirstStage(first, (x.shape[2], x.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
 
@@ -149,10 +149,10 @@ class MMIUNet(SegmentationModel):
         matched, heard = self.match[0](x, words, text.mask_BL)
         maps = [matched]
         for stage, match in zip(self.vision.model.encoder.stages[1:], self.match[1:], strict=True):
-            x = stage(matched + x)
+            x = stage(pad_to_multiple(matched + x, 2))
             matched, heard = match(x, words + heard, text.mask_BL)
             maps.append(matched)
         x = maps[-1]
         for lift, join, skip in zip(self.lift, self.join, maps[-2::-1], strict=True):
-            x = join(torch.cat([lift(x), skip], dim=1))
+            x = join(torch.cat([lift(x)[..., : skip.shape[2], : skip.shape[3]], skip], dim=1))
         return answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW)

@@ -9,6 +9,7 @@ Written from the paper and the plan's rules; nnU-Net (Apache-2.0) was read for t
   loss       Dice and cross-entropy on the decoder's outputs at each stride, the weight halved at each step, the coarsest left out, all
              weights together 1, as nnU-Net has it. Dice is per film, not per batch: accumulation changes nothing. Coarse targets are area
              averages.
+  any size   A film is padded to a multiple of 4; below, sides are rounded up, and what was lifted is cut to the map that it joins.
   training   The network alone. Schedule, augmentation and inference are this bench's, not nnU-Net's.
 
 Counted at `published`: 71.8 M. There is no figure to compare with: a plan's network depends on its data. At `cpu` every width is 9/32 of
@@ -28,8 +29,8 @@ from torch.nn import functional as F
 
 from ..config import Section
 from ..knowledge.bank import Bank
-from ..losses import coarse_target, dice_bce_loss
-from .layers import group_norm, pad_to, pad_to_multiple
+from ..losses import dice_bce_loss
+from .layers import cells_of, group_norm, pad_to_multiple
 from .output import ModelOutput, SegmentationModel, TextBatch, answer, no_units
 from .towers import IMAGENET_STATISTICS
 
@@ -79,12 +80,12 @@ class ResidualBlockD(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(convolution(c_in, c_out, stride), nn.Conv2d(c_out, c_out, 3, padding=1, bias=False), group_norm(c_out))
-        pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
         project = nn.Identity() if c_in == c_out else nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), group_norm(c_out))
         self.skip = nn.Sequential(pool, project)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H / stride, W / stride)."""
+        """(B, c_in, H, W) to (B, c_out, H / stride, W / stride), rounded up."""
         return F.leaky_relu(self.body(x_BCHW) + self.skip(x_BCHW), 0.01)
 
 
@@ -97,7 +98,7 @@ class ResEncUNet(SegmentationModel):
     def __init__(self, config: ResEncUNetConfig, tokenizer_json: str | None = None, bank: Bank | None = None) -> None:
         super().__init__()
         plan = PRESETS[config.preset]
-        widths = plan.widths
+        widths, self.output_stride = plan.widths, config.output_stride
         self.use_statistics(IMAGENET_STATISTICS)
         self.stem = convolution(3, widths[0])
         self.down = nn.ModuleList()
@@ -119,7 +120,7 @@ class ResEncUNet(SegmentationModel):
 
     def encode_image(self, image_B3HW: Tensor) -> ResEncFeatures:
         """All of the network but its outputs. `image_B3HW` is in [0, 1], any H, W >= 1."""
-        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 2 ** (len(self.down) - 1))
+        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 4)
         padded = (x.shape[2], x.shape[3])
         x, skips = self.stem(x), []
         for stage in self.down:
@@ -127,7 +128,7 @@ class ResEncUNet(SegmentationModel):
             skips.append(x)
         maps: list[Tensor] = []
         for lift, join, skip in zip(self.lift, self.up, skips[-2::-1], strict=False):
-            x = join(torch.cat([lift(x), skip], dim=1))
+            x = join(torch.cat([lift(x)[..., : skip.shape[2], : skip.shape[3]], skip], dim=1))
             maps.insert(0, x)
         return ResEncFeatures(maps[: len(self.heads)], padded, (image_B3HW.shape[2], image_B3HW.shape[3]))
 
@@ -140,9 +141,8 @@ class ResEncUNet(SegmentationModel):
             return output
         losses = dict(output.losses)
         valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
-        padded = pad_to(mask_B1HW, image.padded), pad_to(valid, image.padded)
-        for head, x in zip(list(self.heads)[1:], image.maps[1:], strict=True):
-            size = (x.shape[2], x.shape[3])
-            losses[f"stride_{image.padded[0] // size[0]}"] = dice_bce_loss(head(x), *coarse_target(*padded, size))
+        for step, (head, x) in enumerate(zip(list(self.heads)[1:], image.maps[1:], strict=True), 1):
+            stride = self.output_stride * 2**step
+            losses[f"stride_{stride}"] = dice_bce_loss(head(x), *cells_of(mask_B1HW, valid, x, stride))
         weights = [0.5**step for step in range(len(losses))]
         return replace(output, losses={name: w / sum(weights) * loss for w, (name, loss) in zip(weights, losses.items(), strict=True)})

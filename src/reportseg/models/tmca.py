@@ -26,10 +26,10 @@ from ..config import Section
 from ..knowledge.bank import Bank
 from ..losses import bce_loss
 from ..schemas.bundle import Base
-from .alignment import WARM_UP, Alignment, Projector, cells_of
+from .alignment import WARM_UP, Alignment, Projector
 from .assembly import PyramidPreset, Tower, build_pyramid
 from .encoders import SentenceTokenizer, train_tokenizer
-from .layers import CrossAttention, PositionMap, PresenceHead, conv_block, group_norm, lift, pad_to_multiple, resize
+from .layers import CrossAttention, PositionMap, PresenceHead, cells_of, conv_block, group_norm, lift, pad_to_multiple, resize
 from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .reader import TokenReader
 

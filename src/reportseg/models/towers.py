@@ -212,7 +212,7 @@ class ResNet(PretrainedCNN):
 
 
 class ConvNeXt(PretrainedCNN):
-    """Liu et al. 2022. Its patches do not overlap, so the image is padded to whole ones and the maps are cut back."""
+    """Liu et al. 2022. Its patches do not overlap, so the image is padded to whole ones, and so is each map of an odd side."""
 
     kinds = frozenset({"convnext"})
     keeps = ("patch_size", "hidden_sizes", "depths", "num_stages", "hidden_act", "layer_scale_init_value")
@@ -236,13 +236,12 @@ class ConvNeXt(PretrainedCNN):
         return None if name.startswith(("classifier.", "layernorm.")) else f"model.{name}"
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
-        """A map without channels at stride 2, then those at strides 4, 8, 16, 32."""
-        height, width = image_B3HW.shape[-2:]
+        """A map without channels at stride 2, then those at strides 4, 8, 16, 32, each side rounded up."""
+        x = self.model.embeddings(pad_to_multiple(image_B3HW, 4))
         maps = [image_B3HW[:, :0, ::2, ::2]]
-        x = self.model.embeddings(pad_to_multiple(image_B3HW, 32))
-        for stage, stride in zip(self.model.encoder.stages, (4, 8, 16, 32), strict=True):
-            x = stage(x)
-            maps.append(x[..., : -(-height // stride), : -(-width // stride)])
+        for level, stage in enumerate(self.model.encoder.stages):
+            x = stage(x if level == 0 else pad_to_multiple(x, 2))
+            maps.append(x)
         return maps
 
 
