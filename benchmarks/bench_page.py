@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import bench_cost
 from figures import beside
 from reportseg.charts import Row, interval_plot
 from reportseg.limits import atomic_write
@@ -130,9 +131,10 @@ def write(page: Path, results: Path) -> None:
     """The page, and its figures in the folder images beside it."""
     atomic_write(page, text(results))
     for bench in ("bench-cpu", "bench-gpu"):
-        if (drawn := picture(results / bench)) is not None:
-            (page.parent / "images").mkdir(exist_ok=True)
-            atomic_write(page.parent / "images" / f"{bench}.svg", drawn)
+        for name, drawn in ((bench, picture(results / bench)), (f"{bench}-cost", bench_cost.picture(results / bench, NAMES))):
+            if drawn is not None:
+                (page.parent / "images").mkdir(exist_ok=True)
+                atomic_write(page.parent / "images" / f"{name}.svg", drawn)
 
 
 def picture(folder: Path) -> str | None:
@@ -181,7 +183,7 @@ def _bench(folder: Path, rules: str = "", *, modules: bool) -> str:
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
     lost = {arm: [failed[cell] for cell in failed if _arm(cell) == arm] for arm in of}
     differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
-    parts = [on, _methods(of, lost, told, search, folder.name), differences]
+    parts = [on, _methods(of, lost, told, search, folder.name), differences, bench_cost.section(folder, NAMES)]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told)]
     return "".join([*parts, rules, _rates(search, len(protocol["rates"])), _cells(cells, failed)])

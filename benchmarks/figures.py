@@ -2,14 +2,14 @@
 
     python benchmarks/figures.py docs/images/text-qata.svg TGC-Net=results/qata/text-tgcnet/text.json TMCA=results/qata/text-tmca/text.json
 
-That of the bench is drawn with its page (bench_page.py).
+Those of the bench are drawn with its page (bench_page.py).
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reportseg.charts import WIDTH
@@ -19,7 +19,7 @@ from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import TextStudy
 from reportseg.studies.text_page import ladder
 
-GAP, TOP = 24, 30
+GAP, TOP, LINE, KEY = 24, 30, 20, 200
 #: A picture in a page knows nothing of the page's theme: one set of colours on a ground of its own.
 STYLE = """
 text { font: 11.5px system-ui, sans-serif; fill: #1b1f23; font-variant-numeric: tabular-nums; }
@@ -31,15 +31,19 @@ text { font: 11.5px system-ui, sans-serif; fill: #1b1f23; font-variant-numeric: 
 """
 
 
-def beside(plots: Mapping[str, Html]) -> str:
-    """One SVG file of plots of `reportseg.charts`, side by side, each below its name."""
+def beside(plots: Mapping[str, Html], key: Sequence[str] = ()) -> str:
+    """One SVG file of plots of `reportseg.charts`, side by side, each below its name; under them a `key`, in as many columns as fit."""
     heights = [float(re.search(r'viewBox="0 0 \S+ (\S+)"', plot)[1]) for plot in plots.values()]  # type: ignore[index]
     width, height = len(plots) * (WIDTH + GAP) - GAP, TOP + int(max(heights)) + 2
+    columns = max(1, width // KEY)
+    foot, height = height, height + LINE * -(-len(key) // columns) + (LINE // 2 if key else 0)
     parts = [el("style", Html(STYLE)), el("rect", width=width, height=height, rx=8, fill="#fff")]
     for i, ((name, plot), h) in enumerate(zip(plots.items(), heights, strict=True)):
         x = i * (WIDTH + GAP)
         parts.append(el("text", name, class_="strong", x=x + 12, y=20))
         parts.append(Html(plot.replace("<svg ", f'<svg x="{x}" y="{TOP}" width="{WIDTH}" height="{h:.0f}" ', 1)))
+    for i, says in enumerate(key):
+        parts.append(el("text", says, x=12 + i % columns * KEY, y=foot + LINE * (i // columns) + LINE // 2))
     return el("svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}", width=width, height=height) + "\n"
 
 

@@ -36,6 +36,7 @@ from test_models_contract import SMALLEST
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench  # noqa: E402
+import bench_cost  # noqa: E402
 import bench_page  # noqa: E402
 import bench_probe  # noqa: E402
 import bench_protocol  # noqa: E402
@@ -146,6 +147,9 @@ def test_the_page_is_what_the_results_tell_and_begins_with_what_it_does_not_rank
         figure = ROOT / "docs" / "images" / f"{name}.svg"
         assert (figure.read_text(encoding="utf-8") if figure.exists() else None) == bench_page.picture(ROOT / "results" / name)
         assert (f"](images/{name}.svg)" in page) is figure.exists()
+        cost = ROOT / "docs" / "images" / f"{name}-cost.svg"
+        drawn = bench_cost.picture(ROOT / "results" / name, bench_page.NAMES)
+        assert (cost.read_text(encoding="utf-8") if cost.exists() else None) == drawn
     first = page.splitlines()[2]
     assert first.startswith("**This ranks architectures without pretraining; it does not rank the published models.**")
 
@@ -236,6 +240,31 @@ def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_ran
     said = next(line for line in page.splitlines() if line.startswith("**TGC-Net is "))
     above = "**TGC-Net is above every peer that has been scored (LViT) on both scores**"
     assert said == f"{above}; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
+
+
+def cost_row(name, time, score=None):
+    ratios = {"latency_1_s": time, "train_time": 2 * time}
+    costs = {"flops": 10**9, "predict_bytes": 2**20, "train_bytes": 1, "latency_1_s": 1, "latency_8_s": 1, "train_images_per_s": 1}
+    scores = {} if score is None else {"dice_mean": score}
+    return {"name": name, "model": "m", "params": {"total": 10**6}, **costs, "ratios": ratios, "scores": scores}
+
+
+def test_what_methods_cost_stands_beside_their_scores_and_whom_none_beats_is_named(tmp_path):
+    assert bench_cost.section(tmp_path, {}) == "" and bench_cost.picture(tmp_path, {}) is None
+    told = {"size_px": 112, "batch": 32, "device": "cpu", "precision": "bf16", "threads": 2, "metric": "dice_mean"}
+    rows = [cost_row("unet, 31 M", 1), cost_row("unet", 0.5, 0.7), cost_row("tgcnet", 0.4, 0.8), cost_row("lvit", 0.3, 0.6)]
+    put(tmp_path / "bench-cpu", "cost.json", {"command": "reportseg study cost", **told, "rows": rows})
+    page = bench_cost.section(tmp_path / "bench-cpu", bench_page.NAMES)
+    lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    assert [line.split(" | ")[1:5] for line in lines] == [
+        ["TGC-Net", "0.8000", "0.40", "0.80"],
+        ["U-Net", "0.7000", "0.50", "1.00"],
+        ["LViT", "0.6000", "0.30", "0.60"],
+    ]
+    assert "Time of an answer: nothing is both quicker and better than LViT, TGC-Net." in page
+    drawn = bench_cost.picture(tmp_path / "bench-cpu", bench_page.NAMES)
+    assert [f"{i}  {name}</text>" in drawn for i, name in enumerate(("TGC-Net", "U-Net", "LViT"), 1)] == [True] * 3
+    ElementTree.fromstring(drawn)
 
 
 def test_a_bench_whose_only_cell_diverged_says_so_and_names_no_film(make, monkeypatch):
