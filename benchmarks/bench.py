@@ -167,14 +167,14 @@ class Bench:
             self.films = self._manifest()
             self.precision = self._settle()
             for cell in chosen:
-                if self.done(cell):
-                    continue
                 try:
                     rate = self._search(cells(self.protocol)[cell][0].method, end)
                     if rate is None or time.monotonic() > end:
                         print_line("the time is up: the same command goes on")
                         break
-                    self._cell(cell, rate)
+                    self._check_rates()
+                    if not self.done(cell):
+                        self._cell(cell, rate)
                 except InputError as error:
                     failed += 1
                     print_error(error, as_json=False)
@@ -203,10 +203,14 @@ class Bench:
             raise InputError(what, self.results / PROTOCOL, "Give the same data, or other folders for --work and --results.", "protocol")
         if not stored:
             device = pick_device(self.protocol.device)
+            if self.protocol.device == "auto" and device.type == "cpu":
+                what = f"{self.protocol.name} is for an accelerator, and there is none"
+                raise InputError(what, self.protocol.name, "Run the protocol cpu, or this one where there is one.", "device")
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
             stored = {**asked, "precision": "bf16" if bf16_gains(device) else "fp32", "on": name, "threads": torch.get_num_threads()}
             self._store(PROTOCOL, stored)
         self._check_cells(str(stored["precision"]))
+        self._check_rates()
         return str(stored["precision"])
 
     def _check_cells(self, precision: str) -> None:
@@ -228,6 +232,16 @@ class Bench:
                 raise InputError(
                     f"the true masks or the patients are not those that {cell} was scored on", self.dataset.path, fix, "protocol"
                 )
+
+    def _check_rates(self) -> None:
+        """InputError protocol where a finished cell has another learning rate than was found for its method: it may have been run before a
+        search that was made again, and rows of two rates are no comparison.
+        """
+        for cell, (arm, _) in cells(self.protocol).items():
+            best = self.best(arm.method)
+            if best is not None and self.done(cell) and (had := load_json(self.results / cell / CELL)["lr"]) != best:
+                what = f"{cell} was trained with a learning rate of {had:g}, and that of its method is {best:g}"
+                raise InputError(what, self.results / cell, "Delete this folder to train the cell anew.", "protocol")
 
     def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:
         """A run that is done or goes on; what another recipe or code began is begun anew. Its checkpoints, 100 MB and more, are of no use

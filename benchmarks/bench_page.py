@@ -67,7 +67,7 @@ what a CPU trains, and pretrained towers, which the papers build on, have no par
 
 `benchmarks/bench.py` writes this page from `results/`, cell by cell. A cell is one method under one seed:
 `results/bench-cpu/CELL/metrics.json` has its scores, intervals and text controls (none where no text is read); `cell.json` beside it
-has the configuration, the commit, the curves and the command that makes it again.
+has the configuration, the commit, the curves on dev and the command that makes it again, with the name of the data set for its folder.
 """
 
 CPU = """
@@ -90,14 +90,17 @@ RULES = """
   stride 2.
 - **Films**: QaTa-COV19, half of the training films, the same for all: whole patients in an order that the data set's name seeds. A
   tenth of them is dev. Trained at 112 px, scored on val, 1,429 films, each on its own grid of 224 px. 112 is no multiple of 32:
-  a map of seven places a side is padded by one before it is halved, by the methods that halve it.
+  where a map has seven places a side, its half has four.
 - **Training**: all weights, from random initialisation, on 24,000 images in batches of 32; augmentation, optimiser and schedule are
   those of the recipes `*_qata_small`. A method that reads text places its sentences before the first film, in 400 steps of 128 sentences
   and their masks without images (`train.text_steps`), whatever the number of images; a twin, which reads one sentence, does not. The
   speed and the time in `cell.json` begin with the first film.
 - **Learning rate**: for each method the best of three on a quarter of the images and the first seed, by the sum of both Dice scores on
   dev. A twin, and a method that lacks a module, have the rate of their method.
-- **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third.
+- **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third. Films without a
+  known patient, 597 of the 1,429, count as one each, so that intervals are a lower bound.
+- **Made again**: a change of a recipe or of what a model computes on a made-up batch takes its cells off the table. Augmentation, training
+  loop and scoring are not watched in that way.
 - **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them
   would have helped; `falling` where it fell by as much; `end of the grid` where the best rate is the lowest or the highest of the three;
   `seed N diverged` where that training ended in a loss that is not finite. Such a method has no rank and stands below the others: the
@@ -110,7 +113,8 @@ MODULE_TEXT = """
 12,000 images for the full method and for each that lacks a module; seeds, films, order and learning rate are the same. Decided before
 any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of with minus without lies
 above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. The target enhancement is
-judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. *Mechanism* is what
+judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. There is no verdict
+before both seeds have been run. *Mechanism* is what
 training logged last, with the module and, where such a thing is left, without it: a hint at whether the module did what it is there for.
 AUROC: cells inside the masks of dev against cells outside. `cell.json` has all such figures.
 """
@@ -185,7 +189,7 @@ def _bench(folder: Path, rules: str = "", *, modules: bool) -> str:
     differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
     parts = [on, _methods(of, lost, told, search, folder.name), differences, bench_cost.section(folder, NAMES)]
     if modules:
-        parts += [MODULE_TEXT, _modules(of, told)]
+        parts += [MODULE_TEXT, _modules(of, told, protocol["seeds"])]
     return "".join([*parts, rules, _rates(search, len(protocol["rates"])), _cells(cells, failed)])
 
 
@@ -210,7 +214,7 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
         ci95 = intervals.get("ci95", {}) if intervals.get("seeds") == seeds else {}
         scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) if of[arm] else NONE for score in SCORES]
         shuffled = [metrics["controls"]["shuffled"]["dice_pooled"] for metrics, _ in of[arm] if "shuffled" in metrics["controls"]]
-        marks = ["climbing"] * any(_climbing(cell) for _, cell in of[arm]) + ["falling"] * any(_falling(cell) for _, cell in of[arm])
+        marks = _marks([cell for _, cell in of[arm]])
         marks += ["end of the grid"] * _at_the_end(search.get(facts[0]["method"], {}))
         marks += [f"seed {cell['seed']} diverged" for cell in lost[arm]]
         row = [
@@ -259,6 +263,8 @@ def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
     if missing:
         whom = f"every peer that has been {'scored' if fell else 'run'} ({', '.join(NAMES[arm] for arm in PEERS if arm in minus)})"
     parts = [f"**{NAMES[one]} is {'not ' if below else ''}above {whom} on both scores**"]
+    seeds = {seed for effect in minus.values() for seed in effect["seeds"]}
+    parts[0] += f", by seed {min(seeds)} alone" if len(seeds) == 1 else ""
     parts[0] += f": not above {', '.join(below)}" if below else ""
     parts += [f"above, though the interval holds 0: {', '.join(unsure)}"] * bool(unsure)
     parts += [f"not yet run: {', '.join(missing)}"] * bool(missing)
@@ -282,7 +288,8 @@ def _rates(search: dict[str, Any], wanted: int) -> str:
     return says + _table(["method", *(f"{float(rate):g}" for rate in rates)], rows)
 
 
-def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
+def _modules(of: dict[str, list[Any]], told: dict[str, Any], planned: Sequence[int]) -> str:
+    """A row for each module that has been taken away, with a verdict where all `planned` seeds have been run."""
     heads = ["module", "of", "seeds", "with minus without, dice_mean", "dice_pooled", "dice_mean with it", "verdict", "mechanism", "marks"]
     rows = []
     for arm, (name, full) in MODULES.items():
@@ -290,12 +297,13 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any]) -> str:
         if minus is None:
             continue
         paired = {one: [cell for cell in of[one] if cell[1]["seed"] in minus["seeds"]] for one in (arm, full)}
-        marks = "climbing" if any(_climbing(cell) for _, cell in paired[arm] + paired[full]) else ""
+        marks = _marks([cell for _, cell in paired[arm] + paired[full]])
         effects = [_difference(minus.get(score)) + _by_seed(of, full, arm, minus["seeds"], score) for score in (METRIC, SCORES[0])]
         reached = f"{fmean(metrics[METRIC] for metrics, _ in paired[full]):.4f}"
         seeds = ", ".join(map(str, minus["seeds"]))
         method = next(says for half, says in FULL.items() if full.startswith(half))
-        rows.append([name, method, seeds, *effects, reached, verdict(minus.get(METRIC)), _mechanism(arm, paired[full], paired[arm]), marks])
+        said = verdict(minus.get(METRIC)) if minus["seeds"] == planned else "not yet"
+        rows.append([name, method, seeds, *effects, reached, said, _mechanism(arm, paired[full], paired[arm]), ", ".join(marks)])
     return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
 
 
@@ -353,6 +361,10 @@ def _at_the_end(tried: dict[str, Any]) -> bool:
 
 def _climbing(cell: dict[str, Any]) -> bool:
     return any(rise is not None and rise > CLIMBING for rise in cell["climb"].values())
+
+
+def _marks(cells: Sequence[dict[str, Any]]) -> list[str]:
+    return ["climbing"] * any(map(_climbing, cells)) + ["falling"] * any(map(_falling, cells))
 
 
 def _falling(cell: dict[str, Any]) -> bool:

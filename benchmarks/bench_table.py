@@ -22,15 +22,19 @@ PIXELS = ("tp", "fp", "fn")
 
 
 def update(table: dict[str, Any], protocol: Protocol, results: Path, films: Sequence[Sample]) -> dict[str, Any]:
-    """The table with what is new in `results`. `films` are those that were scored, by id."""
+    """The table with what is new in `results`, without what no longer lies there. `films` are those that were scored, by id."""
     table = table or {"arms": {}, "differences": {}}
     for arm in arms(protocol):
-        if fresh := _fresh(protocol, results, [arm.name], table["arms"].get(arm.name)):
+        if not _whole(protocol, results, [arm.name]):
+            table["arms"].pop(arm.name, None)
+        elif fresh := _fresh(protocol, results, [arm.name], table["arms"].get(arm.name)):
             intervals = bootstrap_runs(cases(results, arm.name, fresh["seeds"], films))
             table["arms"][arm.name] = fresh | {"ci95": {name: intervals[name] for name in SCORES if name in intervals}}
     for one, other in pairs(protocol):
         known = table["differences"].setdefault(one, {})
-        if fresh := _fresh(protocol, results, [one, other], known.get(other)):
+        if not _whole(protocol, results, [one, other]):
+            known.pop(other, None)
+        elif fresh := _fresh(protocol, results, [one, other], known.get(other)):
             ours, theirs = (cases(results, name, fresh["seeds"], films) for name in (one, other))
             minus = paired_bootstrap_runs(ours, theirs, same_seeds=True)
             known[other] = fresh | {name: minus[name] for name in SCORES if name in minus}
@@ -62,11 +66,16 @@ def cases(results: Path, arm: str, seeds: Sequence[int], films: Sequence[Sample]
     return runs
 
 
+def _whole(protocol: Protocol, results: Path, of: Sequence[str]) -> list[int]:
+    """The seeds that all of these arms have been run with."""
+    return [seed for seed in protocol.seeds if all(done(results, f"{arm}-{seed}") for arm in of)]
+
+
 def _fresh(protocol: Protocol, results: Path, of: Sequence[str], known: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The seeds that all of these arms have been run with, and their bundles; None where that is none, or not news."""
-    whole = [seed for seed in protocol.seeds if all(done(results, f"{arm}-{seed}") for arm in of)]
-    bundles = [load_json(results / f"{arm}-{seed}" / METRICS)["bundle_sha256"] for arm in of for seed in whole]
-    return None if not whole or (known and known["bundles"] == bundles) else {"seeds": whole, "bundles": bundles}
+    """Those seeds, and the bundles of these arms; None where that is no news."""
+    seeds = _whole(protocol, results, of)
+    bundles = [load_json(results / f"{arm}-{seed}" / METRICS)["bundle_sha256"] for arm in of for seed in seeds]
+    return None if known and known["bundles"] == bundles else {"seeds": seeds, "bundles": bundles}
 
 
 def _case(film: Sample, tp: int, fp: int, fn: int) -> CaseScore:

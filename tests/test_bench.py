@@ -176,7 +176,7 @@ def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_b
     assert ": not above MMI-UNet (dice_pooled −0.0031 [" in said
     assert "holds 0: LViT (dice_mean +0.0040 [−0.0010, +0.0090])" in said and "not yet run: LanGuideMedSeg, ResEnc U-Net." in said
     minus = {arm: {"seeds": [0], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": (0.03, 0.02, 0.04)} for arm in bench_page.PEERS}
-    assert "**TMCA is above every peer on both scores**.\n" in bench_page._differences({"tmca": minus}, {})
+    assert "**TMCA is above every peer on both scores**, by seed 0 alone.\n" in bench_page._differences({"tmca": minus}, {})
     assert bench_page._differences({}, {}) == ""
 
 
@@ -189,13 +189,20 @@ def test_a_curve_that_still_climbs_or_falls_is_marked(rise, mark):
     assert row.splitlines()[-1].endswith(f"| {mark} |")
 
 
+def test_what_no_longer_lies_in_the_results_leaves_the_table(tmp_path):
+    gone = {"seeds": [0], "bundles": ["00" * 32, "11" * 32], "dice_mean": (0.1, 0.0, 0.2)}
+    table = {"arms": {"unet": gone, "lvit": gone}, "differences": {"tgcnet": {"unet": gone}, "tmca_half": {"tmca_half_no_alignment": gone}}}
+    told = bench_table.update(table, CPU, tmp_path, [])
+    assert told["arms"] == {} and not any(told["differences"].values())
+
+
 def test_of_two_seeds_both_differences_are_shown_and_no_p():
     minus = {"seeds": [0, 1], "dice_pooled": (0.05, 0.02, 0.08), "dice_mean": (0.05, 0.02, 0.08)}
     of = {"tgcnet": [(scored(0.8), fact(0)), (scored(0.6), fact(1))], "unet": [(scored(0.6), fact(0)), (scored(0.7), fact(1))]}
     row = bench_page._differences({"tgcnet": {"unet": minus}}, of).splitlines()[-1]
     assert row.count("(+0.2000, −0.1000)") == 2, "they disagree, which the mean hides"
     of = {"tmca_half": of["tgcnet"], "tmca_half_no_pixel_term": of["unet"]}
-    modules = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}})
+    modules = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}, [0, 1])
     assert modules.count("(+0.2000, −0.1000)") == 2
     assert not re.search(r"\bp\b", row + modules)
 
@@ -204,9 +211,11 @@ def test_a_row_of_modules_is_about_the_seeds_that_both_have():
     first, without = fact(0) | {"figures": {"dev_auroc_A8": 0.9}}, fact(0) | {"figures": {"dev_auroc_A8": 0.6}}
     of = {"tmca_half": [(scored(0.7), first), (scored(0.5), fact(1, rise=0.01))], "tmca_half_no_pixel_term": [(scored(0.6), without)]}
     minus = {"seeds": [0], "dice_pooled": (0.1, 0.05, 0.2), "dice_mean": (0.1, 0.05, 0.2)}
-    row = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}).splitlines()[-1]
+    table = {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}
+    row = bench_page._modules(of, table, [0]).splitlines()[-1]
     told = "| 0.7000 | helps | AUROC of A, stride 8: 0.900 with, 0.600 without |  |"
     assert row.startswith("| pixel term of the enhancement | TMCA | 0 | +0.1000") and told in row
+    assert "| not yet |" in bench_page._modules(of, table, [0, 1]), "both seeds were to be run before anything is said"
 
 
 def put(folder: Path, name: str, values: dict) -> None:
@@ -216,7 +225,7 @@ def put(folder: Path, name: str, values: dict) -> None:
 
 def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_rank(tmp_path):
     folder = tmp_path / "bench-cpu"
-    put(folder, "protocol.json", {"precision": "fp32", "on": "cpu", "threads": 1, "train_films": 9, "rates": [1e-3]})
+    put(folder, "protocol.json", {"precision": "fp32", "on": "cpu", "threads": 1, "train_films": 9, "rates": [1e-3], "seeds": [0]})
     put(folder, "search.json", {})
     minus = {"seeds": [0], "dice_pooled": (0.2, 0.1, 0.3), "dice_mean": (0.2, 0.1, 0.3)}
     put(folder, "table.json", {"arms": {}, "differences": {"tgcnet": {"unet": minus, "lvit": minus}}})
@@ -239,7 +248,7 @@ def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_ran
     ElementTree.fromstring(drawn)
     said = next(line for line in page.splitlines() if line.startswith("**TGC-Net is "))
     above = "**TGC-Net is above every peer that has been scored (LViT) on both scores**"
-    assert said == f"{above}; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
+    assert said == f"{above}, by seed 0 alone; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
 
 
 def cost_row(name, time, score=None):
@@ -338,6 +347,13 @@ def test_half_of_the_films_is_whole_patients_and_what_is_listed(make, films):
 def test_a_cell_that_does_not_exist_is_refused_with_those_that_do(make):
     with pytest.raises(InputError, match=r"no such cell.*tgcnet-0"):
         make().run(["tgcnet-9"])
+
+
+def test_the_protocol_for_an_accelerator_is_not_run_on_a_cpu(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "pick_device", lambda name: torch.device("cpu"))
+    with pytest.raises(InputError, match="for an accelerator, and there is none") as caught:
+        bench.Bench(GPU, films, tmp_path / "runs", tmp_path / "results", tmp_path / "bench.md").run(["unet-0"])
+    assert caught.value.code == "device" and not (tmp_path / "results").exists()
 
 
 def test_when_the_time_is_up_nothing_is_begun(make, monkeypatch, capsys):
@@ -472,6 +488,19 @@ def test_a_cell_of_other_code_stops_the_bench_and_is_trained_anew_once_it_is_del
     assert new["figures"]["total"] > 1.3 * old["figures"]["total"], "nothing of the old run is left"
     metrics = read_json(one.results / "unet-0" / "metrics.json", Metrics)
     assert metrics.bundle_sha256 == load_bundle(one.work / "runs" / "unet-0" / "bundle").sha256, "nor of its evaluation"
+
+
+@pytest.mark.slow
+def test_all_cells_of_a_method_have_the_rate_that_its_search_found(make):
+    one = make()
+    assert one.run(["unet-0"]) == 0
+    rate = json.loads((one.results / "unet-0" / bench.CELL).read_text())["lr"]
+    for value, tried in one.search["unet"].items():
+        tried["dice_mean"] = float(float(value) != rate)
+    one._store(bench.SEARCH, one.search)
+    with pytest.raises(InputError, match=f"unet-0 was trained with a learning rate of {rate:g}, and that of its method is") as caught:
+        make(folder_of(one)).run(["tgcnet-0"])
+    assert caught.value.code == "protocol"
 
 
 @pytest.mark.slow

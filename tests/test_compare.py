@@ -225,6 +225,17 @@ def test_seeds_of_one_configuration_are_one_method(tmp_path):
     assert (new.win, new.tie, new.loss) == (N, 0, 0)
 
 
+def test_trainings_on_other_films_are_another_method_and_what_does_not_tell_goes_with_what_does(tmp_path):
+    def run(name, seed, digest):
+        return folder(tmp_path / name, films(*[50 + seed] * N), name="m", seed=seed, films_sha256=digest)
+
+    def methods(*folders):
+        return [[run.metrics.seed for run in arm.runs] for arm in group(read_runs(folders))]
+
+    tenth, half, older = run("tenth", 0, "1a" * 32), run("half", 1, "2b" * 32), run("older", 2, None)
+    assert methods(tenth, half) == [[0], [1]] and methods(tenth, older) == [[0, 2]]
+
+
 def test_equal_seeds_are_paired(tmp_path):
     """Where both methods rise and fall together the difference is sure."""
     folders = seeds(tmp_path, "base", [50] * N, [60] * N, [70] * N) + seeds(tmp_path, "new", [52] * N, [62] * N, [72] * N)

@@ -48,10 +48,16 @@ def test_separation_reads_coarse_maps_against_the_area():
 
 def test_separation_reads_the_last_cell_of_an_odd_map_half_beyond_the_film():
     mask = torch.zeros(1, 1, 112, 112, dtype=torch.bool)
-    mask[..., 64:96] = True  # the third of the cells of 32 px, of which the last ends at 128
+    mask[..., 64:100] = True  # the third of the cells of 32 px; of what the fourth, which ends at 128, has of the film a quarter
     perfect = torch.zeros(1, 1, 4, 4)
     perfect[..., 2] = 1
     assert separation(perfect, mask)[0] == 1.0
+
+
+def test_separation_knows_the_stride_of_a_small_film():
+    mask = torch.zeros(1, 1, 40, 40, dtype=torch.bool)
+    mask[..., 32:] = True  # the second of two cells of 32 px, of which a quarter is film
+    assert separation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]), mask)[0] == 1.0
 
 
 def test_without_dev_the_cut_stays_at_half():

@@ -81,6 +81,11 @@ def test_the_head_spreads_a_place_over_as_many_pixels_as_the_stride_leaves(strid
     assert sizes == [64 // stride]
 
 
+def test_of_112_px_no_film_is_padded_and_seven_places_become_four():
+    image = tiny().encode_image(torch.rand(1, 3, 112, 112))
+    assert [m.shape[-1] for m in image.maps] == [28, 14, 7, 4] and image.padded == (112, 112)
+
+
 def test_pretrained_towers_stand_under_the_same_decoder(tmp_path):
     save_bert(tmp_path / "bert")
     expected = save_convnext(tmp_path / "convnext")

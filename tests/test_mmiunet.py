@@ -29,7 +29,15 @@ def test_parameters_beside_the_text_tower_at_both_sizes():
 
 def test_only_the_first_stage_is_free_of_the_text():
     image = tiny().encode_image(torch.rand(1, 3, 64, 96))
-    assert image.map_BChw.shape == (1, 8, 16, 24)
+    assert image.map_BChw.shape == (1, 16, 16, 24)
+
+
+def test_of_112_px_no_film_is_padded_and_seven_places_become_four():
+    model, sizes = tiny(), []
+    for match in model.match:
+        match.register_forward_hook(lambda m, given, out: sizes.append(out[0].shape[-1]))
+    assert model(torch.rand(1, 3, 112, 112), [ONE]).logits_B1HW.shape[-1] == 112
+    assert sizes == [28, 14, 7, 4]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 7), (4, 6), (3, 8)])

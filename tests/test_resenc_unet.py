@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from reportseg.losses import dice_bce_loss
 from reportseg.models import build, count_parameters
+from reportseg.models.layers import cells_of
 from reportseg.models.resenc_unet import PRESETS, ResidualBlockD
 
 TINY = {"name": "resenc_unet", "preset": "tiny"}
@@ -24,6 +26,25 @@ def test_six_stages_halve_five_times_and_come_back():
         block.register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
     model(torch.rand(1, 3, 224, 224), [""])
     assert sizes == [224, 112, 56, 28, 14, 7, 14, 28, 56, 112, 224]
+
+
+def test_of_112_px_no_film_is_padded_and_seven_places_become_four():
+    model, sizes = build(TINY), []
+    for block in [*model.down, *model.up]:
+        block.register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
+    model(torch.rand(1, 3, 112, 112), [""])
+    assert sizes == [112, 56, 28, 14, 7, 4, 7, 14, 28, 56, 112]
+
+
+def test_at_an_odd_map_the_last_cells_are_held_against_what_of_them_is_film():
+    """28 px: 28, 14, 7 and 4 places, the last four of which end at 32."""
+    model, mask = build(TINY), torch.rand(1, 1, 28, 28) < 0.5
+    features = model.encode_image(torch.rand(1, 3, 28, 28))
+    losses = model.decode(features, model.encode_text([""]), mask).losses
+    x = features.maps[3]
+    assert x.shape[2:] == (4, 4)
+    loss = dice_bce_loss(model.heads[3](x), *cells_of(mask, torch.ones_like(mask), x, 8))
+    assert losses["stride_8"].item() == pytest.approx(0.125 / 1.875 * loss.item())
 
 
 def test_a_skip_averages_where_it_strides_and_projects_where_channels_change():

@@ -252,7 +252,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(here, tmp
         ([{"text": "text"}], "score", "it reads, and mine is text-free"),
         ([{"ensemble": ["e" * 64]}], "score", "an ensemble of 2 bundles"),
         ([{}, {}], "seed_twice", "the seed 0 of"),
-        ([{}, {"seed": 1, "config_sha256": "7" * 64}], "score", "differ in the configuration"),
+        ([{}, {"seed": 1, "config_sha256": "7" * 64}], "score", "of another configuration"),
         ([{}, {"decision": {"rule": "fixed", "threshold": 0.5, "temperature": 1, "flips": True}}], "score", "flips"),
     ],
 )

@@ -20,7 +20,7 @@ from reportseg.bundle import load_bundle
 from reportseg.config import load_config
 from reportseg.errors import InputError
 from reportseg.losses import bce_loss
-from reportseg.models import count_parameters, model_config
+from reportseg.models import build, count_parameters, model_config
 from reportseg.models.alignment import (
     LEAST_BACKGROUND,
     MARGIN,
@@ -37,7 +37,7 @@ from reportseg.models.layers import cells_of, lift
 from reportseg.models.tmca import PIXEL_WEIGHT, PRESETS, STRIDES
 from reportseg.text import normalise, swap_sides
 from test_train import Interrupt, config, interrupt_after, log, make_films, weights
-from tmca_batch import BOTH, DROPPED, LEFT, RIGHT, TEXTS, built, make_batch, trained_model
+from tmca_batch import BOTH, DROPPED, LEFT, RIGHT, TEXTS, TOKENIZER, built, make_batch, trained_model
 
 training = import_module("reportseg.train")
 TABLE = sorted({LEFT, RIGHT, BOTH, swap_sides(BOTH)}, key=normalise)
@@ -55,11 +55,11 @@ def vector(text, joint=8):
 
 
 def run(alignment, texts, mask, maps=None, progress=1.0, valid=None):
-    """Losses and figures on maps at stride 4."""
+    """Losses and figures on maps at stride 4, or on a list of one for each level."""
     maps = torch.randn(len(texts), 8, mask.shape[2] // 4, mask.shape[3] // 4) if maps is None else maps
     text = torch.stack([vector(text) for text in texts]).requires_grad_()
     valid = torch.ones_like(mask) if valid is None else valid
-    return alignment([maps], text, texts, mask, valid, lambda part: torch.stack([vector(t) for t in part]), progress)
+    return alignment(maps if isinstance(maps, list) else [maps], text, texts, mask, valid, lambda part: torch.stack([vector(t) for t in part]), progress)
 
 
 def box(n, y, x, side=12, size=32):
@@ -155,6 +155,20 @@ def test_the_soft_half_goes_to_sentences_with_targets_in_the_same_place_and_with
     assert own > both_ways > neither and own > words > neither
 
 
+def test_q_is_half_the_own_sentence_and_half_a_softmax_over_distances():
+    """Three sentences: overlaps 1, 0.5, 0; cosines of the centred vectors 1, 0.6 and one below zero, which counts as 0."""
+    alignment = aligned(sentences=[LEFT, "lung."])
+    centred = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.6, -0.8]])
+    film = torch.zeros(1, 196)
+    film[:, :4] = 1
+    alignment.mask_UG[0], alignment.mask_UG[1], alignment.mask_UG[2] = film[0], film[0].roll(2), film[0].roll(9)
+    q, soft = alignment.labels(film, torch.tensor([0]), F.pad(centred + torch.tensor([0.3, 0.4]), (0, 6)))
+    weights = [math.exp(-d / 0.15) for d in (0, 1 - (0.5 + 0.6) / 2, 1)]
+    expected = torch.tensor([weight / sum(weights) for weight in weights])
+    assert torch.allclose(soft[0], expected, atol=1e-5)
+    assert torch.allclose(q[0], 0.5 * expected + torch.tensor([0.5, 0, 0]), atol=1e-5)
+
+
 def test_without_soft_labels_only_the_own_sentence_is_right():
     alignment = aligned(soft=False)
     q, _ = alignment.labels(torch.rand(2, 196), torch.tensor([2, 0]), torch.randn(4, 8))
@@ -199,6 +213,16 @@ def test_permuting_the_batch_permutes_the_terms():
     shuffled = [level, Targets(p.v_ND[order], p.b_ND[order]), t[order], table, q[order], own[order], contrast, margins]
     for term, moved in zip(alignment.terms(*given), alignment.terms(*shuffled), strict=True):
         assert len(term) == 4 and torch.allclose(term[order], moved, atol=1e-6)
+
+
+def test_permuting_the_films_of_a_step_changes_none_of_its_losses():
+    image, texts, mask = make_batch()
+    order = [4, 2, 0, 5, 1, 3]
+    losses = trained_model()(image, texts, mask).losses
+    permuted = trained_model()(image[order], [texts[i] for i in order], mask[order]).losses
+    assert all(losses[f"align_{stride}"] > 0 for stride in STRIDES)
+    assert losses.keys() == permuted.keys()
+    assert all(torch.allclose(loss, permuted[name], atol=1e-6) for name, loss in losses.items())
 
 
 def test_a_batch_that_is_all_one_teaches_nothing_from_text_to_image_and_something_finite_back():
@@ -300,6 +324,13 @@ def test_an_empty_mask_has_a_background_and_no_target():
     assert alignment.count_U[row] == 1, "it says nothing of where the sentence's targets lie"
 
 
+def test_a_film_whose_target_a_teacher_merely_doubts_has_none():
+    alignment = aligned()
+    soft = torch.cat([box(2, 4, 2).float(), torch.full((1, 1, 32, 32), 1 / 255)])
+    run(alignment, [LEFT, RIGHT, LEFT], soft)
+    assert alignment.count_U[alignment.key_U.tolist().index(key_of(LEFT))] == 1
+
+
 def test_a_background_of_less_than_a_hundredth_gives_no_margin():
     almost = torch.ones(1, 1, 32, 32, dtype=torch.bool)
     almost[..., 0, : int(32 * 32 * LEAST_BACKGROUND)] = False
@@ -312,6 +343,14 @@ def test_the_weight_rises_over_the_first_tenth_of_the_run():
     maps, masks = torch.randn(2, 8, 8, 8), box(2, 4, 4)
     at = [float(run(aligned(), [LEFT, RIGHT], masks, maps, progress)[0]["align_4"].detach()) for progress in (0.0, 0.05, 0.1, 0.7)]
     assert at[0] == 0 and at[1] == pytest.approx(at[2] / 2, rel=1e-5) and at[2] == pytest.approx(at[3], rel=1e-6) and at[3] > 0
+
+
+def test_the_weight_is_a_fifth_shared_by_the_levels():
+    maps, masks = torch.randn(2, 8, 8, 8), box(2, 0, 0, 32)  # no background, so no margin
+    losses, figures = run(aligned(), [LEFT, RIGHT], masks, maps)
+    assert torch.allclose(losses["align_4"], 0.2 * figures["contrast_4"]) and figures["contrast_4"] > 0
+    levels = [maps, F.avg_pool2d(maps, 2)]
+    assert torch.allclose(run(aligned(strides=(4, 8)), [LEFT, RIGHT], masks, levels)[0]["align_4"], 0.1 * figures["contrast_4"])
 
 
 def test_temperatures_keep_their_range():
@@ -406,6 +445,14 @@ def test_enhancement_starts_as_nothing_and_adds_gamma_times_attention():
     a = model.ltem(features.compared, text.pooled_BD)
     cosine = F.cosine_similarity(features.compared[2], text.pooled_BD[:, :, None, None], dim=1)[:, None]
     assert torch.allclose(a[2], (cosine - 0.2) / 0.2, atol=1e-4)
+    seen = []
+    model.up[0].register_forward_hook(lambda module, given, out: seen.append(given[0]))
+    with torch.no_grad():
+        model.ltem.gamma.fill_(0.3)
+    model.decode(features, text)
+    f = features.maps[0]
+    assert torch.allclose(seen[0][:, -f.shape[1] :], f * (1 + 0.3 * a[0].sigmoid()), atol=1e-5)
+    assert not build({"name": "tmca", "preset": "tiny"}, TOKENIZER).ltem.gamma.any()
     with torch.no_grad():
         model.ltem.gamma.zero_()
     closed = model.decode(features, text).logits_B1HW

@@ -173,16 +173,21 @@ def _check_cases(folder: Path, metrics: Metrics, cases: Sequence[CaseScore]) -> 
 
 
 def group(runs: Sequence[Run]) -> list[Arm]:
-    """Runs of one configuration under one text, with flips or without, are one method, in the order of the first of each; masks and
-    ensembles stand alone.
+    """Runs of one configuration and the same training films under one text, with flips or without, are one method, in the order of the
+    first of each; masks and ensembles stand alone. A run that does not tell its films goes with those that do, where all these have the
+    same.
 
     InputError seed_twice: a run that is counted twice would look like a second seed.
     """
+    films: dict[str | None, set[str]] = {}
+    for run in runs:
+        films.setdefault(run.metrics.config_sha256, set()).update({run.metrics.films_sha256} - {None})  # type: ignore[arg-type]
     groups: dict[object, list[Run]] = {}
     for run in runs:
         m = run.metrics
         flips = m.decision is not None and m.decision.flips
-        key = (m.config_sha256, m.text, flips) if m.config_sha256 and not m.ensemble else run.folder
+        told = m.films_sha256 if len(films[m.config_sha256]) > 1 else None
+        key = (m.config_sha256, told, m.text, flips) if m.config_sha256 and not m.ensemble else run.folder
         groups.setdefault(key, []).append(run)
     for own in groups.values():
         own.sort(key=lambda run: run.metrics.seed)

@@ -102,7 +102,7 @@ def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> NDArray[np.float64]:
     """
     from scipy.stats import rankdata
 
-    stride = 2 ** round(math.log2(mask_B1HW.shape[2] / map_B1hw.shape[2]))
+    stride = 2 ** math.ceil(math.log2(mask_B1HW.shape[2] / map_B1hw.shape[2]))
     share, _ = cells_of(mask_B1HW, torch.ones_like(mask_B1HW), map_B1hw, stride)
     inside = (share >= 0.5).flatten(1).cpu().numpy()
     ranks = rankdata(map_B1hw.float().flatten(1).cpu().numpy(), axis=1)

@@ -42,7 +42,7 @@ from .scoring import (
 from .stats import N_BOOT, clusters, paired_bootstrap
 from .text import CONSTANT, shuffled, swap_sides, swapped_rows
 from .totals import control_scores, intervals, merged, risk_coverage, scores_of, subset_scores
-from .twins import config_sha256, read_twin, twin_sha256
+from .twins import config_sha256, films_sha256, read_twin, twin_sha256
 from .types import CaseScore, Sample
 from .volume_scores import VOLUMES, Volumes, are_volumes, volume_scores, write_volumes
 
@@ -132,6 +132,7 @@ def evaluate(
         config_sha256=config_sha256(subject.training, subject.config.parent if subject.config else None),
         model_sha256=_model_sha256(subject.training),
         twin_sha256=None if subject.training is None or subject.config is None else twin_sha256(subject.training, subject.config),
+        films_sha256=films_sha256(subject.config) if subject.config else None,
         seed=subject.training.seed if subject.training else 0,
         cases_sha256=digest,
         split=split,

@@ -86,6 +86,11 @@ def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
     return _sha256(values | {"films": [[source.name, source.split_sha256] for source in bundle.trained_on]})
 
 
+def films_sha256(bundle: BundleConfig) -> str | None:
+    """Equal for bundles of the same training films; None where these are not recorded."""
+    return _sha256({"films": [[source.name, source.split_sha256] for source in bundle.trained_on]}) if bundle.trained_on else None
+
+
 def parent_twin(parent: TrainingFile, bundle: BundleConfig, *, reads: bool, constant: bool) -> str | None:
     """For the training.json of what goes on from a bundle: equal for that bundle and its twin of the same seed, through all parents.
 

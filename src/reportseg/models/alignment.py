@@ -131,7 +131,7 @@ class Alignment(nn.Module):
             nothing = t.sum() * 0 + sum(z.float().sum() for z in compared) * 0 + self.tau.sum() * 0
 
             asked = keys != 0
-            target = grid.sum(1) > 0
+            target = gather((mask * valid >= 0.5).flatten(1).any(1))  # a teacher's doubt is no target
             contrast, margins = asked & target, asked & (background >= LEAST_BACKGROUND)
             losses = {f"align_{stride}": nothing for stride in self.strides}
             figures: dict[str, Tensor] = {}

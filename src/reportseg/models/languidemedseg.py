@@ -8,7 +8,7 @@ What differs, and why:
   words      The paper mixes 24 fixed places for words into 24, 12 and 9. Here the map attends to all words, however many, so that a
              longer text is not cut and no weight is tied to a place; their order still enters by the paper's sinusoids.
   positions  The sinusoids of the map are those of the paper's grids at 224 px, interpolated to any other size.
-  any size   Maps of an odd side are padded by one, and what was lifted is cut to the map that it joins.
+  any size   A film is padded to a multiple of 4, a map of an odd side by one; what was lifted is cut to the map that it joins.
   norms      GroupNorm where the paper has BatchNorm, and ReLU where its up-block leaks one hundredth.
   loss       Dice and cross-entropy, as the paper says. Its code gives MONAI's DiceCELoss one channel of probabilities, whose
              cross-entropy is then zero: what was published is trained by Dice alone. Here it is both, on logits.
@@ -34,14 +34,14 @@ from ..knowledge.bank import Bank
 from ..schemas.bundle import Base
 from .assembly import Tower
 from .convnext import Pyramid, build_convnext
-from .layers import Attention, ResidualBlock, SubpixelHead, pad_to_multiple, resize
+from .layers import Attention, ResidualBlock, SubpixelHead, cut, pad_to_multiple, resize
 from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .words import WORDS, Words
 
 GRIDS = (7, 14, 28)  # of the guided strides 32, 16 and 8 at the paper's 224 px
 
 PRESETS = {
-    "tiny": Pyramid((8, 16, 32, 64), (1, 1, 1, 1)),
+    "tiny": Pyramid((16, 16, 32, 64), (1, 1, 1, 1)),
     "cpu": Pyramid((36, 72, 144, 288)),
     "published": Pyramid((96, 192, 384, 768)),
 }
@@ -105,7 +105,7 @@ class GuideDecoder(nn.Module):
 
     def forward(self, map_BChw: Tensor, skip_BCHW: Tensor, text: TextBatch) -> Tensor:
         """(B, c_out, H, W): that of the skip, of which 2 h, 2 w are at most one more."""
-        lifted = self.lift(self.guide(map_BChw, text.tokens_BLD, text.mask_BL))[..., : skip_BCHW.shape[2], : skip_BCHW.shape[3]]
+        lifted = cut(self.lift(self.guide(map_BChw, text.tokens_BLD, text.mask_BL)), skip_BCHW)
         out: Tensor = self.join(torch.cat([lifted, skip_BCHW], dim=1))
         return out
 
@@ -135,7 +135,7 @@ class LanGuideMedSeg(SegmentationModel):
 
     def encode_image(self, image_B3HW: Tensor) -> Maps:
         """The text-free part. `image_B3HW` is in [0, 1], any H, W >= 1."""
-        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 8)  # at stride 4 a norm needs more than one place
+        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 4)
         return Maps(self.vision(x)[1:], (x.shape[2], x.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
 
     def decode(self, image: Maps, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None) -> ModelOutput:

@@ -216,9 +216,14 @@ def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
+def cut(x_BCHW: Tensor, finer_BCHW: Tensor) -> Tensor:
+    """What was lifted, cut to the next finer map of a pyramid: where that has an odd side, the last coarse cell lies half beyond."""
+    return x_BCHW[..., : finer_BCHW.shape[2], : finer_BCHW.shape[3]]
+
+
 def lift(x_BCHW: Tensor, finer_BCHW: Tensor) -> Tensor:
-    """Bilinear, twice as large, then cut to the next finer map of a pyramid: where that has an odd side, the last cell lies half beyond."""
-    return resize(x_BCHW, (2 * x_BCHW.shape[2], 2 * x_BCHW.shape[3]))[..., : finer_BCHW.shape[2], : finer_BCHW.shape[3]]
+    """Bilinear, twice as large, then `cut`."""
+    return cut(resize(x_BCHW, (2 * x_BCHW.shape[2], 2 * x_BCHW.shape[3])), finer_BCHW)
 
 
 def pad_to_multiple(image_BCHW: Tensor, multiple: int) -> Tensor:

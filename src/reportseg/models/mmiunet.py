@@ -7,7 +7,7 @@ attention to the other, then a small MLP, and back with a residual. The next sta
 Written from the paper. Its code has no licence; it was read for what the paper leaves open, and nothing is taken from it.
 What differs, and why:
   words      Padding is masked in every attention; in the code 24 tokens are read, padding among them.
-  any size   A map of odd size is padded by one before it is halved, and what was lifted is cut to the map that it joins.
+  any size   A film is padded to a multiple of 4, a map of an odd side by one; what was lifted is cut to the map that it joins.
   norms      GroupNorm where the paper has BatchNorm. No dropout: a resume could not repeat its draws.
   positions  None are added, as published: what knows of places is the padding of convolutions alone.
   loss       Dice and cross-entropy on logits, as the paper says; its code gives MONAI's DiceCELoss one channel of probabilities,
@@ -35,13 +35,13 @@ from ..knowledge.bank import Bank
 from ..schemas.bundle import Base
 from .assembly import Tower
 from .convnext import Pyramid, build_convnext
-from .layers import Attention, SubpixelHead, conv_block, pad_to_multiple
+from .layers import Attention, SubpixelHead, conv_block, cut, pad_to_multiple
 from .output import ModelOutput, SegmentationModel, TextBatch, answer
 from .words import WORDS, Words
 
 HEADS = 8  # where the width allows it, as that of every published ConvNeXt does
 PRESETS = {
-    "tiny": Pyramid((8, 16, 32, 64), (1, 1, 1, 1)),
+    "tiny": Pyramid((16, 16, 32, 64), (1, 1, 1, 1)),
     "cpu": Pyramid((32, 64, 128, 256)),
     "published": Pyramid((96, 192, 384, 768)),
 }
@@ -123,7 +123,8 @@ class MMIUNet(SegmentationModel):
         self.use_statistics(self.vision.statistics)
         widths = self.vision.widths
         hidden = widths[0] * 4 // 3  # the paper's 128 beside 96
-        self.match = nn.ModuleList(Matching(c, self.words.width, hidden, answers=c != widths[-1]) for c in widths)
+        last = len(widths) - 1
+        self.match = nn.ModuleList(Matching(c, self.words.width, hidden, answers=i < last) for i, c in enumerate(widths))
         self.lift = nn.ModuleList(nn.ConvTranspose2d(widths[i + 1], widths[i], 2, 2) for i in (2, 1, 0))
         self.join = nn.ModuleList(conv_block(2 * widths[i], widths[i]) for i in (2, 1, 0))
         self.head = SubpixelHead(widths[0], 4 // config.output_stride)
@@ -139,7 +140,7 @@ class MMIUNet(SegmentationModel):
 
     def encode_image(self, image_B3HW: Tensor) -> FirstStage:
         """The first stage, before any word is heard. `image_B3HW` is in [0, 1], any H, W >= 1."""
-        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 8)  # at stride 4 a norm needs more than one place
+        x = pad_to_multiple((image_B3HW - self.mean) / self.std, 4)
         first = self.vision.model.encoder.stages[0](self.vision.model.embeddings(x))
         return FirstStage(first, (x.shape[2], x.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
 
@@ -154,5 +155,5 @@ class MMIUNet(SegmentationModel):
             maps.append(matched)
         x = maps[-1]
         for lift, join, skip in zip(self.lift, self.join, maps[-2::-1], strict=True):
-            x = join(torch.cat([lift(x)[..., : skip.shape[2], : skip.shape[3]], skip], dim=1))
+            x = join(torch.cat([cut(lift(x), skip), skip], dim=1))
         return answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW)

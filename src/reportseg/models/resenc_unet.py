@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from ..config import Section
 from ..knowledge.bank import Bank
 from ..losses import dice_bce_loss
-from .layers import cells_of, group_norm, pad_to_multiple
+from .layers import cells_of, cut, group_norm, pad_to_multiple
 from .output import ModelOutput, SegmentationModel, TextBatch, answer, no_units
 from .towers import IMAGENET_STATISTICS
 
@@ -128,7 +128,7 @@ class ResEncUNet(SegmentationModel):
             skips.append(x)
         maps: list[Tensor] = []
         for lift, join, skip in zip(self.lift, self.up, skips[-2::-1], strict=False):
-            x = join(torch.cat([lift(x)[..., : skip.shape[2], : skip.shape[3]], skip], dim=1))
+            x = join(torch.cat([cut(lift(x), skip), skip], dim=1))
             maps.insert(0, x)
         return ResEncFeatures(maps[: len(self.heads)], padded, (image_B3HW.shape[2], image_B3HW.shape[3]))
 

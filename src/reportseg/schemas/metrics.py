@@ -117,6 +117,9 @@ class Metrics(Scores):
     twin_sha256: Sha256 | None = Field(
         default=None, description="Hash of what a model and its text-free twin share: architecture, films, schedule, teacher and parent."
     )
+    films_sha256: Sha256 | None = Field(
+        default=None, description="Hash of the films that it was trained on; null in older files and for masks made by other code."
+    )
     seed: int = Field(description="Seed of the training; 0 for masks made by other code.")
     cases_sha256: Sha256 = Field(description="Hash over ids and true masks; equal for results that may be paired.")
     split: str = Field(description="Split that was scored.")

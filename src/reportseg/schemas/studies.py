@@ -103,6 +103,7 @@ class TextRow(File):
     n_cases: Count = Field(description="Cases scored; swapped-side scores only those whose zones change.")
     n_changed: Count = Field(description="Cases whose sentence is another than the original.")
     n_empty: Count = Field(default=0, description="Cases without a sentence.")
+    words: Count | None = Field(default=None, description="Words of a sentence, median; null for controls, twin, and in older files.")
     scores: dict[str, float] = Field(description="Its scores.")
     own: dict[str, float] = Field(description="Scores of the same cases under their own sentences.")
     twin: dict[str, float] = Field(default={}, description="Scores of the text-free twin on the same cases; empty without a twin.")

@@ -43,13 +43,15 @@ TURNS = 7
 @dataclass(frozen=True)
 class Subject:
     """What is measured: a `model` section, or a bundle. `reads`: a sentence moves its answers; `flips`: they are averaged with those to the
-    mirrored films. Of a bundle its hash, the two hashes that its other seeds share (of the configuration; of that and the films), its seed.
+    mirrored films; `size_px`: the side of the films that it is made for. Of a bundle its hash, the two that its other seeds share (of the
+    configuration; of that and the films), its seed.
     """
 
     name: str
     section: Mapping[str, Any]
     reads: bool
     flips: bool = False
+    size_px: int | None = None
     bundle: str | None = None
     sha256: str | None = None
     config_sha256: str | None = None
@@ -119,7 +121,7 @@ def cost(
             command=command, size_px=size_px, batch=batch, device=str(settings["device"]), precision=str(precision),  # type: ignore[arg-type]
             threads=torch.get_num_threads(), metric=metric if scores else None, split=scored.get("", {}).get("split"),
             rows=[_row(one, told, rows[0][1], batch, scored.get(one.name, {})) for one, told in rows],
-            warnings=_warnings(subjects, scored),
+            warnings=_warnings(subjects, scored, size_px),
         )  # fmt: skip
         write_page(folder / PAGE, study)
         write_json(folder / FILE, study)
@@ -140,6 +142,7 @@ def subject(name: str) -> Subject:
             bundle.config.model,
             reads_text(bundle.model, training),
             bundle.config.decision.flips,
+            bundle.config.preprocess.size_px,
             str(bundle.path),
             bundle.sha256,
             config_sha256(training, bundle.config.parent),
@@ -150,7 +153,7 @@ def subject(name: str) -> Subject:
         raise InputError("neither a bundle nor a config", name, f"Shipped: {', '.join([*shipped(), *shipped_configs()])}.", "unknown")
     resolved = resolve(load_config(name))
     reads = MODELS[resolved.model["name"]][1].reads_text and resolved.data.text != "constant"
-    return Subject(resolved.name, resolved.model, reads, resolved.eval.flips)
+    return Subject(resolved.name, resolved.model, reads, resolved.eval.flips, resolved.data.sizes()[-1][1])
 
 
 def _unlike(subjects: Sequence[Subject]) -> list[Subject]:
@@ -186,7 +189,7 @@ def _scores(folders: Sequence[str | Path], subjects: Sequence[Subject], n_boot: 
     for name, own in found.items():
         arm, *more = group(own)
         if more:
-            what = f"this and {arm.runs[0].folder} are both of {name}, and differ in the configuration, the texts asked, or the flips"
+            what = f"this and {arm.runs[0].folder} are both of {name}, but of another configuration, films, texts or flips"
             fix = "Give the evaluations of one of the two; of two trainings name the bundles, each of which has its own row."
             raise InputError(what, more[0].runs[0].folder, fix, "score")
         unsure = name not in bundles and any(run.metrics.model_sha256 is None for run in own)
@@ -278,10 +281,12 @@ def _row(one: Subject, told: Mapping[str, Any], unet: Mapping[str, Any], batch: 
     )
 
 
-def _warnings(subjects: Sequence[Subject], scored: Mapping[str, Any]) -> list[str]:
+def _warnings(subjects: Sequence[Subject], scored: Mapping[str, Any], size_px: int) -> list[str]:
     without = [s.name for s in subjects if s.name not in scored and s.name != REFERENCE]
     unsure = [s.name for s in subjects if scored.get(s.name, {}).get("unsure")]
     found = [f"No evaluation was given of {', '.join(without)}: not in the plots."] if scored and without else []
+    if others := [f"{s.name} ({s.size_px} px)" for s in subjects if s.name in scored and s.size_px not in (None, size_px)]:
+        found.append(f"Scores at another size than that of the films measured here, {size_px} px: {', '.join(others)}. Set --size to it.")
     if unsure:
         what = f"The evaluations of {', '.join(unsure)} are of an earlier version and do not record the model section"
         found.append(f"{what}: they were matched by the name alone. Evaluate again to have that checked.")

@@ -133,6 +133,8 @@ def _method(study: CostStudy) -> Html:
         "loading took for a moment is left out where the system can forget it (Linux, CUDA).",
         "Times: medians; an answer in fp32, a training step forwards, backwards and with the optimiser. The U-Net's own rates are "
         "those of its own process, so divide ratios, not rates.",
+        "Intervals of scores: bootstrap of patients. Where films have no known patient they are clusters of their own, and the intervals a "
+        "lower bound.",
         "Films, sentences and weights are made up. Towers of a configuration are laid out as published and trained as it says; no weights "
         "are fetched.",
     ]

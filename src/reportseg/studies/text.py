@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median_low
 
 from ..bundle import TRAINING, load_bundle, reads_text
 from ..cases import METRICS
@@ -96,9 +96,10 @@ def text(
         own, *others = read_runs([*places.values(), *([Path(twin)] if twin is not None else [])])
         free = others.pop() if twin is not None else None
         sentences = [sample.text for sample in films]
-        rows = [_original(own), *_controls(own)]
+        rows = [_original(own, sentences), *_controls(own)]
         for name, run in zip(columns, others, strict=True):
-            rows.append(_row(name, "column", own, run, n_boot, *_changed(datasets[name], split, sentences)))
+            row = _row(name, "column", own, run, n_boot, *_changed(datasets[name], split, sentences))
+            rows.append(row.model_copy(update={"words": _words([sample.text for sample in datasets[name].split(split)])}))
         if free is not None:
             rows.append(_row("twin", "twin", own, free, n_boot, len(sentences), 0))
             rows = [row.model_copy(update={"twin": _without_text(free, films, row)}) for row in rows]
@@ -132,9 +133,14 @@ def _scores(scores: object) -> dict[str, float]:
     return {score: value for score in COMPARED if (value := getattr(scores, score)) is not None}
 
 
-def _original(own: Run) -> TextRow:
+def _words(texts: Sequence[str]) -> int:
+    return median_low(len(text.split()) for text in texts)
+
+
+def _original(own: Run, texts: Sequence[str]) -> TextRow:
     scores = _scores(own.metrics)
-    return TextRow(name=ORIGINAL, kind="original", n_cases=own.metrics.n_cases, n_changed=0, scores=scores, own=scores, loss={})
+    told = {"n_cases": own.metrics.n_cases, "n_changed": 0, "words": _words(texts)}
+    return TextRow(name=ORIGINAL, kind="original", scores=scores, own=scores, loss={}, **told)
 
 
 def _controls(own: Run) -> list[TextRow]:

@@ -72,9 +72,12 @@ def answer(study: TextStudy) -> str:
 def _names(row: TextRow, study: TextStudy) -> tuple[str, str]:
     if row.kind == "column":
         n = study.n_cases
-        return row.name, f"column, {'all' if row.n_changed == n else f'{row.n_changed:,} of {n:,}'} sentences differ"
+        long = "column" if row.words is None else counted(row.words, "word")
+        return row.name, f"{long}, {'all' if row.n_changed == n else f'{row.n_changed:,} of {n:,}'} sentences differ"
     label, under = _SAYS.get(row.name, (row.name, ""))
-    return label, f"{row.n_cases:,} cases whose zones change" if row.name == "swapped-side" else under
+    if row.kind == "original" and row.words is not None:
+        under += f", {counted(row.words, 'word')}"
+    return label, f"{row.n_cases:,} cases whose places change" if row.name == "swapped-side" else under
 
 
 def _rows(study: TextStudy) -> list[TextRow]:
@@ -137,6 +140,7 @@ def _method(study: TextStudy) -> Html:
         "whose zones change, and their loss is measured on these.",
         "No sentence: in distribution only where training dropped the text of some films.",
         "A further column is another sentence on the same film, read by the same weights; words that training lacked may count against it.",
+        "Words: of a sentence, median.",
         f"Intervals: {ci.method}, {ci.n_boot:,} draws of {counted(ci.clusters, 'cluster')}; not adjusted for their number.",
     ]
     if ci.without_patient:

@@ -102,6 +102,7 @@ def _method(study: TransferStudy) -> Html:
         "Nothing was fitted anew: weights, decision rule and tokenizer are the bundle's.",
         "A data set is a bundle's own where the bundle was trained on one of that name.",
         "The loss is the score on its own data minus that on the other: other films, outlined by other people, so it is not paired.",
-        "Intervals: bootstrap of patients, within each data set.",
+        "Intervals: bootstrap of patients, within each data set. Where films have no known patient they are clusters of their own, and the "
+        "intervals a lower bound.",
     ]
     return join(bullets(items), hashes([*bundles, *cases]))
