@@ -59,7 +59,8 @@ def run(alignment, texts, mask, maps=None, progress=1.0, valid=None):
     maps = torch.randn(len(texts), 8, mask.shape[2] // 4, mask.shape[3] // 4) if maps is None else maps
     text = torch.stack([vector(text) for text in texts]).requires_grad_()
     valid = torch.ones_like(mask) if valid is None else valid
-    return alignment(maps if isinstance(maps, list) else [maps], text, texts, mask, valid, lambda part: torch.stack([vector(t) for t in part]), progress)
+    compared = maps if isinstance(maps, list) else [maps]
+    return alignment(compared, text, texts, mask, valid, lambda part: torch.stack([vector(t) for t in part]), progress)
 
 
 def box(n, y, x, side=12, size=32):

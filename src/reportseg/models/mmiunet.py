@@ -141,17 +141,16 @@ class MMIUNet(SegmentationModel):
     def encode_image(self, image_B3HW: Tensor) -> FirstStage:
         """The first stage, before any word is heard. `image_B3HW` is in [0, 1], any H, W >= 1."""
         x = pad_to_multiple((image_B3HW - self.mean) / self.std, 4)
-        first = self.vision.model.encoder.stages[0](self.vision.model.embeddings(x))
-        return FirstStage(first, (x.shape[2], x.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
+        return FirstStage(self.vision.stage(0, x), (x.shape[2], x.shape[3]), (image_B3HW.shape[2], image_B3HW.shape[3]))
 
     def decode(self, image: FirstStage, text: TextBatch, mask_B1HW: Tensor | None = None, valid_B1HW: Tensor | None = None) -> ModelOutput:
         """Answer `text` on films after their first stage. With a mask, its loss too; `valid` leaves pixels out of it."""
         x, words = image.map_BChw, text.tokens_BLD
         matched, heard = self.match[0](x, words, text.mask_BL)
         maps = [matched]
-        for stage, match in zip(self.vision.model.encoder.stages[1:], self.match[1:], strict=True):
-            x = stage(pad_to_multiple(matched + x, 2))
-            matched, heard = match(x, words + heard, text.mask_BL)
+        for level in (1, 2, 3):
+            x = self.vision.stage(level, matched + x)
+            matched, heard = self.match[level](x, words + heard, text.mask_BL)
             maps.append(matched)
         x = maps[-1]
         for lift, join, skip in zip(self.lift, self.join, maps[-2::-1], strict=True):

@@ -237,12 +237,17 @@ class ConvNeXt(PretrainedCNN):
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """A map without channels at stride 2, then those at strides 4, 8, 16, 32, each side rounded up."""
-        x = self.model.embeddings(pad_to_multiple(image_B3HW, 4))
-        maps = [image_B3HW[:, :0, ::2, ::2]]
-        for level, stage in enumerate(self.model.encoder.stages):
-            x = stage(x if level == 0 else pad_to_multiple(x, 2))
+        maps, x = [image_B3HW[:, :0, ::2, ::2]], pad_to_multiple(image_B3HW, 4)
+        for level in range(4):
+            x = self.stage(level, x)
             maps.append(x)
         return maps
+
+    def stage(self, level: int, x_BCHW: Tensor) -> Tensor:
+        """The first from an image of whole patches to stride 4, each further one from the map before it to half its sides, rounded up."""
+        x = pad_to_multiple(x_BCHW, 2) if level else self.model.embeddings(x_BCHW)
+        out: Tensor = self.model.encoder.stages[level](x)
+        return out
 
 
 class Renormalised(nn.Module):

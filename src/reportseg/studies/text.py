@@ -139,8 +139,8 @@ def _words(texts: Sequence[str]) -> int:
 
 def _original(own: Run, texts: Sequence[str]) -> TextRow:
     scores = _scores(own.metrics)
-    told = {"n_cases": own.metrics.n_cases, "n_changed": 0, "words": _words(texts)}
-    return TextRow(name=ORIGINAL, kind="original", scores=scores, own=scores, loss={}, **told)
+    n = own.metrics.n_cases
+    return TextRow(name=ORIGINAL, kind="original", n_cases=n, n_changed=0, words=_words(texts), scores=scores, own=scores, loss={})
 
 
 def _controls(own: Run) -> list[TextRow]:
