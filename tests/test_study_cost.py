@@ -57,7 +57,7 @@ def here(monkeypatch):
 @pytest.fixture
 def config(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("name: mine\nmodel: {name: unet, width: 8}\n")
+    file.write_text("name: mine\ndata: {size_px: 32}\nmodel: {name: unet, width: 8}\n")
     return str(file)
 
 
@@ -194,7 +194,7 @@ def test_a_bundle_is_measured_as_it_is(here, bundle, tmp_path):
 
 def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path):
     other = tmp_path / "other.yaml"
-    other.write_text("name: other\nmodel: {name: unet, width: 16}\n")
+    other.write_text("name: other\ndata: {size_px: 32}\nmodel: {name: unet, width: 16}\n")
     evaluations = [
         scored(tmp_path / "a0", films(60, 62, 64), seed=0),
         scored(tmp_path / "a1", films(62, 64, 66), seed=1),
@@ -214,9 +214,14 @@ def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path
     assert "Score for cost" in (tmp_path / "c" / "cost.html").read_text()
 
 
+def test_a_score_of_films_of_another_size_than_those_measured_is_warned_of(here, config, tmp_path):
+    study = measured([config], tmp_path, size_px=48, scores=[scored(tmp_path / "a", films(60, 62))])
+    assert study.warnings == ["Scores at another size than that of the films measured here, 48 px: mine (32 px). Set --size to it."]
+
+
 def test_a_configuration_of_the_very_reference_takes_its_place_and_has_its_score(here, config, tmp_path):
     same = tmp_path / "same.yaml"
-    same.write_text("name: same\nmodel: {name: unet, width: 4, output_stride: 1}\n")
+    same.write_text("name: same\ndata: {size_px: 32}\nmodel: {name: unet, width: 4, output_stride: 1}\n")
     scores = [scored(tmp_path / "a", films(60, 62)), scored(tmp_path / "b", films(40, 42), 4, name="same")]
     study = measured([config, str(same)], tmp_path, scores=scores)
     assert [(row.name, row.scores["dice_mean"]) for row in study.rows] == [("same", pytest.approx(0.41)), ("mine", pytest.approx(0.61))]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median_low
 from xml.etree import ElementTree
 
 import pytest
@@ -76,6 +76,9 @@ def test_every_kind_of_sentence_has_its_row(done, phantoms, twin):
     n = study.n_cases
     assert (rows["other"].n_changed, rows["same"].n_changed, rows["empty"].n_empty) == (n, 0, n)
     assert 0 < rows["half"].n_empty == rows["half"].n_changed < n
+    texts = [sample.text for sample in read_manifest(phantoms).split("val")]
+    assert rows["original"].words == median_low(len(text.split()) for text in texts) and rows["twin"].words is None
+    assert rows["other"].words == rows["original"].words + 2
     assert rows["same"].scores == rows["original"].scores
     for row in study.rows[1:]:
         for score, (value, low, high) in row.loss.items():

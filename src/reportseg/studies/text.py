@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..evaluate import CONTROLS, control_texts, evaluate
 from ..limits import safe_id
 from ..metrics import summarise
+from ..page import counted
 from ..runs import alone
 from ..schemas.base import read_json, write_json
 from ..schemas.comparison import COMPARED
@@ -106,7 +107,7 @@ def text(
         fields = scored_by(own, n_boot)
         study = TextStudy(
             command=command, name=own.metrics.name or "bundle", metric=metric, bundle_sha256=loaded.sha256, seed=own.metrics.seed,
-            column=column, rows=rows, warnings=own.metrics.warnings, **fields,
+            column=column, rows=rows, warnings=[*own.metrics.warnings, *_unknown(columns, others)], **fields,
         )  # fmt: skip
         write_page(folder / PAGE, study)
         write_json(folder / FILE, study)
@@ -131,6 +132,13 @@ def _changed(dataset: Dataset, split: str, own: Sequence[str]) -> tuple[int, int
 
 def _scores(scores: object) -> dict[str, float]:
     return {score: value for score in COMPARED if (value := getattr(scores, score)) is not None}
+
+
+def _unknown(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """A column whose words the weights never saw is no test of what it says."""
+    counts = {name: sum("out_of_vocabulary" in case.warnings for case in run.cases) for name, run in zip(columns, runs, strict=True)}
+    says = "have words that were never seen in training, which may count against it"
+    return [f"{name}: {counted(n, 'sentence')} {says}." for name, n in counts.items() if n]
 
 
 def _words(texts: Sequence[str]) -> int:
