@@ -10,9 +10,15 @@ from reportseg.charts import Point, front_of, point_plot
 from reportseg.report_numbers import NAMES as SAID
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import CostRow, CostStudy
+from reportseg.studies.pages import SPOKEN
 
 COST = "cost.json"
-COSTS = {"latency_1_s": "Time of an answer", "train_time": "Training time of an image"}
+COSTS = {"latency_1_s": "Time of an answer", "train_time": "Time of training on an image"}
+
+
+def _spoken(metric: str) -> str:
+    """As a sentence begins."""
+    return SPOKEN[metric][:1].upper() + SPOKEN[metric][1:]
 
 
 def _scored(folder: Path) -> tuple[CostStudy, list[CostRow]] | None:
@@ -33,7 +39,7 @@ def picture(folder: Path, names: Mapping[str, str]) -> str | None:
     plots = {}
     for cost, says in COSTS.items():
         points = [Point(names[r.name], r.ratios[cost], r.scores[metric], *r.ci95.get(metric, (None, None))) for r in rows]
-        plots[f"{SAID[metric]} over {says.lower()}"] = point_plot(
+        plots[f"{_spoken(metric)} over the {says.lower()}"] = point_plot(
             points, says, f"{says}, U-Net of 31 M = 1, log scale", SAID[metric], log=True, front=True
         )
     return beside(plots, [f"{i}  {names[row.name]}" for i, row in enumerate(rows, 1)])
@@ -48,8 +54,9 @@ def section(folder: Path, names: Mapping[str, str]) -> str:
     best = {cost: [names[rows[i].name] for i in front_of([(row.ratios[cost], row.scores[metric]) for row in rows])] for cost in COSTS}
     says = [
         "\n### Cost\n",
-        f"![{SAID[metric]} of every method over the time of an answer and of training](images/{folder.name}-cost.svg)\n",
-        "Up and left is better; on the dashed stair no other method is both. Times are multiples of those of the U-Net of 31 M parameters, "
+        f"![{_spoken(metric)} of every method over the time of an answer and of training](images/{folder.name}-cost.svg)\n",
+        "Up and left is better; on the dashed stair no other method is both; bars are intervals. Times are multiples of those of the U-Net "
+        "of 31 M parameters, "
         f"timed in turns with each method in one process: films of {study.size_px} px, an answer to one film with its sentence in fp32, "
         f"a step of {study.batch} films in {study.precision}, {study.threads} threads. Memory: of an answer, parameters included.\n",
         *(f"{says}: nothing is both quicker and better than {', '.join(best[cost])}.\n" for cost, says in COSTS.items()),

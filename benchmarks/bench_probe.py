@@ -43,7 +43,10 @@ def _probe(section_json: str) -> dict[str, float]:
     mask = torch.zeros(len(SENTENCES), 1, SIDE, SIDE, dtype=torch.bool)
     for i in range(len(SENTENCES)):
         mask[i, :, 8 * i : 8 * i + 16, 12 * i : 12 * i + 20] = True
-    losses = model(image, SENTENCES, mask).losses
+    valid = torch.ones_like(image[:, :1])
+    valid[..., -9:] = 0
+    model(image, SENTENCES, mask, valid)  # what a model keeps of the films so far, as TMCA's mean masks, has a part in the next step
+    losses = model(image, SENTENCES, mask, valid).losses
     torch.stack(list(losses.values())).sum().backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     return {**{name: float(loss.detach()) for name, loss in losses.items()}, "norm": float(norm)}

@@ -27,6 +27,7 @@ text { font: 11.5px system-ui, sans-serif; fill: #1b1f23; font-variant-numeric: 
 .halo { paint-order: stroke; stroke: #fff; stroke-width: 4px; stroke-linejoin: round; }
 .zero { stroke: #1b1f23; stroke-dasharray: 3 3; } .range { stroke: #0b6b73; stroke-width: 7; opacity: 0.35; }
 .c0 { fill: #565e66; } .c1 { fill: #0b6b73; } .c2 { fill: #b04a1c; } .c3 { fill: #6b4a9c; } .c4 { fill: #7d6500; }
+.curve { fill: none; stroke: #6b4a9c; stroke-width: 2; } .d2 { stroke-dasharray: 7 4; }
 .bar { opacity: 0.85; } .gap { opacity: 0.28; }
 """
 
@@ -36,14 +37,14 @@ def beside(plots: Mapping[str, Html], key: Sequence[str] = ()) -> str:
     heights = [float(re.search(r'viewBox="0 0 \S+ (\S+)"', plot)[1]) for plot in plots.values()]  # type: ignore[index]
     width, height = len(plots) * (WIDTH + GAP) - GAP, TOP + int(max(heights)) + 2
     columns = max(1, width // KEY)
-    foot, height = height, height + LINE * -(-len(key) // columns) + (LINE // 2 if key else 0)
+    foot, height = height, height + LINE * -(-len(key) // columns) + (LINE if key else 0)
     parts = [el("style", Html(STYLE)), el("rect", width=width, height=height, rx=8, fill="#fff")]
     for i, ((name, plot), h) in enumerate(zip(plots.items(), heights, strict=True)):
         x = i * (WIDTH + GAP)
         parts.append(el("text", name, class_="strong", x=x + 12, y=20))
         parts.append(Html(plot.replace("<svg ", f'<svg x="{x}" y="{TOP}" width="{WIDTH}" height="{h:.0f}" ', 1)))
     for i, says in enumerate(key):
-        parts.append(el("text", says, x=12 + i % columns * KEY, y=foot + LINE * (i // columns) + LINE // 2))
+        parts.append(el("text", says, x=12 + i % columns * KEY, y=foot + LINE * (i // columns) + LINE * 4 // 5))
     return el("svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}", width=width, height=height) + "\n"
 
 

@@ -555,6 +555,14 @@ def test_another_machine_finds_the_same_numbers_but_for_rounding_and_other_code_
     assert bench_probe.difference(None, figures) == ""
 
 
+def test_what_a_model_keeps_of_films_is_probed_too(monkeypatch, fresh_probes):
+    section = configured(bench_protocol.ARMS["tmca"]).model
+    before = bench_probe.probe(section)
+    bench_probe._probe.cache_clear()
+    monkeypatch.setattr("reportseg.models.alignment.OVERLAP_SHARE", 0.6)
+    assert "align_4" in bench_probe.difference(before, bench_probe.probe(section))
+
+
 def test_arms_that_differ_in_a_module_differ_in_their_probe_and_twins_and_seeds_do_not():
     def of(name, seed=0):
         return bench_probe.probe(configured(bench_protocol.ARMS[name], seed=seed).model)
