@@ -140,13 +140,14 @@ class Bench:
         for cell in self.chosen(named):
             arm, _ = cells(self.protocol)[cell]
             tried, rate, minutes = self.search.get(arm.method, {}), self.best(arm.method), 0.0
-            if not self.done(cell):
+            if not self.done(cell) or rate is None:
                 speeds = [one["images_per_s"] for one in (*told, *tried.values()) if one.get("method", arm.method) == arm.method]
                 speeds = [speed for speed in speeds if speed is not None]
                 guessed |= not speeds
                 left = 0 if arm.method in counted else len(self.protocol.rates) - len(tried)
-                images = self.images_of(arm) + left * self.protocol.search * self.protocol.images
-                minutes = (images / median(speeds or [IMAGES_PER_S]) + evaluating) / 60
+                cell_images, cell_s = (0, 0.0) if self.done(cell) else (self.images_of(arm), evaluating)
+                images = cell_images + left * self.protocol.search * self.protocol.images
+                minutes = (images / median(speeds or [IMAGES_PER_S]) + cell_s) / 60
                 counted.add(arm.method)
             total += minutes
             state = "done" if self.done(cell) else "to do"
@@ -168,11 +169,11 @@ class Bench:
             self.precision = self._settle()
             for cell in chosen:
                 try:
-                    rate = self._search(cells(self.protocol)[cell][0].method, end)
-                    if rate is None or time.monotonic() > end:
+                    rate = self._search(method := cells(self.protocol)[cell][0].method, end)
+                    if rate is None or (not self.done(cell) and time.monotonic() > end):
                         print_line("the time is up: the same command goes on")
                         break
-                    self._check_rates()
+                    self._check_rate(method, rate)
                     if not self.done(cell):
                         self._cell(cell, rate)
                 except InputError as error:
@@ -201,16 +202,15 @@ class Bench:
         if differs:
             what = f"the bench was begun with another {', '.join(differs)}"
             raise InputError(what, self.results / PROTOCOL, "Give the same data, or other folders for --work and --results.", "protocol")
+        device = pick_device(self.protocol.device)
+        if self.protocol.device == "auto" and device.type == "cpu":
+            what = f"{self.protocol.name} is for an accelerator, and there is none"
+            raise InputError(what, self.protocol.name, "Run the protocol cpu, or this one where there is one.", "device")
         if not stored:
-            device = pick_device(self.protocol.device)
-            if self.protocol.device == "auto" and device.type == "cpu":
-                what = f"{self.protocol.name} is for an accelerator, and there is none"
-                raise InputError(what, self.protocol.name, "Run the protocol cpu, or this one where there is one.", "device")
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
             stored = {**asked, "precision": "bf16" if bf16_gains(device) else "fp32", "on": name, "threads": torch.get_num_threads()}
             self._store(PROTOCOL, stored)
         self._check_cells(str(stored["precision"]))
-        self._check_rates()
         return str(stored["precision"])
 
     def _check_cells(self, precision: str) -> None:
@@ -233,14 +233,13 @@ class Bench:
                     f"the true masks or the patients are not those that {cell} was scored on", self.dataset.path, fix, "protocol"
                 )
 
-    def _check_rates(self) -> None:
-        """InputError protocol where a finished cell has another learning rate than was found for its method: it may have been run before a
-        search that was made again, and rows of two rates are no comparison.
+    def _check_rate(self, method: str, rate: float) -> None:
+        """InputError protocol where a finished cell of the method has another learning rate than the one just found: it may have been run
+        before a search that was made again, and rows of two rates are no comparison.
         """
         for cell, (arm, _) in cells(self.protocol).items():
-            best = self.best(arm.method)
-            if best is not None and self.done(cell) and (had := load_json(self.results / cell / CELL)["lr"]) != best:
-                what = f"{cell} was trained with a learning rate of {had:g}, and that of its method is {best:g}"
+            if arm.method == method and self.done(cell) and (had := load_json(self.results / cell / CELL)["lr"]) != rate:
+                what = f"{cell} was trained with a learning rate of {had:g}, and that of its method is {rate:g}"
                 raise InputError(what, self.results / cell, "Delete this folder to train the cell anew.", "protocol")
 
     def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:

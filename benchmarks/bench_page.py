@@ -98,9 +98,9 @@ RULES = """
 - **Learning rate**: for each method the best of three on a quarter of the images and the first seed, by the sum of both Dice scores on
   dev. A twin, and a method that lacks a module, have the rate of their method.
 - **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third. Films without a
-  known patient, 597 of the 1,429, count as one each, so that intervals are a lower bound.
-- **Made again**: a change of a recipe or of what a model computes on a made-up batch takes its cells off the table. Augmentation, training
-  loop and scoring are not watched in that way.
+  known patient, 597 of the 1,429, count as one each, so that the width of an interval is a lower bound.
+- **Made again**: where a recipe has changed, or what a model computes on a made-up batch, the bench stops until its cells are deleted.
+  Augmentation, training loop and scoring are not watched in that way.
 - **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them
   would have helped; `falling` where it fell by as much; `end of the grid` where the best rate is the lowest or the highest of the three;
   `seed N diverged` where that training ended in a loss that is not finite. Such a method has no rank and stands below the others: the
@@ -114,9 +114,9 @@ MODULE_TEXT = """
 any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of with minus without lies
 above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. The target enhancement is
 judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. There is no verdict
-before both seeds have been run. *Mechanism* is what
-training logged last, with the module and, where such a thing is left, without it: a hint at whether the module did what it is there for.
-AUROC: cells inside the masks of dev against cells outside. `cell.json` has all such figures.
+before both seeds have been run. *Mechanism* is what training logged last, with the module and, where such a thing is left, without it: a
+hint at whether the module did what it is there for. AUROC: cells inside the masks of dev against cells outside. `cell.json` has all such
+figures.
 """
 
 GPU = """
@@ -135,7 +135,10 @@ def write(page: Path, results: Path) -> None:
     """The page, and its figures in the folder images beside it."""
     atomic_write(page, text(results))
     for bench in ("bench-cpu", "bench-gpu"):
-        for name, drawn in ((bench, picture(results / bench)), (f"{bench}-cost", bench_cost.picture(results / bench, NAMES))):
+        for name, drawn in (
+            (bench, picture(results / bench)),
+            (f"{bench}-cost", bench_cost.picture(results / bench, reached(results / bench))),
+        ):
             if drawn is not None:
                 (page.parent / "images").mkdir(exist_ok=True)
                 atomic_write(page.parent / "images" / f"{name}.svg", drawn)
@@ -145,19 +148,24 @@ def picture(folder: Path) -> str | None:
     """Every method that has a rank, the mean over its seeds with the interval, as SVG; in the order of the table. None before there are
     two.
     """
-    cells, failed = _read(folder)
-    told = load_json(folder / "table.json")["arms"] if cells else {}
-    rows: dict[str, list[Row]] = {score: [] for score in SCORES}
-    for arm, name in NAMES.items():
-        scored = [metrics for cell, (metrics, _) in cells.items() if _arm(cell) == arm]
-        if scored and arm not in map(_arm, failed):
-            for score in SCORES:
-                lower, upper = told.get(arm, {}).get("ci95", {}).get(score, (None, None))
-                rows[score].append((name, fmean(metrics[score] for metrics in scored), lower, upper))
+    rows: dict[str, list[Row]] = {score: [tuple(one) for one in reached(folder, score).values()] for score in SCORES}
     if len(rows[SCORES[0]]) < 2:
         return None
     order = sorted(range(len(rows[SCORES[0]])), key=lambda i: -rows[SCORES[0]][i][1])
     return beside({SAID[score]: interval_plot([found[i] for i in order], SAID[score]) for score, found in rows.items()})
+
+
+def reached(folder: Path, score: str = METRIC) -> dict[str, bench_cost.Reached]:
+    """By arm, of every method that has a rank, the mean over its seeds with the interval."""
+    cells, failed = _read(folder)
+    told = load_json(folder / "table.json")["arms"] if cells else {}
+    found = {}
+    for arm, name in NAMES.items():
+        scored = [metrics for cell, (metrics, _) in cells.items() if _arm(cell) == arm]
+        if scored and arm not in map(_arm, failed):
+            interval = told.get(arm, {}).get("ci95", {}).get(score, (None, None))
+            found[arm] = bench_cost.Reached(name, fmean(metrics[score] for metrics in scored), *interval)
+    return found
 
 
 def text(results: Path) -> str:
@@ -187,10 +195,10 @@ def _bench(folder: Path, rules: str = "", *, modules: bool) -> str:
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
     lost = {arm: [failed[cell] for cell in failed if _arm(cell) == arm] for arm in of}
     differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
-    parts = [on, _methods(of, lost, told, search, folder.name), differences, bench_cost.section(folder, NAMES)]
+    parts = [on, _methods(of, lost, told, search, folder.name), differences, bench_cost.section(folder, reached(folder))]
     if modules:
         parts += [MODULE_TEXT, _modules(of, told, protocol["seeds"])]
-    return "".join([*parts, rules, _rates(search, len(protocol["rates"])), _cells(cells, failed)])
+    return "".join([*parts, rules, _rates(search, len(protocol["rates"]), _methods_of(cells)), _cells(cells, failed)])
 
 
 def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any], bench: str) -> str:
@@ -272,7 +280,12 @@ def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
     return "; ".join(parts) + "."
 
 
-def _rates(search: dict[str, Any], wanted: int) -> str:
+def _methods_of(cells: dict[str, tuple[Any, Any]]) -> list[str]:
+    return list(dict.fromkeys(facts["method"] for _, facts in cells.values()))
+
+
+def _rates(search: dict[str, Any], wanted: int, run: Sequence[str]) -> str:
+    """Scores on dev by rate; the methods that were `run` by a search that no longer counts are named."""
     rates = sorted({rate for tried in search.values() for rate in tried}, key=float)
     rows = []
     for method, tried in search.items():
@@ -282,9 +295,10 @@ def _rates(search: dict[str, Any], wanted: int) -> str:
             for rate, one in tried.items()
         }
         rows.append([NAMES[method], *(f"**{shown[rate]}**" if rate == best else shown.get(rate, NONE) for rate in rates)])
-    says = (
-        "\n### Learning rates\n\ndice_pooled / dice_mean on dev after a quarter of the images; the rate in bold is that of the cells.\n\n"
-    )
+    says = "\n### Learning rates\n\ndice_pooled / dice_mean on dev after a quarter of the images; the rate in bold is that of the cells."
+    if left := [NAMES[method] for method in run if len(search.get(method, {})) < wanted]:
+        says += f" To be searched again, for a change of the code, before further cells: {', '.join(left)}."
+    says += "\n\n"
     return says + _table(["method", *(f"{float(rate):g}" for rate in rates)], rows)
 
 

@@ -148,7 +148,7 @@ def test_the_page_is_what_the_results_tell_and_begins_with_what_it_does_not_rank
         assert (figure.read_text(encoding="utf-8") if figure.exists() else None) == bench_page.picture(ROOT / "results" / name)
         assert (f"](images/{name}.svg)" in page) is figure.exists()
         cost = ROOT / "docs" / "images" / f"{name}-cost.svg"
-        drawn = bench_cost.picture(ROOT / "results" / name, bench_page.NAMES)
+        drawn = bench_cost.picture(ROOT / "results" / name, bench_page.reached(ROOT / "results" / name))
         assert (cost.read_text(encoding="utf-8") if cost.exists() else None) == drawn
     first = page.splitlines()[2]
     assert first.startswith("**This ranks architectures without pretraining; it does not rank the published models.**")
@@ -251,19 +251,20 @@ def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_ran
     assert said == f"{above}, by seed 0 alone; not yet run: LanGuideMedSeg, ResEnc U-Net; diverged: U-Net, MMI-UNet."
 
 
-def cost_row(name, time, score=None):
+def cost_row(name, time):
     ratios = {"latency_1_s": time, "train_time": 2 * time}
     costs = {"flops": 10**9, "predict_bytes": 2**20, "train_bytes": 1, "latency_1_s": 1, "latency_8_s": 1, "train_images_per_s": 1}
-    scores = {} if score is None else {"dice_mean": score}
-    return {"name": name, "model": "m", "params": {"total": 10**6}, **costs, "ratios": ratios, "scores": scores}
+    return {"name": name, "model": "m", "params": {"total": 10**6}, **costs, "ratios": ratios}
 
 
 def test_what_methods_cost_stands_beside_their_scores_and_whom_none_beats_is_named(tmp_path):
-    assert bench_cost.section(tmp_path, {}) == "" and bench_cost.picture(tmp_path, {}) is None
-    told = {"size_px": 112, "batch": 32, "device": "cpu", "precision": "bf16", "threads": 2, "metric": "dice_mean"}
-    rows = [cost_row("unet, 31 M", 1), cost_row("unet", 0.5, 0.7), cost_row("tgcnet", 0.4, 0.8), cost_row("lvit", 0.3, 0.6)]
-    put(tmp_path / "bench-cpu", "cost.json", {"command": "reportseg study cost", **told, "rows": rows})
-    page = bench_cost.section(tmp_path / "bench-cpu", bench_page.NAMES)
+    names = {"tgcnet": ("TGC-Net", 0.8), "unet": ("U-Net", 0.7), "lvit": ("LViT", 0.6), "tmca": ("TMCA", 0.5)}
+    reached = {arm: bench_cost.Reached(name, score, None, None) for arm, (name, score) in names.items()}
+    assert bench_cost.section(tmp_path, reached) == "" and bench_cost.picture(tmp_path, reached) is None
+    told = {"size_px": 112, "batch": 32, "device": "cpu", "precision": "bf16", "threads": 2, "metric": None}
+    rows = [cost_row(*row) for row in (("unet, 31 M", 1), ("unet", 0.5), ("tgcnet", 0.4), ("lvit", 0.3), ("tgcnet_half", 0.1))]
+    put(tmp_path, "cost.json", {"command": "reportseg study cost", **told, "rows": rows})
+    page = bench_cost.section(tmp_path, reached)
     lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
     assert [line.split(" | ")[1:5] for line in lines] == [
         ["TGC-Net", "0.8000", "0.40", "0.80"],
@@ -271,9 +272,16 @@ def test_what_methods_cost_stands_beside_their_scores_and_whom_none_beats_is_nam
         ["LViT", "0.6000", "0.30", "0.60"],
     ]
     assert "Time of an answer: nothing is both quicker and better than LViT, TGC-Net." in page
-    drawn = bench_cost.picture(tmp_path / "bench-cpu", bench_page.NAMES)
+    drawn = bench_cost.picture(tmp_path, reached)
     assert [f"{i}  {name}</text>" in drawn for i, name in enumerate(("TGC-Net", "U-Net", "LViT"), 1)] == [True] * 3
     ElementTree.fromstring(drawn)
+
+
+def test_a_method_whose_rates_are_to_be_searched_again_is_named():
+    tried = dict.fromkeys(("0.001", "0.003"), {"dice_pooled": 0.5, "dice_mean": 0.5})
+    told = bench_page._rates({"unet": tried, "lvit": {"0.001": tried["0.001"]}}, 2, ["unet", "lvit", "tmca"])
+    assert "To be searched again, for a change of the code, before further cells: LViT, TMCA." in told
+    assert "again" not in bench_page._rates({"unet": tried}, 2, ["unet"])
 
 
 def test_a_bench_whose_only_cell_diverged_says_so_and_names_no_film(make, monkeypatch):
@@ -491,16 +499,16 @@ def test_a_cell_of_other_code_stops_the_bench_and_is_trained_anew_once_it_is_del
 
 
 @pytest.mark.slow
-def test_all_cells_of_a_method_have_the_rate_that_its_search_found(make):
+def test_all_cells_of_a_method_have_the_rate_that_its_search_found_and_other_methods_do_not_wait(make, capsys):
     one = make()
     assert one.run(["unet-0"]) == 0
     rate = json.loads((one.results / "unet-0" / bench.CELL).read_text())["lr"]
     for value, tried in one.search["unet"].items():
         tried["dice_mean"] = float(float(value) != rate)
     one._store(bench.SEARCH, one.search)
-    with pytest.raises(InputError, match=f"unet-0 was trained with a learning rate of {rate:g}, and that of its method is") as caught:
-        make(folder_of(one)).run(["tgcnet-0"])
-    assert caught.value.code == "protocol"
+    again = make(folder_of(one))
+    assert again.run(["unet-1", "languidemedseg-0"]) == 3 and again.done("languidemedseg-0") and not again.done("unet-1")
+    assert f"unet-0 was trained with a learning rate of {rate:g}, and that of its method is" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -553,6 +561,22 @@ def test_another_machine_finds_the_same_numbers_but_for_rounding_and_other_code_
     assert bench_probe.difference(figures, {**figures, "norm": 7.1}) == "norm 7.1, was 7"
     assert bench_probe.difference(figures, {"mask": 1.5, "norm": 7.0}) == "align_4 none, was 0"
     assert bench_probe.difference(None, figures) == ""
+
+
+@pytest.mark.slow
+def test_what_lies_in_results_was_made_by_this_recipe_and_this_code():
+    """Else the bench would stop; a change of the probe alone has to restate what was written down."""
+    folder = ROOT / "results" / CPU.name
+    precision = json.loads((folder / "protocol.json").read_text())["precision"]
+    told = [json.loads(path.read_text()) for path in sorted(folder.glob("*/cell.json"))]
+    asked = [
+        bench_protocol.configure(CPU, bench_protocol.ARMS[one["cell"].rpartition("-")[0]], one["seed"], one["lr"], one["images"], precision)
+        for one in told
+    ]
+    for method, tried in json.loads((folder / "search.json").read_text()).items():
+        told += tried.values()
+        asked += [bench_protocol.configure(CPU, bench_protocol.ARMS[method], 0, float(rate), 6_000, precision) for rate in tried]
+    assert told and [bench.changed(*one) for one in zip(told, asked, strict=True)] == [None] * len(told)
 
 
 def test_what_a_model_keeps_of_films_is_probed_too(monkeypatch, fresh_probes):

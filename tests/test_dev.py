@@ -9,6 +9,8 @@ from torch import nn
 
 from reportseg.decision import Decision
 from reportseg.dev import averaged, fit_decision, separation
+from reportseg.models import build
+from reportseg.models.encoders import train_tokenizer
 
 
 def test_the_average_is_in_the_model_for_a_while():
@@ -46,18 +48,23 @@ def test_separation_reads_coarse_maps_against_the_area():
     assert separation(torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), mask)[0] == 1.0
 
 
-def test_separation_reads_the_last_cell_of_an_odd_map_half_beyond_the_film():
+def test_separation_stretches_a_map_over_the_film_or_lets_its_last_cell_end_beyond():
     mask = torch.zeros(1, 1, 112, 112, dtype=torch.bool)
-    mask[..., 64:100] = True  # the third of the cells of 32 px; of what the fourth, which ends at 128, has of the film a quarter
-    perfect = torch.zeros(1, 1, 4, 4)
-    perfect[..., 2] = 1
-    assert separation(perfect, mask)[0] == 1.0
+    mask[..., 64:100] = True
+    third, two = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    third[..., 2] = 1  # of cells of 32 px; the fourth ends at 128, and has a quarter of its film covered
+    two[..., 2:] = 1  # of cells of 28 px
+    assert separation(third, mask, 32)[0] == 1.0 and separation(two, mask)[0] == 1.0
+    assert separation(third, mask)[0] < 1 and separation(two, mask, 32)[0] < 1
 
 
-def test_separation_knows_the_stride_of_a_small_film():
-    mask = torch.zeros(1, 1, 40, 40, dtype=torch.bool)
-    mask[..., 32:] = True  # the second of two cells of 32 px, of which a quarter is film
-    assert separation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]), mask)[0] == 1.0
+@pytest.mark.parametrize(("name", "map_of"), [("tgcnet", "S32"), ("tmca", "A32")])
+def test_dev_reads_a_map_on_the_cells_that_it_is_trained_on(name, map_of):
+    """112 px: TGC-Net's four cells have 28 px, those of TMCA 32."""
+    model = build({"name": name, "preset": "tiny"}, train_tokenizer(["left lung"]))
+    mask = torch.zeros(1, 1, 112, 112, dtype=torch.bool)
+    output = model(torch.rand(1, 3, 112, 112), ["left lung"], mask)
+    assert output.maps[map_of].shape == (1, 1, 4, 4) and output.strides.get(map_of) == (32 if name == "tmca" else None)
 
 
 def test_without_dev_the_cut_stays_at_half():

@@ -216,7 +216,7 @@ def test_scores_stand_beside_the_costs_and_draw_the_front(here, config, tmp_path
 
 def test_a_score_of_films_of_another_size_than_those_measured_is_warned_of(here, config, tmp_path):
     study = measured([config], tmp_path, size_px=48, scores=[scored(tmp_path / "a", films(60, 62))])
-    assert study.warnings == ["Scores at another size than that of the films measured here, 48 px: mine (32 px). Set --size to it."]
+    assert study.warnings == ["Films of 48 px were measured, and these scores are of another size: mine (32 px)."]
 
 
 def test_a_configuration_of_the_very_reference_takes_its_place_and_has_its_score(here, config, tmp_path):

@@ -95,6 +95,20 @@ def test_every_kind_of_sentence_has_its_row(done, phantoms, twin):
     assert labels[:3] == ["Its own sentence", "Never had a text", "other"], "what the text bought is told by the first two bars"
 
 
+def test_a_column_of_words_that_training_lacked_is_warned_of(bundle, phantoms, tmp_path):
+    with open(phantoms, newline="") as file:
+        rows = list(csv.DictReader(file))
+    strange = tmp_path / "strange.csv"
+    with open(strange, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "far"])
+        writer.writeheader()
+        writer.writerows(
+            {**row, "image": phantoms.parent / row["image"], "mask": phantoms.parent / row["mask"], "far": "zyx wvu tsr"} for row in rows
+        )
+    study = text(bundle, strange, out=tmp_path / "t", columns=["far"], n_boot=20)
+    assert f"far: {study.n_cases} sentences of many words that were never seen in training, which may count against it." in study.warnings
+
+
 def test_what_is_scored_is_not_scored_again(done, bundle, phantoms, twin, monkeypatch):
     study, out = done
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -52,7 +51,7 @@ def score_dev(engine: TorchEngine, dev: Sequence[Sample], films: FilmCache, size
         answer = (F.interpolate(output.logits_B1HW, mask.shape[2:], mode="bilinear", align_corners=False) > 0).cpu()
         counts += [_overlap(a.numpy(), m.numpy()) for a, m in zip(answer, mask, strict=True)]
         for name, values in output.maps.items():
-            areas.setdefault(name, []).append(separation(values, covered))
+            areas.setdefault(name, []).append(separation(values, covered, output.strides.get(name)))
     means = {f"auroc_{name}": _mean(np.concatenate(parts)) for name, parts in areas.items()}
     return _dice(counts) | {name: value for name, value in means.items() if value is not None}
 
@@ -95,15 +94,17 @@ def _logits(
     return [row.astype(np.float16) for row in native_logits(output.logits_B1HW, shapes)]
 
 
-def separation(map_B1hw: Tensor, mask_B1HW: Tensor) -> NDArray[np.float64]:
+def separation(map_B1hw: Tensor, mask_B1HW: Tensor, stride: int | None = None) -> NDArray[np.float64]:
     """AUROC of a similarity map against the cells that are at least half inside the mask, for each film; NaN where one side is empty.
 
-    `mask_B1HW` is on the grid of the films that the maps are of, so that the map's stride can be told: cells of an odd side end beyond it.
+    Without a stride the map is stretched over the film. With one `mask_B1HW` is on the grid of the film that was asked.
     """
     from scipy.stats import rankdata
 
-    stride = 2 ** math.ceil(math.log2(mask_B1HW.shape[2] / map_B1hw.shape[2]))
-    share, _ = cells_of(mask_B1HW, torch.ones_like(mask_B1HW), map_B1hw, stride)
+    if stride is None:
+        share = area_average(mask_B1HW, (map_B1hw.shape[2], map_B1hw.shape[3]))
+    else:
+        share, _ = cells_of(mask_B1HW, torch.ones_like(mask_B1HW), map_B1hw, stride)
     inside = (share >= 0.5).flatten(1).cpu().numpy()
     ranks = rankdata(map_B1hw.float().flatten(1).cpu().numpy(), axis=1)
     positive = inside.sum(1).astype(float)

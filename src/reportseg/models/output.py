@@ -43,6 +43,7 @@ class ModelOutput:
     token_map_BLhw: cosine of every text unit with every place, in [-1, 1], None for models without text.
     losses: terms to add up, empty when no mask was given.
     maps: named similarity maps (B, 1, h, w) that training logs read; empty when no mask was given.
+    strides: of maps whose cells have that many pixels a side, so that the last may end beyond the film; others are stretched over it.
     figures: named numbers for the log of a training, without gradient; one that the batch does not allow is left out.
     """
 
@@ -51,6 +52,7 @@ class ModelOutput:
     token_map_BLhw: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
+    strides: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Tensor] = field(default_factory=dict)
 
 

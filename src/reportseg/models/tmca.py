@@ -222,14 +222,14 @@ class TMCA(SegmentationModel):
             stem = image.stem_BCHW
             x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
         output = answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW, presence_B)
-        maps = {}
+        maps, strides = {}, {f"A{stride}": stride for stride in STRIDES}
         if attention and mask_B1HW is not None:
             valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
             for stride, a in zip(STRIDES, attention, strict=True):
                 maps[f"A{stride}"] = a
                 if self.config.ltem.pixel_loss:
                     output.losses[f"pixel_{stride}"] = PIXEL_WEIGHT * bce_loss(a, *cells_of(mask_B1HW, valid, a, stride))
-        return replace(output, token_map_BLhw=units, maps=maps)
+        return replace(output, token_map_BLhw=units, maps=maps, strides=strides)
 
     def forward(self, image_B3HW: Tensor, texts: Sequence[str], mask: Tensor | None = None, valid: Tensor | None = None) -> ModelOutput:
         """One film, one sentence each; losses only with `mask` (B, 1, H, W), over the pixels of `valid` (B, 1, H, W). While it is trained

@@ -286,7 +286,7 @@ def _warnings(subjects: Sequence[Subject], scored: Mapping[str, Any], size_px: i
     unsure = [s.name for s in subjects if scored.get(s.name, {}).get("unsure")]
     found = [f"No evaluation was given of {', '.join(without)}: not in the plots."] if scored and without else []
     if others := [f"{s.name} ({s.size_px} px)" for s in subjects if s.name in scored and s.size_px not in (None, size_px)]:
-        found.append(f"Scores at another size than that of the films measured here, {size_px} px: {', '.join(others)}. Set --size to it.")
+        found.append(f"Films of {size_px} px were measured, and these scores are of another size: {', '.join(others)}.")
     if unsure:
         what = f"The evaluations of {', '.join(unsure)} are of an earlier version and do not record the model section"
         found.append(f"{what}: they were matched by the name alone. Evaluate again to have that checked.")

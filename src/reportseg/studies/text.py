@@ -135,9 +135,9 @@ def _scores(scores: object) -> dict[str, float]:
 
 
 def _unknown(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    """A column whose words the weights never saw is no test of what it says."""
+    """A column of words that the weights never saw is no test of what it says."""
     counts = {name: sum("out_of_vocabulary" in case.warnings for case in run.cases) for name, run in zip(columns, runs, strict=True)}
-    says = "have words that were never seen in training, which may count against it"
+    says = "of many words that were never seen in training, which may count against it"
     return [f"{name}: {counted(n, 'sentence')} {says}." for name, n in counts.items() if n]
 
 

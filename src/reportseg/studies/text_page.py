@@ -137,7 +137,7 @@ def _method(study: TextStudy) -> Html:
     ci = study.ci
     items: list[Child] = [
         "Shuffled: a permutation of the sentences that gives no film an equal one, mean of five. Left and right exchanged: only films "
-        "whose zones change, and their loss is measured on these.",
+        "whose places change, and their loss is measured on these.",
         "No sentence: in distribution only where training dropped the text of some films.",
         "A further column is another sentence on the same film, read by the same weights; words that training lacked may count against it.",
         "Words: of a sentence, median.",
