@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill, wrap
 from typing import NamedTuple
 
 from figures import beside
@@ -12,7 +13,7 @@ from reportseg.report_numbers import NAMES as SAID
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import CostRow, CostStudy
 
-COST = "cost.json"
+COST, LINE = "cost.json", 140
 COSTS = {"latency_1_s": "Time of an answer", "train_time": "Time of training on an image"}
 
 
@@ -52,13 +53,16 @@ def section(folder: Path, reached: Mapping[str, Reached]) -> str:
     study = read_json(folder / COST, CostStudy)
     pairs = _pairs(study, reached)
     best = {cost: [pairs[i][1].name for i in front_of([(row.ratios[cost], one.score) for row, one in pairs])] for cost in COSTS}
-    says = [
-        "\n### Cost\n",
-        f"![Mean Dice of every method over the time of an answer and of training](images/{folder.name}-cost.svg)\n",
+    how = (
         "Up and left is better; on the dashed stair no other method is both; bars are intervals. Times are multiples of those of the U-Net "
         f"of 31 M parameters, timed in turns with each method in one process: films of {study.size_px} px, an answer to one film with its "
         f"sentence in fp32, a step of {study.batch} films in {study.precision}, {study.threads} threads. Memory: of an answer, parameters "
-        "included.\n",
+        "included."
+    )
+    says = [
+        "\n### Cost\n",
+        f"![Mean Dice of every method over the time of an answer and of training](images/{folder.name}-cost.svg)\n",
+        fill(how, LINE) + "\n",
         *(f"{says}: nothing is both quicker and better than {', '.join(best[cost])}.\n" for cost, says in COSTS.items()),
     ]
     heads = ["", "method", "dice_mean", "answer", "training", "M parameters", "GFLOP", "MiB"]
@@ -68,4 +72,5 @@ def section(folder: Path, reached: Mapping[str, Reached]) -> str:
         size = [f"{row.params['total'] / 1e6:.2f}", f"{row.flops / 1e9:.2f}", f"{row.predict_bytes / 2**20:.0f}"]
         lines.append([str(i), one.name, f"{one.score:.4f}", *costs, *size])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join(says) + "\n" + table + f"\n\n```bash\n{study.command}\n```\n"
+    command = " \\\n    ".join(wrap(study.command, LINE - 6, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(says) + "\n" + table + f"\n\n```bash\n{command}\n```\n"
