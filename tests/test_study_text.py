@@ -235,9 +235,10 @@ def drawn_from(figure: Path, named: dict[str, Path]) -> str:
     return figure.read_text(encoding="utf-8")
 
 
-def test_the_figure_in_the_docs_is_what_the_results_tell(tmp_path):
-    named = {name: ROOT / "results" / "qata" / f"text-{name.replace('-', '').lower()}" / "text.json" for name in ("TGC-Net", "TMCA")}
-    assert (ROOT / "docs" / "images" / "text-qata.svg").read_text(encoding="utf-8") == drawn_from(tmp_path / "f.svg", named)
+@pytest.mark.parametrize("data", ["qata", "kvasir"])
+def test_the_figure_in_the_docs_is_what_the_results_tell(tmp_path, data):
+    named = {name: ROOT / "results" / data / f"text-{name.replace('-', '').lower()}" / "text.json" for name in ("TGC-Net", "TMCA")}
+    assert (ROOT / "docs" / "images" / f"text-{data}.svg").read_text(encoding="utf-8") == drawn_from(tmp_path / "f.svg", named)
 
 
 def test_the_figure_of_the_docs_is_that_of_the_page(done, tmp_path):

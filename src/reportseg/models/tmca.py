@@ -222,7 +222,8 @@ class TMCA(SegmentationModel):
             stem = image.stem_BCHW
             x = self.sharpen(torch.cat([resize(x, (stem.shape[2], stem.shape[3])), stem], dim=1))
         output = answer(self.head(x), image.padded, image.size, mask_B1HW, valid_B1HW, presence_B)
-        maps, strides = {}, {f"A{stride}": stride for stride in STRIDES}
+        maps: dict[str, Tensor] = {}
+        strides: dict[str, int] = {f"A{stride}": stride for stride in STRIDES}
         if attention and mask_B1HW is not None:
             valid = torch.ones_like(output.logits_B1HW) if valid_B1HW is None else valid_B1HW
             for stride, a in zip(STRIDES, attention, strict=True):
