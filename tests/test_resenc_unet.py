@@ -20,20 +20,13 @@ def test_the_plan_for_films_of_224_px():
     assert count_parameters({"name": "resenc_unet", "preset": "cpu"})["total"] <= 7_000_000
 
 
-def test_six_stages_halve_five_times_and_come_back():
+@pytest.mark.parametrize(("side", "down"), [(224, [224, 112, 56, 28, 14, 7]), (112, [112, 56, 28, 14, 7, 4])])
+def test_six_stages_halve_five_times_and_come_back_without_padding(side, down):
     model, sizes = build(TINY), []
     for block in [*model.down, *model.up]:
         block.register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
-    model(torch.rand(1, 3, 224, 224), [""])
-    assert sizes == [224, 112, 56, 28, 14, 7, 14, 28, 56, 112, 224]
-
-
-def test_of_112_px_no_film_is_padded_and_seven_places_become_four():
-    model, sizes = build(TINY), []
-    for block in [*model.down, *model.up]:
-        block.register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
-    model(torch.rand(1, 3, 112, 112), [""])
-    assert sizes == [112, 56, 28, 14, 7, 4, 7, 14, 28, 56, 112]
+    model(torch.rand(1, 3, side, side), [""])
+    assert sizes == down + down[-2::-1]
 
 
 def test_at_an_odd_map_the_last_cells_are_held_against_what_of_them_is_film():
