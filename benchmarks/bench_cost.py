@@ -8,6 +8,7 @@ from textwrap import fill, wrap
 from typing import NamedTuple
 
 from figures import beside
+from output import table
 from reportseg.charts import Point, front_of, point_plot
 from reportseg.report_numbers import NAMES as SAID
 from reportseg.schemas.base import read_json
@@ -29,15 +30,20 @@ class Reached(NamedTuple):
 Pair = tuple[CostRow, Reached]
 
 
-def _pairs(study: CostStudy, reached: Mapping[str, Reached]) -> list[Pair]:
-    """Those of which both are known, the best first."""
-    return sorted(((row, reached[row.name]) for row in study.rows if row.name in reached), key=lambda pair: -pair[1].score)
+def _read(folder: Path, reached: Mapping[str, Reached]) -> tuple[CostStudy, list[Pair]] | None:
+    """The study, and the methods of which cost and score are known, the best first; None before there are two."""
+    if not (folder / COST).exists():
+        return None
+    study = read_json(folder / COST, CostStudy)
+    pairs = sorted(((row, reached[row.name]) for row in study.rows if row.name in reached), key=lambda pair: -pair[1].score)
+    return (study, pairs) if len(pairs) > 1 else None
 
 
 def picture(folder: Path, reached: Mapping[str, Reached]) -> str | None:
     """dice_mean over time, of an answer and of training, as SVG; None before there are two methods."""
-    if not (folder / COST).exists() or len(pairs := _pairs(read_json(folder / COST, CostStudy), reached)) < 2:
+    if (found := _read(folder, reached)) is None:
         return None
+    _, pairs = found
     plots = {}
     for cost, says in COSTS.items():
         points = [Point(one.name, row.ratios[cost], one.score, one.low, one.high) for row, one in pairs]
@@ -48,10 +54,9 @@ def picture(folder: Path, reached: Mapping[str, Reached]) -> str | None:
 
 def section(folder: Path, reached: Mapping[str, Reached]) -> str:
     """The part of the page, or nothing."""
-    if picture(folder, reached) is None:
+    if (found := _read(folder, reached)) is None:
         return ""
-    study = read_json(folder / COST, CostStudy)
-    pairs = _pairs(study, reached)
+    study, pairs = found
     best = {cost: [pairs[i][1].name for i in front_of([(row.ratios[cost], one.score) for row, one in pairs])] for cost in COSTS}
     how = (
         "Up and left is better; on the dashed stair no other method is both; bars are intervals. Times are multiples of those of the U-Net "
@@ -66,11 +71,10 @@ def section(folder: Path, reached: Mapping[str, Reached]) -> str:
         *(f"{says}: nothing is both quicker and better than {', '.join(best[cost])}.\n" for cost, says in COSTS.items()),
     ]
     heads = ["", "method", "dice_mean", "answer", "training", "M parameters", "GFLOP", "MiB"]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for i, (row, one) in enumerate(pairs, 1):
         costs = [f"{row.ratios[cost]:.2f}" for cost in COSTS]
         size = [f"{row.params['total'] / 1e6:.2f}", f"{row.flops / 1e9:.2f}", f"{row.predict_bytes / 2**20:.0f}"]
         lines.append([str(i), one.name, f"{one.score:.4f}", *costs, *size])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     command = " \\\n    ".join(wrap(study.command, LINE - 6, break_long_words=False, break_on_hyphens=False))
-    return "\n".join(says) + "\n" + table + f"\n\n```bash\n{command}\n```\n"
+    return "\n".join(says) + "\n" + table(heads, lines) + f"\n```bash\n{command}\n```\n"

@@ -12,6 +12,7 @@ from typing import Any
 
 import bench_cost
 from figures import beside
+from output import table
 from reportseg.charts import Row, interval_plot
 from reportseg.limits import atomic_write
 from reportseg.report_numbers import NAMES as SAID
@@ -237,7 +238,7 @@ def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[st
     says = "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's."
     says += " What is equal for all, and what the marks mean, is told under *Rules*.\n\n"
     shown = f"![Both Dice scores of every method, with intervals](images/{bench}.svg)\n\n" if len(ranked) > 1 else ""
-    return says + shown + _table(heads, order)
+    return says + shown + table(heads, order)
 
 
 def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Sequence[str] = ()) -> str:
@@ -257,7 +258,7 @@ def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Seque
     if not rows:
         return ""
     says = "Paired by film and seed: the mean over the seeds, its interval, and each seed's run minus the other's of that seed.\n\n"
-    return "\n### Differences\n\n" + "".join(f"{line}\n\n" for line in said) + says + _table(["method", "minus", "seeds", *SCORES], rows)
+    return "\n### Differences\n\n" + "".join(f"{line}\n\n" for line in said) + says + table(["method", "minus", "seeds", *SCORES], rows)
 
 
 def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
@@ -299,7 +300,7 @@ def _rates(search: dict[str, Any], wanted: int, run: Sequence[str]) -> str:
     if left := [NAMES[method] for method in run if len(search.get(method, {})) < wanted]:
         says += f" To be searched again, for a change of the code, before further cells: {', '.join(left)}."
     says += "\n\n"
-    return says + _table(["method", *(f"{float(rate):g}" for rate in rates)], rows)
+    return says + table(["method", *(f"{float(rate):g}" for rate in rates)], rows)
 
 
 def _modules(of: dict[str, list[Any]], told: dict[str, Any], planned: Sequence[int]) -> str:
@@ -318,7 +319,7 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any], planned: Sequence[i
         method = next(says for half, says in FULL.items() if full.startswith(half))
         said = verdict(minus.get(METRIC)) if minus["seeds"] == planned else "not yet"
         rows.append([name, method, seeds, *effects, reached, said, _mechanism(arm, paired[full], paired[arm]), ", ".join(marks)])
-    return "\n" + (_table(heads, rows) if rows else "No module has been taken away yet.\n")
+    return "\n" + (table(heads, rows) if rows else "No module has been taken away yet.\n")
 
 
 def _mechanism(arm: str, with_it: Sequence[Any], without: Sequence[Any]) -> str:
@@ -350,7 +351,7 @@ def _cells(cells: dict[str, Any], failed: dict[str, Any]) -> str:
         commit = facts["commit"][:8] if facts["commit"] else NONE
         rows.append([f"`{cell}`", f"{facts['images']:,}", f"{facts['lr']:g}", f"diverged: {facts['why']}", NONE, NONE, NONE, commit])
     heads = ["cell", "images", "rate", "dice_pooled", "dice_mean", "rise, points", "minutes", "commit"]
-    return "\n### Cells\n\nRise: of both scores on dev over the last fifth of the images.\n\n" + _table(heads, rows)
+    return "\n### Cells\n\nRise: of both scores on dev over the last fifth of the images.\n\n" + table(heads, rows)
 
 
 # ---------------------------------------------------------------- parts
@@ -404,10 +405,6 @@ def _by_seed(of: dict[str, list[Any]], one: str, other: str, seeds: Sequence[int
 
 def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" + "s" * (n != 1)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows]) + "\n"
 
 
 if __name__ == "__main__":

@@ -83,12 +83,16 @@ def twin_sha256(training: TrainingFile, bundle: BundleConfig) -> str | None:
     values |= {"images": training.images, "teacher": training.teacher, "parent": training.parent_twin or bundle.parent}
     towers = {part: tower["sha256"] for part, tower in bundle.base.model_dump().items() if tower["sha256"] is not None}
     values |= {"towers": towers} if towers else {}  # none where all began from scratch: older hashes stay
-    return _sha256(values | {"films": [[source.name, source.split_sha256] for source in bundle.trained_on]})
+    return _sha256(values | {"films": _films(bundle)})
 
 
 def films_sha256(bundle: BundleConfig) -> str | None:
     """Equal for bundles of the same training films; None where these are not recorded."""
-    return _sha256({"films": [[source.name, source.split_sha256] for source in bundle.trained_on]}) if bundle.trained_on else None
+    return _sha256({"films": _films(bundle)}) if bundle.trained_on else None
+
+
+def _films(bundle: BundleConfig) -> list[list[str]]:
+    return [[source.name, source.split_sha256] for source in bundle.trained_on]
 
 
 def parent_twin(parent: TrainingFile, bundle: BundleConfig, *, reads: bool, constant: bool) -> str | None:
