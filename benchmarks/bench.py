@@ -40,6 +40,7 @@ from reportseg.data.splits import draw_dev, nested_shares, split_sha256
 from reportseg.engines import pick_device
 from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
+from reportseg.info import bundle_facts
 from reportseg.limits import atomic_write
 from reportseg.models import count_parameters, resolve
 from reportseg.optim import bf16_gains
@@ -49,12 +50,13 @@ from reportseg.schemas.base import load_json, read_json
 from reportseg.schemas.metrics import Metrics
 from reportseg.schemas.training import EnvFile, TrainingFile
 from reportseg.scoring import hash_cases
+from reportseg.studies.films import sentences_sha256
 from reportseg.train import BUNDLE, CHECKPOINTS, train
 from reportseg.types import Sample
 
 ROOT = Path(__file__).parents[1]
 CELL = "cell.json"
-BEGUN = ".begun.json"  # beside a run's folder: the recipe and the code that it was begun with
+BEGUN = ".begun.json"  # beside a run's folder: the recipe, the code and the films that it was begun with
 PROTOCOL, SEARCH, TABLE = "protocol.json", "search.json", "table.json"
 LAST = 0.2  # a curve is watched over this last share of its images
 EVALUATE_S, IMAGES_PER_S = 90.0, 45.0  # guesses until a search or a cell tells: 112 px, stride 2, two cores with AVX512-BF16
@@ -71,20 +73,22 @@ def climb(curve: Sequence[Sequence[float]], images: int) -> float | None:
     return curve[-1][1] - (y0 + (y1 - y0) * (start - x0) / (x1 - x0))
 
 
-def made_by(config: RunConfig) -> dict[str, Any]:
-    """What tells the recipe and the code of a run, for `changed`."""
-    return {"config": without_paths(config), "probe": bench_probe.probe(config.model)}
+def made_by(config: RunConfig, films: Mapping[str, str]) -> dict[str, Any]:
+    """What tells the recipe, the code and the films of a run, for `changed`."""
+    return {"config": without_paths(config), "probe": bench_probe.probe(config.model), "films": films}
 
 
-def changed(before: Mapping[str, Any], config: RunConfig) -> tuple[str, str] | None:
-    """recipe or code, and what differs in it from what `made_by` told before. None where nothing does; what was not told agrees."""
+def changed(before: Mapping[str, Any], config: RunConfig, films: Mapping[str, str]) -> tuple[str, str] | None:
+    """recipe, code or data, and what differs in it from what `made_by` told before. None where nothing does; what was not told agrees."""
     if "config" in before:
         one = keys(resolve(parse_config(before["config"], config.name)))  # keys that came later have their defaults
         two = keys(config)
         if differs := sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key)):
             return "recipe", ", ".join(differs)
-    told = bench_probe.difference(before.get("probe"), bench_probe.probe(config.model))
-    return ("code", told) if told else None
+    if told := bench_probe.difference(before.get("probe"), bench_probe.probe(config.model)):
+        return "code", told
+    other = [name for name, told in before.get("films", {}).items() if told != films[name]]
+    return ("data", ", ".join(other)) if other else None
 
 
 def speed(training: TrainingFile) -> float:
@@ -165,7 +169,7 @@ class Bench:
         end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         failed, chosen = 0, self.chosen(named)
         with alone(self.work):
-            self.films = self._manifest()
+            self.films, self.contents = self._manifest(), self._contents()
             self.precision = self._settle()
             for cell in chosen:
                 try:
@@ -192,6 +196,11 @@ class Bench:
         write_manifest(self.work / "data", kept, self.dataset.info.model_copy(update={"root": str(self.dataset.root.resolve())}))
         return self.work / "data" / MANIFEST
 
+    def _contents(self) -> dict[str, str]:
+        """What the films say and show: it may change while their ids stay. Of the true masks that are scored `metrics.json` tells."""
+        trained = [film for film in self.train_films if film.id in self.part]
+        return {"sentences": sentences_sha256([*trained, *self._films()]), "masks of train": hash_cases(trained)}
+
     def _settle(self) -> str:
         """The precision of all runs: probed once. InputError protocol where the results that lie there were made in another way."""
         films = {"data": self.dataset.name, "train_films": len(self.part), "train_sha256": split_sha256(self.part)}
@@ -214,8 +223,8 @@ class Bench:
         return str(stored["precision"])
 
     def _check_cells(self, precision: str) -> None:
-        """InputError protocol where a finished cell was trained by a recipe or a code of its model that has changed since, or scored on
-        other true masks or patients than those at hand: rows of two makings are no comparison.
+        """InputError protocol where a finished cell was trained by a recipe or a code of its model or on films that have changed since, or
+        scored on other true masks or patients than those at hand: rows of two makings are no comparison.
         """
         finished = [cell for cell in cells(self.protocol) if self.done(cell)]
         films = self._films() if finished else []
@@ -223,9 +232,10 @@ class Bench:
         for cell in finished:
             arm, seed = cells(self.protocol)[cell]
             facts, metrics = load_json(self.results / cell / CELL), read_json(self.results / cell / METRICS, Metrics)
-            if differs := changed(facts, configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision)):
+            if differs := changed(facts, configure(self.protocol, arm, seed, facts["lr"], facts["images"], precision), self.contents):
                 what, told = differs
-                fix = f"Restore the {what}, or delete the folders of this method's cells in {self.results.name} to train them anew."
+                whose = "all" if what == "data" else "this method's"
+                fix = f"Restore the {what}, or delete the folders of {whose} cells in {self.results.name} to train them anew."
                 raise InputError(f"the {what} of {cell} has changed since it was trained: {told}", self.results / cell, fix, "protocol")
             if (metrics.cases_sha256, metrics.n_patients) != (truth, patients):
                 fix = "Give the data set as it was imported for that cell, or other folders for --work and --results."
@@ -243,14 +253,14 @@ class Bench:
                 raise InputError(what, self.results / cell, "Delete this folder to train the cell anew.", "protocol")
 
     def _train(self, config: RunConfig, folder: Path, label: str) -> TrainingFile:
-        """A run that is done or goes on; what another recipe or code began is begun anew. Its checkpoints, 100 MB and more, are of no use
-        afterwards.
+        """A run that is done or goes on; what another recipe or code, or other films, began is begun anew. Its checkpoints, 100 MB and
+        more, are of no use afterwards.
         """
         begun = folder.with_name(folder.name + BEGUN)
-        if begun.exists() and changed(load_json(begun), config):
+        if begun.exists() and changed(load_json(begun), config, self.contents):
             shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(begun, json.dumps(made_by(config)) + "\n")
+        atomic_write(begun, json.dumps(made_by(config, self.contents)) + "\n")
         with progress(False, label) as report:
             train(config, manifest=self.films, out=folder, resume=True, device=self.protocol.device, progress=report)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -265,12 +275,14 @@ class Bench:
         return float(max(reached, key=lambda rate: reached[rate]))
 
     def _search(self, method: str, end: float) -> float | None:
-        """Tries the learning rates that have not been tried with this recipe and code. None where the time is up before all are known."""
+        """Tries the learning rates that have not been tried with this recipe and code on these films. None where the time is up before all
+        are known.
+        """
         seed, images = self.protocol.seeds[0], int(self.protocol.search * self.protocol.images)
         for rate in self.protocol.rates:
             config = configure(self.protocol, ARMS[method], seed, rate, images, self.precision)
             tried = self.search.get(method, {}).get(str(rate))
-            if tried is not None and not changed(tried, config):
+            if tried is not None and not changed(tried, config, self.contents):
                 continue
             if time.monotonic() > end:
                 return None
@@ -281,7 +293,7 @@ class Bench:
             except InputError as error:
                 if error.code != "diverged":
                     raise
-            self.search.setdefault(method, {})[str(rate)] = found | made_by(config)
+            self.search.setdefault(method, {})[str(rate)] = found | made_by(config, self.contents)
             self._store(SEARCH, self.search)
         return self.best(method)
 
@@ -319,7 +331,7 @@ class Bench:
             "commit": env.commit,
             "versions": env.versions,
             "threads": env.threads,
-            "params": count_parameters(config.model)["total"],
+            "params": bundle_facts(str(run / BUNDLE))["params"]["total"],  # with the words that it has met
             "images": training.images,
             "half_the_images": arm.full is not None,
             "lr": rate,
@@ -330,7 +342,7 @@ class Bench:
             "dev_curves": curves,
             "climb": {name: climb(curve, training.images) for name, curve in curves.items()},
             "figures": {name: curve[-1][1] for name, curve in training.curves.items() if curve},
-            **made_by(config),
+            **made_by(config, self.contents),
         }
         self._store(f"{cell}/{CELL}", facts)
         self._store(f"{cell}/{COUNTS}", bench_table.counts(scored, self._films()))

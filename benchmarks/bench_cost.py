@@ -59,7 +59,7 @@ def section(folder: Path, reached: Mapping[str, Reached]) -> str:
     study, pairs = found
     best = {cost: [pairs[i][1].name for i in front_of([(row.ratios[cost], one.score) for row, one in pairs])] for cost in COSTS}
     how = (
-        "Up and left is better; on the dashed stair no other method is both; bars are intervals. Times are multiples of those of the U-Net "
+        "Upper left is better; the dashed stair is the Pareto front; bars are intervals. Times are multiples of those of the U-Net "
         f"of 31 M parameters, timed in turns with each method in one process: films of {study.size_px} px, an answer to one film with its "
         f"sentence in fp32, a step of {study.batch} films in {study.precision}, {study.threads} threads. Memory: of an answer, parameters "
         "included."
@@ -68,7 +68,7 @@ def section(folder: Path, reached: Mapping[str, Reached]) -> str:
         "\n### Cost\n",
         f"![Mean Dice of every method over the time of an answer and of training](images/{folder.name}-cost.svg)\n",
         fill(how, LINE) + "\n",
-        *(f"{says}: nothing is both quicker and better than {', '.join(best[cost])}.\n" for cost, says in COSTS.items()),
+        *(f"{says}: on the front are {', '.join(best[cost])}.\n" for cost, says in COSTS.items()),
     ]
     heads = ["", "method", "dice_mean", "answer", "training", "M parameters", "GFLOP", "MiB"]
     lines = []

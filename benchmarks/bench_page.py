@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import bench_cost
+from bench_prose import CPU, FALLS, GPU, HEAD, MODULE_TEXT, RULES
 from figures import beside
 from output import table
 from reportseg.charts import Row, interval_plot
@@ -59,77 +60,8 @@ MECHANISMS = {
     "tmca_half_no_pixel_term": {"dev_auroc_A8": "AUROC of A, stride 8"},
 }
 SCORES = ("dice_pooled", "dice_mean")
+CONTROLS = {"shuffled": "shuffled", "swapped-side": "sides swapped"}  # of metrics.json, and their columns
 NONE = "–"
-
-HEAD = """# The bench
-
-**This ranks architectures without pretraining; it does not rank the published models.** Every weight begins random, sizes are cut to
-what a CPU trains, and pretrained towers, which the papers build on, have no part. What a method gains with them is not told here.
-
-`benchmarks/bench.py` writes this page from `results/`, cell by cell. A cell is one method under one seed:
-`results/bench-cpu/CELL/metrics.json` has its scores, intervals and text controls (none where no text is read); `cell.json` beside it
-has the configuration, the commit, the curves on dev and the command that makes it again, with the name of the data set for its folder.
-"""
-
-CPU = """
-## On a CPU
-
-```bash
-make bench-cpu DATA=qata                       # goes on after a stop
-make bench-cpu DATA=qata MINUTES=60 CELLS=tgcnet,unet-0
-python benchmarks/bench.py cpu qata --list     # done, and to do
-```
-"""
-
-RULES = """
-### Rules
-
-- **Size**: at most 7 M parameters in all. The peers at their preset `cpu`, one factor on the widths of their published image side and
-  decoder (LanGuideMedSeg 3/8, LViT 7/16, MMI-UNet 1/3, ResEnc U-Net 9/32), the words read by one small tower that all share; U-Net at
-  width 30 of 64; TGC-Net and TMCA, whose published sizes are not known, at `small`. That favours these two: their depths were chosen
-  for such a size, and TMCA's ConvNeXt has an overlapping stem from scratch; the peers' are those of their papers. All give logits at
-  stride 2.
-- **Films**: QaTa-COV19, half of the training films, the same for all: whole patients in an order that the data set's name seeds. A
-  tenth of them is dev. Trained at 112 px, scored on val, 1,429 films, each on its own grid of 224 px. 112 is no multiple of 32:
-  where a map has seven places a side, its half has four.
-- **Training**: all weights, from random initialisation, on 24,000 images in batches of 32; augmentation, optimiser and schedule are
-  those of the recipes `*_qata_small`. A method that reads text places its sentences before the first film, in 400 steps of 128 sentences
-  and their masks without images (`train.text_steps`), whatever the number of images; a twin, which reads one sentence, does not. The
-  speed and the time in `cell.json` begin with the first film.
-- **Learning rate**: for each method the best of three on a quarter of the images and the first seed, by the sum of both Dice scores on
-  dev. A twin, and a method that lacks a module, have the rate of their method.
-- **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third. Films without a
-  known patient, 597 of the 1,429, count as one each, so that the width of an interval is a lower bound.
-- **Made again**: where a recipe has changed, or what a model computes on a made-up batch, the bench stops until its cells are deleted.
-  Augmentation, training loop and scoring are not watched in that way.
-- **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them
-  would have helped; `falling` where it fell by as much; `end of the grid` where the best rate is the lowest or the highest of the three;
-  `seed N diverged` where that training ended in a loss that is not finite. Such a method has no rank and stands below the others: the
-  seeds that are left would flatter it. Why it ended is told under *Cells*.
-"""
-
-MODULE_TEXT = """
-### Modules, at half the images
-
-12,000 images for the full method and for each that lacks a module; seeds, films, order and learning rate are the same. Decided before
-any was run: metric dice_mean, seeds 0 and 1, smallest effect of interest 0.3 points. *Helps*: the interval of with minus without lies
-above 0. *Does not help*: its upper bound is below 0.003. *Undecided*: neither, and that is a full answer. The target enhancement is
-judged where neither method has its pixel term, which falls away with it; else the term's gain would count twice. There is no verdict
-before both seeds have been run. *Mechanism* is what training logged last, with the module and, where such a thing is left, without it: a
-hint at whether the module did what it is there for. AUROC: cells inside the masks of dev against cells outside. `cell.json` has all such
-figures.
-"""
-
-GPU = """
-## On an accelerator
-
-```bash
-make bench-gpu DATA=qata CELLS=tgcnet                  # one cell at a time, or all
-```
-
-The same methods, sizes and rules at 224 px, logits at stride 4, all training films, 160,000 images (31 epochs), one seed, without the
-modules.
-"""
 
 
 def write(page: Path, results: Path) -> None:
@@ -162,10 +94,10 @@ def reached(folder: Path, score: str = METRIC) -> dict[str, bench_cost.Reached]:
     told = load_json(folder / "table.json")["arms"] if cells else {}
     found = {}
     for arm, name in NAMES.items():
-        scored = [metrics for cell, (metrics, _) in cells.items() if _arm(cell) == arm]
+        scored = [one for cell, one in cells.items() if _arm(cell) == arm]
         if scored and arm not in map(_arm, failed):
-            interval = told.get(arm, {}).get("ci95", {}).get(score, (None, None))
-            found[arm] = bench_cost.Reached(name, fmean(metrics[score] for metrics in scored), *interval)
+            interval = _intervals(told, arm, scored).get(score, (None, None))
+            found[arm] = bench_cost.Reached(name, fmean(metrics[score] for metrics, _ in scored), *interval)
     return found
 
 
@@ -185,6 +117,25 @@ def _arm(cell: str) -> str:
     return cell.rpartition("-")[0]
 
 
+def _seeds(cells: Sequence[Any]) -> list[int]:
+    return [facts["seed"] for _, facts in cells]
+
+
+def _intervals(told: dict[str, Any], arm: str, cells: Sequence[Any]) -> dict[str, Any]:
+    """By score, where they were computed from these cells and no others: a cell may be deleted before table.json is made anew."""
+    known = told.get(arm, {})
+    return known["ci95"] if known.get("seeds") == _seeds(cells) else {}
+
+
+def _paired(told: dict[str, Any], of: dict[str, list[Any]]) -> dict[str, Any]:
+    """The differences of table.json, but for those of cells that no longer lie there."""
+    here = {arm: _seeds(cells) for arm, cells in of.items()}
+    return {
+        one: {other: effect for other, effect in minus.items() if effect["seeds"] == [seed for seed in here[one] if seed in here[other]]}
+        for one, minus in told.items()
+    }
+
+
 def _bench(folder: Path, rules: str = "", *, modules: bool) -> str:
     """What was found, then the rules that it was found by, then what lies behind it."""
     cells, failed = _read(folder)
@@ -195,50 +146,40 @@ def _bench(folder: Path, rules: str = "", *, modules: bool) -> str:
     where = f"{protocol['precision']} on {protocol['on']}, {_counted(protocol['threads'], 'thread')}"
     on = f"\n{protocol['train_films']:,} training films, dev among them; {where}.\n"
     lost = {arm: [failed[cell] for cell in failed if _arm(cell) == arm] for arm in of}
-    differences = _differences(told["differences"], of, [arm for arm in NAMES if lost[arm]])
+    paired = _paired(told["differences"], of)
+    differences = _differences(paired, of, [arm for arm in NAMES if lost[arm]])
     parts = [on, _methods(of, lost, told, search, folder.name), differences, bench_cost.section(folder, reached(folder))]
     if modules:
-        parts += [MODULE_TEXT, _modules(of, told, protocol["seeds"])]
+        parts += [MODULE_TEXT, _modules(of, paired, protocol["seeds"])]
     return "".join([*parts, rules, _rates(search, len(protocol["rates"]), _methods_of(cells)), _cells(cells, failed)])
 
 
 def _methods(of: dict[str, list[Any]], lost: dict[str, list[Any]], told: dict[str, Any], search: dict[str, Any], bench: str) -> str:
     """`of` and `lost` by arm: the cells that have scores, and those that diverged. `bench` names the figure."""
-    heads = [
-        "method",
-        "M parameters",
-        "seeds",
-        "dice_pooled",
-        "dice_mean",
-        "shuffled sentences",
-        "marks",
-    ]
+    heads = ["method", "M parameters", "seeds", *SCORES, *CONTROLS.values(), "marks"]
     ranked, unranked = list[list[str]](), list[list[str]]()
     for arm, name in NAMES.items():
         facts = [cell for _, cell in of[arm]] + lost[arm]
         if not facts:
             continue
-        intervals = told["arms"].get(arm, {})
-        seeds = [cell["seed"] for _, cell in of[arm]]
-        ci95 = intervals.get("ci95", {}) if intervals.get("seeds") == seeds else {}
+        seeds, ci95 = _seeds(of[arm]), _intervals(told["arms"], arm, of[arm])
         scores = [_score([metrics[score] for metrics, _ in of[arm]], ci95.get(score)) if of[arm] else NONE for score in SCORES]
-        shuffled = [metrics["controls"]["shuffled"]["dice_pooled"] for metrics, _ in of[arm] if "shuffled" in metrics["controls"]]
+        falls = [_fall([metrics for metrics, _ in of[arm]], control) for control in CONTROLS]
         marks = _marks([cell for _, cell in of[arm]])
         marks += ["end of the grid"] * _at_the_end(search.get(facts[0]["method"], {}))
         marks += [f"seed {cell['seed']} diverged" for cell in lost[arm]]
-        row = [
-            name,
-            f"{facts[0]['params'] / 1e6:.2f}",
-            ", ".join(map(str, seeds)) or NONE,
-            *scores,
-            f"{fmean(shuffled):.4f}" if shuffled else NONE,
-        ]
-        (unranked if lost[arm] else ranked).append([*row, ", ".join(marks)])
+        row = [name, f"{facts[0]['params'] / 1e6:.2f}", ", ".join(map(str, seeds)) or NONE, *scores, *falls, ", ".join(marks)]
+        (unranked if lost[arm] else ranked).append(row)
     order = [*sorted(ranked, key=lambda row: row[3], reverse=True), *unranked]
-    says = "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's."
-    says += " What is equal for all, and what the marks mean, is told under *Rules*.\n\n"
+    says = "\n### Methods\n\nBy dice_pooled: the mean over the seeds, its interval, and each seed's." + FALLS + "\n\n"
     shown = f"![Both Dice scores of every method, with intervals](images/{bench}.svg)\n\n" if len(ranked) > 1 else ""
     return says + shown + table(heads, order)
+
+
+def _fall(runs: Sequence[Any], control: str) -> str:
+    """By how many points of dice_pooled the mean of the runs falls under a control."""
+    falls = [metrics["controls"][control]["difference"]["dice_pooled"] for metrics in runs if control in metrics["controls"]]
+    return f"{100 * fmean(fall[0] for fall in falls):.1f}" if falls else NONE
 
 
 def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Sequence[str] = ()) -> str:
@@ -262,20 +203,20 @@ def _differences(told: dict[str, Any], of: dict[str, list[Any]], diverged: Seque
 
 
 def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
-    """Whether a method is above every peer on both scores; which it is not above, and by how much."""
+    """Whether a method is above every peer on both scores, by intervals; which it is not above, and by how much."""
     found = [(arm, score, minus[arm][score]) for arm in PEERS if arm in minus for score in SCORES if score in minus[arm]]
-    below = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] <= 0]
-    unsure = [f"{NAMES[arm]} ({score} {_difference(effect)})" for arm, score, effect in found if effect[0] > 0 >= effect[1]]
+    behind = [(arm, score, effect) for arm, score, effect in found if effect[1] <= 0]
     missing = [NAMES[arm] for arm in PEERS if arm not in minus and arm not in diverged]
     fell = [NAMES[arm] for arm in PEERS if arm in diverged]
     whom = "every peer that has been scored" if fell else "every peer"
     if missing:
         whom = f"every peer that has been {'scored' if fell else 'run'} ({', '.join(NAMES[arm] for arm in PEERS if arm in minus)})"
-    parts = [f"**{NAMES[one]} is {'not ' if below else ''}above {whom} on both scores**"]
+    but = ", ".join(dict.fromkeys(NAMES[arm] for arm, *_ in behind))
+    parts = [f"**{NAMES[one]} is above {whom}{f' but {but}' if but else ''} on both scores**"]
     seeds = {seed for effect in minus.values() for seed in effect["seeds"]}
     parts[0] += f", by seed {min(seeds)} alone" if len(seeds) == 1 else ""
-    parts[0] += f": not above {', '.join(below)}" if below else ""
-    parts += [f"above, though the interval holds 0: {', '.join(unsure)}"] * bool(unsure)
+    for arm, score, effect in behind:
+        parts.append(f"{'below' if effect[2] < 0 else 'not told apart from'} {NAMES[arm]} on {score} ({_difference(effect)})")
     parts += [f"not yet run: {', '.join(missing)}"] * bool(missing)
     parts += [f"diverged: {', '.join(fell)}"] * bool(fell)
     return "; ".join(parts) + "."
@@ -308,7 +249,7 @@ def _modules(of: dict[str, list[Any]], told: dict[str, Any], planned: Sequence[i
     heads = ["module", "of", "seeds", "with minus without, dice_mean", "dice_pooled", "dice_mean with it", "verdict", "mechanism", "marks"]
     rows = []
     for arm, (name, full) in MODULES.items():
-        minus = told["differences"].get(full, {}).get(arm)
+        minus = told.get(full, {}).get(arm)
         if minus is None:
             continue
         paired = {one: [cell for cell in of[one] if cell[1]["seed"] in minus["seeds"]] for one in (arm, full)}

@@ -39,6 +39,7 @@ import bench  # noqa: E402
 import bench_cost  # noqa: E402
 import bench_page  # noqa: E402
 import bench_probe  # noqa: E402
+import bench_prose  # noqa: E402
 import bench_protocol  # noqa: E402
 import bench_table  # noqa: E402
 
@@ -72,7 +73,7 @@ def test_the_protocol_is_that_of_the_page():
     told = (CPU.share, CPU.size_px, CPU.output_stride, CPU.images, CPU.batch, CPU.seeds, len(CPU.rates), CPU.search, CPU.split)
     assert told == (0.5, 112, 2, 24_000, 32, (0, 1), 3, 0.25, "val")
     assert bench_page.CLIMBING == 0.005 and bench.LAST == 0.2
-    assert f"{configured(bench_protocol.ARMS['tgcnet']).train.text_steps} steps of {BATCH} sentences" in bench_page.RULES
+    assert f"{configured(bench_protocol.ARMS['tgcnet']).train.text_steps} steps of {BATCH} sentences" in bench_prose.RULES
 
 
 def test_the_enhancement_is_judged_without_its_pixel_term_and_that_term_by_itself():
@@ -167,14 +168,14 @@ def scored(value):
 def test_differences_have_both_scores_with_intervals_and_say_which_peer_is_not_beaten():
     effects = {"unet": (0.02, 0.01, 0.03), "lvit": (0.004, -0.001, 0.009), "tgcnet_twin": (-0.1, -0.2, -0.05)}
     minus = {arm: {"seeds": [0, 1], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": effect} for arm, effect in effects.items()}
-    minus["mmiunet"] = {"seeds": [0], "dice_pooled": (-0.0031, -0.006, 0.001), "dice_mean": (0.01, 0.005, 0.02)}
+    minus["mmiunet"] = {"seeds": [0], "dice_pooled": (-0.0031, -0.006, -0.001), "dice_mean": (0.01, 0.005, 0.02)}
     page = bench_page._differences({"tgcnet": minus}, {})
     assert "| TGC-Net | U-Net | 0, 1 | +0.0300 [+0.0200, +0.0400] | +0.0200 [+0.0100, +0.0300] |" in page
     assert "| TGC-Net | MMI-UNet | 0 |" in page
     said = page.splitlines()[3]
-    assert said.startswith("**TGC-Net is not above every peer that has been run (U-Net, LViT, MMI-UNet) on both scores**: ")
-    assert ": not above MMI-UNet (dice_pooled −0.0031 [" in said
-    assert "holds 0: LViT (dice_mean +0.0040 [−0.0010, +0.0090])" in said and "not yet run: LanGuideMedSeg, ResEnc U-Net." in said
+    assert said.startswith("**TGC-Net is above every peer that has been run (U-Net, LViT, MMI-UNet) but LViT, MMI-UNet on both scores**; ")
+    assert "; not told apart from LViT on dice_mean (+0.0040 [−0.0010, +0.0090]); below MMI-UNet on dice_pooled (−0.0031 [" in said
+    assert said.endswith("; not yet run: LanGuideMedSeg, ResEnc U-Net.")
     minus = {arm: {"seeds": [0], "dice_pooled": (0.03, 0.02, 0.04), "dice_mean": (0.03, 0.02, 0.04)} for arm in bench_page.PEERS}
     assert "**TMCA is above every peer on both scores**, by seed 0 alone.\n" in bench_page._differences({"tmca": minus}, {})
     assert bench_page._differences({}, {}) == ""
@@ -187,6 +188,33 @@ def test_a_curve_that_still_climbs_or_falls_is_marked(rise, mark):
         {**dict.fromkeys(bench_page.NAMES, []), "unet": [(scored(0.7), fact(0, rise))]}, dict.fromkeys(bench_page.NAMES, []), told, {}, "b"
     )
     assert row.splitlines()[-1].endswith(f"| {mark} |")
+
+
+def test_how_far_a_method_falls_under_other_sentences_is_told_in_points_and_of_a_film_without_text_not():
+    def fallen(by):
+        return {"dice_pooled": 0.5, "difference": {"dice_pooled": [by, by - 0.01, by + 0.01]}}
+
+    runs = [scored(0.8) | {"controls": {"shuffled": fallen(by), "swapped-side": fallen(-by)}} for by in (0.31, 0.25)]
+    of = {**dict.fromkeys(bench_page.NAMES, []), "unet": [(scored(0.7), fact(0))], "lvit": list(zip(runs, map(fact, (0, 1)), strict=True))}
+    page = bench_page._methods(of, dict.fromkeys(bench_page.NAMES, []), {"arms": {}}, {}, "b")
+    assert "| shuffled | sides swapped | marks |" in page and "| 28.0 | -28.0 |" in page
+    assert page.splitlines()[-1].endswith("| 0.7000 | – | – |  |")
+
+
+def test_the_page_tells_nothing_of_cells_that_were_deleted_since_the_table_was_made(tmp_path):
+    folder = tmp_path / "bench-cpu"
+    put(folder, "protocol.json", {"precision": "fp32", "on": "cpu", "threads": 1, "train_films": 9, "rates": [1e-3], "seeds": [0]})
+    put(folder, "search.json", {})
+    minus = {"seeds": [0], "dice_pooled": (0.2, 0.1, 0.3), "dice_mean": (0.2, 0.1, 0.3)}
+    differences = {"tgcnet": {"unet": minus, "lvit": minus}, "tmca_half": {"tmca_half_no_alignment": minus}}
+    put(folder, "table.json", {"arms": {}, "differences": differences})
+    for cell in ("tgcnet-0", "lvit-0", "tmca_half-0"):
+        put(folder, f"{cell}/metrics.json", scored(0.7))
+        put(folder, f"{cell}/cell.json", fact(0))
+    page = bench_page.text(tmp_path)
+    assert "| TGC-Net | LViT | 0 |" in page and "| TGC-Net | U-Net |" not in page
+    assert "**TGC-Net is above every peer that has been run (LViT) on both scores**" in page
+    assert "No module has been taken away yet." in page
 
 
 def test_what_no_longer_lies_in_the_results_leaves_the_table(tmp_path):
@@ -202,7 +230,7 @@ def test_of_two_seeds_both_differences_are_shown_and_no_p():
     row = bench_page._differences({"tgcnet": {"unet": minus}}, of).splitlines()[-1]
     assert row.count("(+0.2000, −0.1000)") == 2, "they disagree, which the mean hides"
     of = {"tmca_half": of["tgcnet"], "tmca_half_no_pixel_term": of["unet"]}
-    modules = bench_page._modules(of, {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}, [0, 1])
+    modules = bench_page._modules(of, {"tmca_half": {"tmca_half_no_pixel_term": minus}}, [0, 1])
     assert modules.count("(+0.2000, −0.1000)") == 2
     assert not re.search(r"\bp\b", row + modules)
 
@@ -211,7 +239,7 @@ def test_a_row_of_modules_is_about_the_seeds_that_both_have():
     first, without = fact(0) | {"figures": {"dev_auroc_A8": 0.9}}, fact(0) | {"figures": {"dev_auroc_A8": 0.6}}
     of = {"tmca_half": [(scored(0.7), first), (scored(0.5), fact(1, rise=0.01))], "tmca_half_no_pixel_term": [(scored(0.6), without)]}
     minus = {"seeds": [0], "dice_pooled": (0.1, 0.05, 0.2), "dice_mean": (0.1, 0.05, 0.2)}
-    table = {"differences": {"tmca_half": {"tmca_half_no_pixel_term": minus}}}
+    table = {"tmca_half": {"tmca_half_no_pixel_term": minus}}
     row = bench_page._modules(of, table, [0]).splitlines()[-1]
     told = "| 0.7000 | helps | AUROC of A, stride 8: 0.900 with, 0.600 without |  |"
     assert row.startswith("| pixel term of the enhancement | TMCA | 0 | +0.1000") and told in row
@@ -238,8 +266,8 @@ def test_a_cell_that_diverged_is_a_row_with_its_reason_and_its_method_has_no_ran
     page = bench_page.text(tmp_path)
     methods = [line for line in page.partition("### Methods")[2].partition("###")[0].splitlines() if line.startswith("| ")][1:]
     assert [line.split(" | ")[0] for line in methods[1:]] == ["| TGC-Net", "| LViT", "| U-Net", "| MMI-UNet"]
-    assert methods[3].endswith("| 0 | 0.9000 | 0.9000 | – | seed 1 diverged |") and methods[4].endswith(
-        "| – | – | – | – | seed 0 diverged |"
+    assert methods[3].endswith("| 0 | 0.9000 | 0.9000 | – | – | seed 1 diverged |") and methods[4].endswith(
+        "| – | – | – | – | – | seed 0 diverged |"
     )
     assert [f"| `{cell}` | 1 | 0.001 | diverged: {why} | – |" in page for cell in ("unet-1", "mmiunet-0", "lvit-0")] == [True, True, False]
     assert "| TGC-Net | LViT | 0 |" in page and "| TGC-Net | U-Net |" not in page
@@ -271,7 +299,7 @@ def test_what_methods_cost_stands_beside_their_scores_and_whom_none_beats_is_nam
         ["U-Net", "0.7000", "0.50", "1.00"],
         ["LViT", "0.6000", "0.30", "0.60"],
     ]
-    assert "Time of an answer: nothing is both quicker and better than LViT, TGC-Net." in page
+    assert "Time of an answer: on the front are LViT, TGC-Net." in page
     drawn = bench_cost.picture(tmp_path, reached)
     assert [f"{i}  {name}</text>" in drawn for i, name in enumerate(("TGC-Net", "U-Net", "LViT"), 1)] == [True] * 3
     ElementTree.fromstring(drawn)
@@ -541,6 +569,34 @@ def test_a_cell_without_a_probe_is_taken_as_it_is(make, monkeypatch, fresh_probe
     assert make(folder_of(one)).run(["unet-0"]) == 0 and not seen
 
 
+def corrected(film):
+    write_mask(film.mask, ~read_mask(film.mask))
+
+
+def reworded(film):
+    table = film.image.parents[1] / "manifest.csv"
+    table.write_text(table.read_text().replace(film.text, "An opacity somewhere."))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "what"), [(corrected, "masks of train"), (reworded, "sentences")])
+def test_a_cell_is_held_to_what_the_films_showed_and_said_when_it_was_trained(make, tmp_path, monkeypatch, change, what):
+    data = synthesise(tmp_path / "phantoms", 60, size=32)
+    one = make()
+    one.dataset = read_manifest(data)
+    one.train_films = one.dataset.split("train")
+    assert one.run(["unet-0"]) == 0
+    change(next(film for film in one.train_films if film.id in one.part))
+    one.dataset = read_manifest(data)
+    one.train_films = one.dataset.split("train")
+    with pytest.raises(InputError, match=f"the data of unet-0 has changed since it was trained: {what}$") as caught:
+        one.run(["unet-1"])
+    assert caught.value.code == "protocol" and "delete the folders of all cells" in caught.value.fix and not one.done("unet-1")
+    shutil.rmtree(one.results / "unet-0")
+    seen = counted_trainings(monkeypatch)
+    assert one.run(["unet-0"]) == 0 and [config.train.images for config in seen] == [16, 16, 64], "its rates and the run too"
+
+
 @pytest.mark.slow
 def test_a_cell_is_held_to_the_true_masks_that_it_was_scored_on(make, tmp_path):
     """Another machine may have imported the data set in another way: the ids agree, and nothing else would tell."""
@@ -576,7 +632,9 @@ def test_what_lies_in_results_was_made_by_this_recipe_and_this_code():
     for method, tried in json.loads((folder / "search.json").read_text()).items():
         told += tried.values()
         asked += [bench_protocol.configure(CPU, bench_protocol.ARMS[method], 0, float(rate), 6_000, precision) for rate in tried]
-    assert told and [bench.changed(*one) for one in zip(told, asked, strict=True)] == [None] * len(told)
+    assert told and [bench.changed(one, config, one.get("films", {})) for one, config in zip(told, asked, strict=True)] == [None] * len(
+        told
+    )
 
 
 def test_what_a_model_keeps_of_films_is_probed_too(monkeypatch, fresh_probes):

@@ -83,7 +83,7 @@ def _pareto(study: CostStudy) -> Html | None:
             for row, x in zip(scored, costs, strict=True)
         ]
         title = f"{NAMES[study.metric]} over {label.partition(',')[0].lower()}"
-        says = "Up and left is better; on the dashed stair nothing else is both. Bars: 95 % interval."
+        says = "Upper left is better; the dashed stair is the Pareto front. Bars: 95 % interval."
         plots.append(figure(title, says, point_plot(points, title, f"{label}, log scale", NAMES[study.metric], log=True, front=True)))
     key = el("ol", *(el("li", el("bdi", name(row))) for row in scored), class_="numbers")
     return join(key, side_by_side(plots))
