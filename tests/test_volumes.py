@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from dicom_films import frames_of_one_file, write_stack
 from dicom_sources import cine, enhanced
+from reportseg.bundle import load_bundle
 from reportseg.errors import InputError
 from reportseg.io import read_image, read_mask
 from reportseg.io.cases import read_case
@@ -67,6 +69,16 @@ def test_slices_are_answered_as_films_would_be(segmenter, ct):
     assert answer.voxels == answer.mask_DHW.sum()
     assert answer.volume_ml == pytest.approx(answer.voxels * 0.8 * 0.8 * 2.5 / 1000)
     assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_bundle_that_was_trained_on_films_alone_says_so_of_a_volume(bundle, ct):
+    loaded = load_bundle(bundle)
+    shown = loaded.config.preprocess.model_copy(update={"windows": {"liver": (60.0, 200.0)}})  # as importers of volumes leave them
+    of_slices = replace(loaded, config=loaded.config.model_copy(update={"preprocess": shown}))
+    for one, warnings in ((loaded, ("no_volume_training",)), (of_slices, ())):
+        segmenter = Segmenter([one])
+        (answer,) = segment_volume(segmenter, read_nifti(ct), [segmenter.ask(RIGHT, "patient")], ["a"])
+        assert answer.warnings == warnings
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPI", "PIR", "ASL", "SRA"])
@@ -168,7 +180,7 @@ def test_each_phase_in_one_file_is_a_volume_with_a_seg_on_its_own_frames(segment
         again = predict_files(segmenter, jobs, tmp_path / "out", formats=["nifti", "dicom-seg"], stacks=stacks, resume=True)
     assert (done.done, again.skipped, done.failures) == (2, 2, ())
     for phase, job in enumerate(jobs):
-        assert json.loads((tmp_path / f"out/{job.id}.json").read_text())["warnings"] == ["several_phases"]
+        assert json.loads((tmp_path / f"out/{job.id}.json").read_text())["warnings"] == ["several_phases", "no_volume_training"]
         mask = np.asarray(nibabel.load(tmp_path / f"out/{job.id}.nii.gz").dataobj).transpose(2, 1, 0)
         seg = pydicom.dcmread(tmp_path / f"out/{job.id}.seg.dcm")
         found = {}
@@ -208,7 +220,7 @@ def test_a_missing_slice_is_an_empty_plane_and_its_neighbours_count_as_they_are(
     assert np.array_equal(np.asarray(after.dataobj), expected)
     answer = json.loads((tmp_path / f"out/{jobs[0].id}.json").read_text())
     assert answer["volume_ml"] == pytest.approx(expected.sum() * 0.5 * 0.7 * 2 / 1000)
-    assert answer["warnings"] == ["slice_gaps"]
+    assert answer["warnings"] == ["slice_gaps", "no_volume_training"]
     heights = [float(one.ImagePositionPatient[2]) for one in read_case(tmp_path / "ct", {}).headers]
     assert heights == [0, 2, 6, 8, 10]
 
@@ -253,7 +265,7 @@ def test_uneven_slices_have_no_nifti_file_and_a_seg_that_holds_their_places(segm
     assert row["code"] == "uneven_slices"
     assert "dicom-seg" in row["fix"]
     assert predict_files(segmenter, jobs, tmp_path / "out", formats=["dicom-seg"]).exit_code == 0
-    assert json.loads((tmp_path / f"out/{jobs[0].id}.json").read_text())["warnings"] == ["slice_gaps"]
+    assert json.loads((tmp_path / f"out/{jobs[0].id}.json").read_text())["warnings"] == ["slice_gaps", "no_volume_training"]
 
 
 def test_a_denied_text_has_an_empty_volume_and_a_report_an_answer_each(segmenter, ct):

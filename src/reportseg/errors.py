@@ -20,6 +20,7 @@ WARNINGS: dict[str, str] = {
     "view_without_sides": "left and right of the patient do not lie beside each other in this view; the answer names no side",
     "spacing_at_detector": "the pixel spacing is that on the detector; in the patient areas and distances are smaller",
     "no_window": "the file has no window; the least and the largest value became black and white",
+    "no_volume_training": "the bundle was trained on films, not on slices of imported volumes; its answer to a volume may mean nothing",
     "slice_gaps": "slices are missing, or lie at uneven distances; where none lies nothing is answered and nothing counted",
     "duplicate_positions": "several slices lie at the same place and only their numbers tell them apart; "
     "each is part of another stack or a film of its own",

@@ -76,6 +76,7 @@ def _answers(
     sagittal = None if view.has_sides else ("P", "F")  # shown as it is, and never averaged with its mirror
     geometry = Geometry((films.shape[1], films.shape[2]), view.spacing_mm[1:], sagittal)
     open_ = [place for place, (question, _) in enumerate(asked) if not question.denied]
+    untrained = () if segmenter.bundles[0].config.preprocess.windows else ("no_volume_training",)  # importers of volumes name windows
     for first in range(0, len(films), batch) if open_ else ():
         rows = films[first : first + batch]
         gray = [pixels(film, low, high, volume.inverted)[:, :, None] for film in rows]
@@ -105,7 +106,7 @@ def _answers(
             decision=segmenter.rule.model_dump(),
             engine=segmenter.engine,
             bundle_sha256=segmenter.sha256,
-            warnings=tuple(dict.fromkeys((*volume.warnings, *question.warnings))),
+            warnings=tuple(dict.fromkeys((*volume.warnings, *question.warnings, *untrained))),
             time_s=seconds,
             polarity=question.polarity,
             finding=question.finding,
