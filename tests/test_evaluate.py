@@ -617,6 +617,15 @@ def test_masks_of_other_code_get_the_same_scores(painter, data, tmp_path):
     assert (tmp_path / "eval" / "report.html").read_text().count("data:image/png") == 6
 
 
+def test_masks_are_taken_as_predict_names_them_too(painter, data, tmp_path):
+    own = run(painter, data, tmp_path / "own", save_masks=True)
+    masks = tmp_path / "own" / "masks"
+    (masks / "c0.png").rename(masks / "c0.mask.png")
+    assert run(None, data, tmp_path / "eval", masks=masks).dice_mean == own.dice_mean
+    PIL.Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(masks / "c0.png")  # goes first
+    assert run(None, data, tmp_path / "again", masks=masks).dice_mean < own.dice_mean
+
+
 def test_missing_masks_and_masks_of_another_size_fail(data, tmp_path):
     (tmp_path / "masks").mkdir()
     PIL.Image.fromarray(np.full((SIZE, SIZE), 255, np.uint8)).save(tmp_path / "masks" / "c0.png")

@@ -191,7 +191,9 @@ def evaluate(
         str | None, typer.Option("--controls", metavar="LIST", help="Of original,empty,shuffled,swapped-side, or none.")
     ] = None,
     twin: Annotated[Path | None, typer.Option("--twin", help="Evaluation folder of the text-free twin, to compare.")] = None,
-    masks: Annotated[Path | None, typer.Option("--masks", help="Score the files ID.png, or STUDY_LABEL.nii.gz, in this folder.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Score the files ID.png, ID.mask.png or STUDY_LABEL.nii.gz in this folder.")
+    ] = None,
     with_: With = None,
     flips: Flips = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Leave films out of the report.")] = False,

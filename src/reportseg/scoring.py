@@ -131,7 +131,7 @@ class MaskSource:
     def __init__(self, folder: Path, samples: Sequence[Sample] = ()) -> None:
         if not folder.is_dir():
             raise InputError(
-                "there is no such folder of masks", folder, "Give the folder that holds a file <id>.png for each case.", "masks"
+                "there is no such folder of masks", folder, "Give the folder that holds <id>.png or <id>.mask.png for each case.", "masks"
             )
         self.folder, self.seconds = folder, 0.0
         self.labels = {study: {one.label for one in rows} for study, rows in groupby(sorted(samples, key=_study), _study)}
@@ -141,6 +141,8 @@ class MaskSource:
     def read(self, sample: Sample, shape: tuple[int, int]) -> Mask:
         """The case's mask on the grid `shape`. InputError: size_mismatch, and those of check_file, read_mask and read_nifti."""
         file = self.folder / f"{sample.id}.png"
+        if not file.exists() and (own := file.with_suffix(".mask.png")).exists():  # as predict calls it
+            file = own
         there = self._volume_of(sample)
         if file.exists() or there is None or sample.slice is None:
             mask = read_mask(check_file(file))
