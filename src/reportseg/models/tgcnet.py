@@ -4,7 +4,7 @@ The paper closes three gaps of CLIP on medical images with three modules:
   SSE   Semantic-Structural Synergy Encoder   CLIP's ViT beside a CNN branch            (structural gap)
   DATE  Domain-Augmented Text Encoder         knowledge of a language model in the text  (semantic gap)
   VLCM  Vision-Language Calibration Module    refined correspondence in one space        (alignment gap)
-Only its abstract is public: the constructions below are our reading, and docs/methods.md keeps stated and read apart.
+Written from its abstract: the constructions below are our reading, and docs/methods.md keeps stated and read apart.
 
 Shapes: B batch, H,W pixels, h,w = H/s,W/s for a stride s in 4, 8, 16, 32, L text units, U statements, D joint width, d own width.
 """

@@ -4,7 +4,7 @@ The paper bridges the gap between the patterns of image and text, where earlier 
   TSDM  target-sensitive semantic distance        which sentences a film's target also fits      (models/alignment.py, training only)
   MCA   multi-level contrastive alignment         targets and sentences in one space, per scale  (models/alignment.py, training only)
   LTEM  language-guided target enhancement        places that fit the sentence count for more
-Only its abstract is public: the constructions are our reading, and docs/methods.md keeps stated and read apart. Base, as our reading has
+Written from its abstract: the constructions are our reading, and docs/methods.md keeps stated and read apart. Base, as our reading has
 it: a ConvNeXt pyramid, a BERT-type text encoder, and a U-shaped decoder whose skips attend to the words.
 
 Shapes: B batch, H,W pixels, h,w = H/s,W/s rounded up for a stride s in 4, 8, 16, 32, L text tokens, D joint width, d own width.
