@@ -25,6 +25,7 @@ from reportseg.errors import InputError
 from reportseg.evaluate import evaluate
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import TextStudy, TransferStudy
+from reportseg.scoring import hash_cases
 from reportseg.studies.text import text
 from reportseg.studies.text_page import answer, write_page
 from reportseg.studies.transfer import transfer
@@ -290,7 +291,32 @@ def test_the_own_data_comes_first_and_the_loss_is_against_it(trained, bundle, ph
     page = (tmp_path / "t" / "transfer.html").read_text()
     assert "* Its own data" in page
     assert f"{own.scores[study.metric]:.3f} on its own data, {own.data}; {other.scores[study.metric]:.3f} on elsewhere." in page
+    assert {place.name for place in (tmp_path / "t" / "eval").iterdir()} == {"0-elsewhere", "0-phantoms", "1-elsewhere", "1-phantoms"}
     assert transfer(named, out=tmp_path / "t", splits=["test", "val"], n_boot=20, resume=True) == study
+
+
+@pytest.mark.parametrize("names", [("films v1", "films-v1"), ("Films", "films")])
+def test_data_sets_whose_names_are_one_as_a_folder_have_each_their_own_scores(trained, phantoms, tmp_path, names):
+    """A space is a hyphen there, and not every disk tells capitals apart. An evaluation in the place of another is noticed."""
+    named = [trained]
+    for i, name in enumerate(names):
+        named.append(shutil.copytree(phantoms.parent, tmp_path / str(i)))
+        info = json.loads((named[-1] / "dataset.json").read_text())
+        (named[-1] / "dataset.json").write_text(json.dumps(info | {"name": name}))
+    options = {"out": tmp_path / "t", "splits": ["val", "test"], "n_boot": 20}
+    study = transfer(named, **options)
+    own = {split: hash_cases(read_manifest(phantoms).split(split)) for split in ("val", "test")}
+    assert [(row.data, row.split, row.cases_sha256) for row in study.rows] == [
+        (names[0], "val", own["val"]),
+        (names[1], "test", own["test"]),
+    ]
+    one, two = sorted((tmp_path / "t" / "eval").iterdir())
+    assert one.name.lower() != two.name.lower()
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    with pytest.raises(InputError, match=f"not of the films of {names[1]}") as caught:
+        transfer(named, **options, resume=True)
+    assert caught.value.code == "cases_differ" and caught.value.where == str(two) and "--resume" in caught.value.fix
 
 
 def test_sentences_of_a_data_set_that_changed_since_the_plan_are_noticed(bundle, phantoms, tmp_path):

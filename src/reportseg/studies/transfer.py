@@ -58,7 +58,7 @@ def transfer(
 
     A manifest is a bundle's own where the bundle was trained on a data set of its name. Writes plan.json, eval/, transfer.html and
     transfer.json into `out`. InputError before anything is scored: too_few (no bundle, or no manifest), twice, split, metric, exists, plan,
-    in_use, those of bundles and manifests.
+    in_use, those of bundles and manifests; later cases_differ, for an evaluation in `out` that is of other films.
     """
     folder = Path(out)
     check_metric(metric)
@@ -86,13 +86,16 @@ def transfer(
         bundles=[bundle.sha256 for bundle in bundles], films=films, contents=contents,
     )  # fmt: skip
     begin(folder, plan, resume)
+    # Names that are one as a folder, such as "x v1" and "X-v1", are told apart by the place of the manifest; all others need none.
+    alike = len({safe_id(f"0-{dataset.name}").lower() for dataset in datasets}) < len(datasets)
+    number = {dataset.name: f"{n}-" if alike else "" for n, dataset in enumerate(datasets)}
     with alone(folder):
         rows = []
         for i, bundle in enumerate(bundles):
             own: dict[str, float] = {}
             first = sorted(zip(datasets, paths, chosen, strict=True), key=lambda item: item[0].name not in bundle.names)
             for dataset, path, split in first:
-                place = folder / "eval" / safe_id(f"{i}-{dataset.name}")
+                place = folder / "eval" / safe_id(f"{i}-{number[dataset.name]}{dataset.name}")
                 if not (place / METRICS).exists():
                     remark(progress, f"bundle {i + 1} of {len(bundles)} on {dataset.name}")
                     evaluate(
@@ -100,6 +103,9 @@ def transfer(
                         command=command, progress=told(progress, "scoring"),
                     )  # fmt: skip
                 row = _row(place, bundle, dataset, own)
+                if row.cases_sha256 != films[dataset.name]:
+                    fix = "Remove this folder and add --resume."
+                    raise InputError(f"this evaluation is not of the films of {dataset.name}", place, fix, "cases_differ")
                 own = row.scores if row.own and not own else own
                 rows.append(row)
         study = TransferStudy(command=command, metric=metric, rows=rows, warnings=_warnings(rows, folder))
