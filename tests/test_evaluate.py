@@ -674,6 +674,23 @@ def test_masks_are_not_copied_onto_themselves(painter, data, tmp_path):
     assert caught.value.code == "options"
 
 
+def test_answers_are_not_kept_in_the_place_of_the_true_masks(painter, tmp_path):
+    """In the folder of many a data set they are masks/ID.png too."""
+    folder = tmp_path / "data"
+    table = [{"id": "c0", "image": "film0.png", "mask": "masks/c0.png", "text": LEFT, "split": "test", "present": "1"}]
+    make_data(folder, [(LEFT, "left", {})])
+    (folder / "masks").mkdir()
+    (folder / "mask0.png").rename(folder / "masks" / "c0.png")
+    manifest = write_manifest(folder, table, DatasetFile(name="ramps", laterality="image"))
+    true = (folder / "masks" / "c0.png").read_bytes()
+    with pytest.raises(InputError, match="already") as caught:
+        run(painter, manifest, folder, save_masks=True)
+    assert caught.value.code == "options" and "-o" in caught.value.fix and painter.encoded == []
+    for overwrite in (False, True):
+        assert run(painter, manifest, folder, overwrite=overwrite).n_cases == 1
+    assert (folder / "masks" / "c0.png").read_bytes() == true
+
+
 # ---------------------------------------------------------------- uncertainty
 
 

@@ -96,8 +96,11 @@ def evaluate(
     elsewhere = opposites(dataset.split(split), read_truth)[: len(samples)] if subject.reads_text else [None] * len(samples)
     digest = hash_cases(samples)
     twin_metrics, twin_cases = (None, None) if twin is None else _twin_of(subject, Path(twin), digest, {sample.id for sample in samples})
-    if save_masks and masks is not None and (folder / MASKS).resolve() == Path(masks).resolve():
-        raise InputError("the masks are in the place of their copies already", masks, "Leave out --save-masks.", "options")
+    read = {sample.mask.parent for sample in dataset.samples if sample.mask} | ({Path(masks)} if masks is not None else set())
+    in_place = (folder / MASKS).resolve() in {place.resolve() for place in read}
+    if save_masks and in_place:
+        fix = "Choose another folder with -o, or leave out --save-masks."
+        raise InputError("masks that this evaluation reads lie there already", folder / MASKS, fix, "options")
 
     _make(folder)
 
