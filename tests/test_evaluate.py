@@ -187,6 +187,46 @@ def test_an_evaluation_is_not_replaced_unless_asked(painter, data, tmp_path):
     assert read_json(tmp_path / "eval" / "metrics.json", Metrics).n_cases == 2
 
 
+def test_nothing_of_a_replaced_evaluation_stays(painter, data, tmp_path):
+    """A mask of a case that fails now would pass for its answer, a table of volumes for that of these films. Files of others are left."""
+    sliced = [(LEFT, "left", {"study": "a", "slice": str(i)}) for i in range(4)]
+    out = tmp_path / "eval"
+    run(painter, make_data(tmp_path / "slices", sliced), out, save_masks=True)
+    (out / "masks" / "mine.png").write_bytes(b"mine")
+    (out / "masks" / "c1.txt").write_text("mine")
+    (tmp_path / "data" / "film1.png").write_bytes(b"not a film")
+    run(painter, data, out, save_masks=True, overwrite=True, limit=3)
+    assert {file.name for file in (out / "masks").iterdir()} == {"c0.png", "c2.png", "mine.png", "c1.txt"}
+    assert not (out / "volumes.csv").exists() and (out / "failures.csv").exists()
+    run(painter, data, out, overwrite=True)
+    assert {file.name for file in (out / "masks").iterdir()} == {"mine.png", "c1.txt"}
+
+
+def test_an_evaluation_stays_until_another_has_something_to_write_and_is_none_where_that_broke_off(painter, data, tmp_path):
+    out, film = tmp_path / "eval", tmp_path / "data" / "film0.png"
+    run(painter, data, out, save_masks=True)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    readable = film.read_bytes()
+    film.write_bytes(b"")
+    with pytest.raises(InputError, match="none of the 1 cases"):
+        run(painter, data, out, save_masks=True, overwrite=True, limit=1)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    film.write_bytes(readable)
+
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(painter, data, out, save_masks=True, overwrite=True, batch=2, progress=stop)
+    assert not (out / "metrics.json").exists() and {file.name for file in (out / "masks").iterdir()} == {"c0.png", "c1.png"}
+
+
+def test_masks_that_are_scored_where_they_were_saved_stay_there(painter, data, tmp_path):
+    own = run(painter, data, tmp_path / "eval", save_masks=True)
+    again = run(None, data, tmp_path / "eval", masks=tmp_path / "eval" / "masks", overwrite=True)
+    assert again.dice_mean == own.dice_mean and len(list((tmp_path / "eval" / "masks").iterdir())) == 8
+
+
 def test_an_output_that_cannot_be_made_is_refused_before_the_work(painter, data, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError) as caught:

@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cases import CASES, FAILURES, METRICS, write_cases, write_failures
+from .cases import CASES, FAILURES, METRICS, read_cases, write_cases, write_failures
 from .data.manifest import Dataset, read_manifest
 from .data.negatives import opposites
 from .data.splits import draw_dev, split_sha256
@@ -81,9 +82,10 @@ def evaluate(
 
     `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and
     masks, have none. `twin` is the folder of the twin's evaluation on the same cases. `images=False` keeps films and sentences out of the
-    report. `save_masks` writes each answer to out/masks/<id>.png, for `compare` to show and for `masks` to read. InputError before anything
-    is computed: exists, options, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ, twin); later
-    only if no case at all can be scored. A case that fails is counted, and listed in failures.csv.
+    report. `save_masks` writes each answer to out/masks/<id>.png, for `compare` to show and for `masks` to read. `overwrite` replaces an
+    evaluation and its saved masks. InputError before anything is computed: exists, options, unwritable, control, those of the manifest, of
+    its masks, of the bundle and of the twin (cases_differ, twin); later only if no case at all can be scored. A case that fails is counted,
+    and listed in failures.csv.
     """
     folder = Path(out)
     if (folder / METRICS).exists() and not overwrite:
@@ -104,7 +106,12 @@ def evaluate(
 
     _make(folder)
 
+    @cache
+    def begin() -> None:  # once, before the first file
+        _clear(folder, masks=not in_place)
+
     def keep(id: str, mask_HW: Mask) -> None:
+        begin()
         write_mask(folder / MASKS / f"{id}.png", mask_HW)
 
     volumes = Volumes(samples) if are_volumes(samples) else None
@@ -163,7 +170,7 @@ def evaluate(
         **scores_of(own, prompts),
     )
     asked = {sample.id: text for sample, text in zip(samples, texts, strict=True)}
-    (folder / METRICS).unlink(missing_ok=True)  # it is written last: where it lies the evaluation is whole
+    begin()
     write_cases(folder / CASES, cases)
     if volumes:
         write_volumes(folder / VOLUMES, volumes.scored)
@@ -189,6 +196,22 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder cannot be made ({error.strerror})", folder, "Choose another one.", "unwritable") from error
+
+
+def _clear(folder: Path, *, masks: bool) -> None:
+    """Removes what an evaluation before left and this one may not replace: metrics.json first, which is written last, so that where it
+    lies the evaluation is whole. With `masks` those of its cases, and no other file in their folder.
+    """
+    try:
+        (folder / METRICS).unlink(missing_ok=True)
+        (folder / VOLUMES).unlink(missing_ok=True)
+        ids: set[str] = set()
+        with suppress(InputError):  # there is no table, or a damaged one
+            ids = {case.id for case in read_cases(folder / CASES)} if masks else set()
+        for file in [file for file in (folder / MASKS).glob("*.png") if file.stem in ids]:
+            file.unlink()
+    except OSError as error:
+        raise InputError(f"a file cannot be replaced ({error.strerror})", folder, "Choose another folder.", "unwritable") from error
 
 
 # ---------------------------------------------------------------- what is scored
