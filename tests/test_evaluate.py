@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -233,6 +235,22 @@ def test_an_output_that_cannot_be_made_is_refused_before_the_work(painter, data,
         run(painter, data, tmp_path / "file" / "eval")
     assert caught.value.code == "unwritable"
     assert painter.encoded == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(painter, data, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "masks").write_text("x")
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o555)
+    root = os.access(tmp_path / "closed", os.W_OK)  # who is held by no mode, and makes no file in /proc either
+    for out, options in (
+        (tmp_path / "mine", {"save_masks": True}),
+        (Path("/proc") if root else tmp_path / "closed", {}),
+    ):
+        with pytest.raises(InputError) as caught:
+            run(painter, data, out, **options)
+        assert caught.value.code == "unwritable" and str(out) in caught.value.where
+        assert painter.encoded == []
 
 
 def test_the_hash_of_the_cases_is_that_of_ids_and_true_masks(painter, data, tmp_path):

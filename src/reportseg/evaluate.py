@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from .cases import CASES, FAILURES, METRICS, read_cases, write_cases, write_failures
@@ -105,6 +106,8 @@ def evaluate(
         raise InputError("masks that this evaluation reads lie there already", folder / MASKS, fix, "options")
 
     _make(folder)
+    if save_masks:
+        _make(folder / MASKS)
 
     @cache
     def begin() -> None:  # once, before the first file
@@ -194,8 +197,10 @@ def _make(folder: Path) -> None:
     """An output that cannot be written shows now, not after an hour."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()  # one that is there already may be closed to writing
     except OSError as error:
-        raise InputError(f"the folder cannot be made ({error.strerror})", folder, "Choose another one.", "unwritable") from error
+        what = f"the folder cannot be made or written into ({error.strerror})"
+        raise InputError(what, folder, "Choose another one.", "unwritable") from error
 
 
 def _clear(folder: Path, *, masks: bool) -> None:
