@@ -292,6 +292,13 @@ def test_progress_and_limit(painter, data, tmp_path):
     assert "Only the first 5 of the 8 cases" in " ".join(metrics.warnings)
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_is_one_case_or_more(painter, data, tmp_path, limit):
+    with pytest.raises(InputError, match="--limit") as caught:
+        run(painter, data, tmp_path / "eval", limit=limit)
+    assert caught.value.code == "options" and not (tmp_path / "eval").exists()
+
+
 def test_the_split_must_exist(painter, data, tmp_path):
     with pytest.raises(InputError, match="test") as caught:
         run(painter, data, tmp_path / "eval", split="val")

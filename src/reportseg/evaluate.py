@@ -89,6 +89,8 @@ def evaluate(
     and listed in failures.csv.
     """
     folder = Path(out)
+    if limit is not None and limit < 1:
+        raise InputError(f"of {limit} cases there is nothing to score", "--limit", "Give 1 or more, or leave it out.", "options")
     if (folder / METRICS).exists() and not overwrite:
         raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or --overwrite.", "exists")
     dataset = read_manifest(manifest, text_column=text_column)
