@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+
+import pytest
 
 from reportseg.run_log import RunLog
 
@@ -28,12 +31,18 @@ def test_a_resume_keeps_what_was_measured_up_to_its_step(tmp_path):
     assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
 
 
-def test_curves_have_at_most_200_points_and_only_numbers(tmp_path):
+@pytest.mark.parametrize("n", [1, 2, 199, 200, 201, 202, 399, 400, 401, 997])
+def test_curves_have_at_most_200_points_the_last_among_them_and_only_numbers(tmp_path, n):
     log = RunLog(tmp_path / "log.jsonl", 0)
     log.add(0, images=0, placing=0.5)
-    for step in range(1, 402):
-        log.add(step, images=8 * step, loss=float("nan") if step == 1 else 1.0)
-    log.add(401, images=3208, alarm="gate")
+    log.add(1, images=8, loss=float("nan"))
+    for step in range(2, n + 2):
+        log.add(step, images=8 * step, loss=float(step))
+    log.add(n + 1, images=8 * n + 8, alarm="gate")
     curves = log.curves()
     assert set(curves) == {"placing", "loss"} and curves["placing"] == [(0, 0.5)]
-    assert len(curves["loss"]) == 200 and curves["loss"][0] == (16, 1.0)
+    steps = [step for _, step in curves["loss"]]
+    assert len(steps) == min(n, 200) and (steps[0], steps[-1]) == (2, n + 1) and steps == sorted(set(steps))
+    assert curves["loss"][-1] == (8 * n + 8, n + 1)
+    gaps = [b - a for a, b in pairwise(steps)]
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1, "evenly"

@@ -39,4 +39,10 @@ class RunLog:
         """Name to (images seen, value), each thinned to what a bundle may hold."""
         names = {name for row in self.rows for name in row} - {"step", "images", "alarm"}
         found = {name: [(r["images"], r[name]) for r in self.rows if name in r and math.isfinite(r[name])] for name in sorted(names)}
-        return {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in found.items()}
+        return {name: _thinned(points) for name, points in found.items()}
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most `MAX_CURVE_POINTS`, evenly, with the first and the last: where the training ended is what is read most."""
+    last = len(points) - 1
+    return points if last < MAX_CURVE_POINTS else [points[i * last // (MAX_CURVE_POINTS - 1)] for i in range(MAX_CURVE_POINTS)]
