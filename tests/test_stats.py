@@ -13,6 +13,7 @@ from reportseg.stats import (
     _Arm,
     align,
     bootstrap,
+    bootstrap_rows,
     bootstrap_runs,
     clusters,
     film_means,
@@ -143,6 +144,38 @@ def test_large_sets_are_drawn_in_portions(monkeypatch):
     whole = bootstrap(cohort(), 100)
     monkeypatch.setattr("reportseg.stats._CELLS", 1000)
     assert same(bootstrap(cohort(), 100), whole)
+
+
+# ---------------------------------------------------------------- scores that no sums give
+
+
+def mean_of(cases):
+    return lambda rows: {"dice_mean": float(np.mean([cases[i].dice for i in rows]))}
+
+
+def test_rows_are_drawn_as_sums_are():
+    """In the same draws, with the films of a patient who came twice twice; in any order of the cases."""
+    for cases in (cohort(20), cohort(20)[::-1], cohort(7, films=1), [replace(c, patient="") for c in cohort(7)]):
+        drawn = bootstrap_rows(cases, mean_of(cases), 200, seed=3)
+        assert drawn.keys() == {"dice_mean"} and drawn["dice_mean"] == pytest.approx(bootstrap(cases, 200, seed=3)["dice_mean"])
+
+
+def test_rows_are_those_of_whole_patients():
+    """Ten copies of each film tell nothing new when they are of the same patient."""
+    one = [case(f"{p}", f"p{p}", tp=100 + p) for p in range(30)]
+    ten = [replace(c, id=f"{c.id}-{i}") for c in one for i in range(10)]
+    free = [replace(c, patient="") for c in ten]
+    width = [high - low for low, high in (bootstrap_rows(cases, mean_of(cases), 300)["dice_mean"] for cases in (one, ten, free))]
+    assert width[1] == pytest.approx(width[0]) and width[2] < width[0] / 2.5
+
+
+def test_a_draw_of_rows_that_does_not_tell_a_score_is_left_out_and_one_patient_has_no_interval():
+    cases = [case("a", "p"), case("b", "q")]
+    assert bootstrap_rows(cases, lambda rows: {"both": 1.0, **({"first": 2.0} if 0 in rows else {})}, 50) == {
+        "both": (1.0, 1.0),
+        "first": (2.0, 2.0),
+    }
+    assert bootstrap_rows([replace(c, patient="p") for c in cases], mean_of(cases)) == {}
 
 
 # ---------------------------------------------------------------- pairs
