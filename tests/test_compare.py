@@ -29,7 +29,7 @@ from reportseg.schemas.comparison import COMPARED, Comparison
 from reportseg.schemas.data import DatasetFile
 from reportseg.schemas.files import CSV_COLUMNS
 from reportseg.schemas.metrics import Metrics
-from reportseg.stats import bootstrap, holm, paired_bootstrap, wilcoxon_patients
+from reportseg.stats import bootstrap, holm, paired_bootstrap, paired_bootstrap_runs, wilcoxon_patients
 from reportseg.types import INTENDED_USE, CaseScore
 
 HOSTILE = "a|b & <script>alert(1)</script>_\n=1"
@@ -241,6 +241,17 @@ def test_equal_seeds_are_paired(tmp_path):
     folders = seeds(tmp_path, "base", [50] * N, [60] * N, [70] * N) + seeds(tmp_path, "new", [52] * N, [62] * N, [72] * N)
     new = compared(folders, tmp_path).arms[1]
     assert new.difference["dice_mean"] == pytest.approx((0.02, 0.02, 0.02))
+
+
+def test_unequal_seeds_are_not_paired(tmp_path):
+    """The first of one is no partner of the first of the other, however alike they rise: each method's seeds are drawn by themselves."""
+    of_base, of_new = ([films(*[tp] * N) for tp in tps] for tps in ((50, 60, 70), (52, 62, 72)))
+    folders = [folder(tmp_path / f"base-{i}", cases, name="base", seed=i) for i, cases in enumerate(of_base)]
+    folders += [folder(tmp_path / f"new-{i}", cases, name="new", seed=i) for i, cases in enumerate(of_new, 3)]
+    new = compared(folders, tmp_path, n_boot=200).arms[1]
+    apart = paired_bootstrap_runs(of_new, of_base, same_seeds=False, n_boot=200)
+    assert new.difference == {score: apart[score] for score in COMPARED}
+    assert new.difference["dice_mean"][1] < 0 < new.difference["dice_mean"][2]
 
 
 def test_of_two_seeds_both_are_shown_and_no_p_is_given(tmp_path):
