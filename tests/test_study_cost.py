@@ -170,6 +170,32 @@ def test_costs_are_multiples_of_the_reference(here, config, tmp_path):
     assert caught.value.code == "plan" and "settings.size_px" in caught.value.what
 
 
+def test_each_figure_is_set_against_its_own_of_the_reference():
+    """Twice to nine times: all ratios differ, and a step of 2 s at batch 8 is four films a second."""
+    unet = {"times": {}, "predict": 10, "train": 10}
+    own = {
+        "times": {
+            "params": {"total": 60, "trainable": 30, "frozen": 30},
+            "unet_params": 10,
+            "flops": {"own": 400, "unet": 100},
+            "latency_1_s": {"own": 2.5, "unet": 0.5},
+            "latency_8_s": {"own": 7.0, "unet": 1.0},
+            "step_s": {"own": 2.0, "unet": 1.0},
+        },
+        "predict": 80,
+        "train": 90,
+    }
+    one = module.Subject("mine", {"name": "unet"}, reads=False, flips=True)
+    row = module._row(one, own, unet, 8, {"scores": {"dice_mean": 0.5}, "seeds": [3], "flips": True})
+    assert row.ratios == {
+        "params": 6, "trainable": 3, "flops": 4, "predict_bytes": 8, "train_bytes": 9, "latency_1_s": 5, "latency_8_s": 7, "train_time": 2
+    }  # fmt: skip
+    assert (row.name, row.model, row.flips, row.params) == ("mine", "unet", True, own["times"]["params"])
+    assert (row.flops, row.predict_bytes, row.train_bytes) == (400, 80, 90)
+    assert (row.latency_1_s, row.latency_8_s, row.train_images_per_s) == (2.5, 7.0, 4.0)
+    assert (row.scores, row.ci95, row.seeds) == ({"dice_mean": 0.5}, {}, [3])
+
+
 def test_an_interrupted_study_measures_the_rest_only(here, config, tmp_path, monkeypatch):
     child = module._child
 
