@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from reportseg.compare import read_runs
 from reportseg.config import dump_config, load_config
 from reportseg.data.manifest import read_manifest
 from reportseg.data.splits import nested_shares
@@ -16,11 +19,15 @@ from reportseg.models import resolve
 from reportseg.schemas.base import read_json
 from reportseg.schemas.studies import Ablation, DataStudy, StudyPlan
 from reportseg.schemas.training import EnvFile, TrainingFile
+from reportseg.stats import holm, wilcoxon_runs
 from reportseg.studies.ablate import ablate, verdict
 from reportseg.studies.ablate_page import write_page
 from reportseg.studies.data import data
+from reportseg.studies.training import Trained
+from test_compare import N, films, folder
 from tiny import SMALL
 
+module = import_module("reportseg.studies.ablate")
 CHANGES = ["model.width=8", "model.output_stride=2"]
 
 
@@ -172,6 +179,32 @@ def test_one_seed_has_a_p_about_these_weights_and_a_pooled_score_has_none(source
     with pytest.raises(InputError) as caught:
         ablated(source, phantoms, tmp_path / "a", seeds=[3], metric="dice_pooled", resume=True)
     assert caught.value.code == "plan" and "metric" in caught.value.what
+
+
+def test_holm_counts_every_arm_in_its_order(source, phantoms, tmp_path, monkeypatch):
+    """Three arms of three seeds, the smallest p in the middle; each test is on the films' mean Dice over the seeds."""
+    noise = np.random.default_rng(0).integers(-3, 4, (4, 3, N))
+    of_full, *of_arms = (
+        [films(*(60 + shift + i % 5 + int(extra[i]) for i in range(N)), iou=0.5, hd95=1.0, nsd=0.5) for extra in own]
+        for shift, own in zip((0, -1, -3, -2), noise, strict=True)
+    )
+
+    def made(arms, seeds, *_, **__):
+        places = [
+            folder(tmp_path / f"{arm.folder}-{seed}", cases, name=arm.folder, seed=seed)
+            for arm, own in zip(arms, (of_full, *of_arms), strict=True)
+            for seed, cases in zip(seeds, own, strict=True)
+        ]
+        runs = read_runs(places)
+        return [Trained(runs[i : i + len(seeds)], {}) for i in range(0, len(runs), len(seeds))]
+
+    monkeypatch.setattr(module, "run_arms", made)
+    monkeypatch.setattr(module, "_figures", lambda runs: {})
+    study = ablated(source, phantoms, tmp_path / "a", "model.width=6", seeds=[0, 1, 2])
+    ps = [wilcoxon_runs(of_full, own) for own in of_arms]
+    assert 0 < ps[1] < min(ps[0], ps[2]) and ps[0] != ps[2] and max(holm(ps)) < 1
+    assert [arm.p for arm in study.arms] == [None, *ps]
+    assert [arm.p_holm for arm in study.arms] == [None, *holm(ps)]
 
 
 @pytest.mark.parametrize(
