@@ -710,6 +710,13 @@ def test_a_folder_without_a_single_fitting_mask_is_refused(data, tmp_path):
         run(None, data, tmp_path / "eval", masks=tmp_path / "nowhere")
 
 
+def test_the_device_is_the_users_choice(bundle, data, tmp_path):
+    with pytest.raises(InputError) as caught:
+        run(bundle, data, tmp_path / "eval", device="meta")  # none that anybody computes on
+    assert caught.value.code == "device" and not (tmp_path / "eval").exists()
+    assert run(bundle, data, tmp_path / "eval", device="cpu").counts.failed == 0
+
+
 def test_a_bundle_or_masks_not_both_nor_neither(painter, data, tmp_path):
     for bundle, masks in ((None, None), (painter, tmp_path)):
         with pytest.raises(InputError) as caught:

@@ -189,6 +189,13 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(bundle, phan
     assert caught.value.code == code and not (tmp_path / "t").exists()
 
 
+def test_the_device_is_the_users_choice(bundle, phantoms, tmp_path):
+    for study, named in ((text, (bundle, phantoms)), (transfer, ([bundle, phantoms],))):
+        with pytest.raises(InputError) as caught:
+            study(*named, out=tmp_path / study.__name__, device="meta")
+        assert caught.value.code == "device"
+
+
 def test_a_twin_is_text_free_and_of_the_same_cases(done, bundle, phantoms, twin, tmp_path):
     _, out = done
     with pytest.raises(InputError) as caught:

@@ -200,6 +200,7 @@ def evaluate(
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write each mask to masks/ID.png, for compare to show.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows of the split.")] = None,
     overwrite: Overwrite = False,
+    device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -225,6 +226,7 @@ def evaluate(
             masks=masks,
             with_=tuple(with_ or ()),
             flips=flips,
+            device=device,
             out=out,
             images=not no_images,
             save_masks=save_masks,

@@ -88,6 +88,7 @@ def study_text(
     twin: Annotated[Path | None, typer.Option("--twin", help="Evaluation folder of the text-free twin.")] = None,
     metric: Metric = "dice_mean",
     resume: Resume = False,
+    device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -109,6 +110,7 @@ def study_text(
             twin=twin,
             metric=metric,
             resume=resume,
+            device=device,
             command=shlex.join(["reportseg", *ctx.obj]),
             progress=report,
         )
@@ -169,6 +171,7 @@ def study_transfer(
     ] = "val",
     metric: Metric = "dice_mean",
     resume: Resume = False,
+    device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -184,6 +187,7 @@ def study_transfer(
             splits=_list(split),
             metric=metric,
             resume=resume,
+            device=device,
             command=shlex.join(["reportseg", *ctx.obj]),
             progress=report,
         )

@@ -69,6 +69,7 @@ def evaluate(
     masks: str | Path | None = None,
     with_: Sequence[str | os.PathLike[str]] = (),
     flips: bool | None = None,
+    device: str = "auto",
     out: str | Path,
     images: bool = True,
     save_masks: bool = False,
@@ -81,12 +82,12 @@ def evaluate(
 ) -> Metrics:
     """Scores `bundle` (or the files of the folder `masks`, see MaskSource) on a split of `manifest`, and writes its files into `out`.
 
-    `flips` None: as the bundle was fitted (see Segmenter). `controls` None takes those of the bundle's training; a text-free model, and
-    masks, have none. `twin` is the folder of the twin's evaluation on the same cases. `images=False` keeps films and sentences out of the
-    report. `save_masks` writes each answer to out/masks/<id>.png, for `compare` to show and for `masks` to read. `overwrite` replaces an
-    evaluation and its saved masks. InputError before anything is computed: exists, options, unwritable, control, those of the manifest, of
-    its masks, of the bundle and of the twin (cases_differ, twin); later only if no case at all can be scored. A case that fails is counted,
-    and listed in failures.csv.
+    `flips` None: as the bundle was fitted; it and `device` as Segmenter.from_pretrained has them, for a bundle that is named. `controls`
+    None takes those of the bundle's training; a text-free model, and masks, have none. `twin` is the folder of the twin's evaluation on the
+    same cases. `images=False` keeps films and sentences out of the report. `save_masks` writes each answer to out/masks/<id>.png, for
+    `compare` to show and for `masks` to read. `overwrite` replaces an evaluation and its saved masks. InputError before anything is
+    computed: exists, options, unwritable, control, those of the manifest, of its masks, of the bundle and of the twin (cases_differ, twin);
+    later only if no case at all can be scored. A case that fails is counted, and listed in failures.csv.
     """
     folder = Path(out)
     if limit is not None and limit < 1:
@@ -95,7 +96,7 @@ def evaluate(
         raise InputError("an evaluation lies there already", folder / METRICS, "Choose another folder, or --overwrite.", "exists")
     dataset = read_manifest(manifest, text_column=text_column)
     samples = dataset.split(split)[:limit]
-    subject = _subject(bundle, masks, with_, flips, text_column, samples)
+    subject = _subject(bundle, masks, with_, flips, device, text_column, samples)
     texts = [CONSTANT if subject.constant else sample.text for sample in samples]
     plan = {name: control_texts(name, texts) for name in _control_names(controls, subject)}
     elsewhere = opposites(dataset.split(split), read_truth)[: len(samples)] if subject.reads_text else [None] * len(samples)
@@ -248,6 +249,7 @@ def _subject(
     masks: str | Path | None,
     with_: Sequence[str | os.PathLike[str]],
     flips: bool | None,
+    device: str,
     text_column: str,
     samples: Sequence[Sample],
 ) -> _Subject:
@@ -258,7 +260,9 @@ def _subject(
     from .bundle import TRAINING, reads_text
     from .predict import Segmenter
 
-    segmenter = bundle if not isinstance(bundle, str | os.PathLike) else Segmenter.from_pretrained(bundle, with_=with_, flips=flips)
+    segmenter = (
+        Segmenter.from_pretrained(bundle, with_=with_, flips=flips, device=device) if isinstance(bundle, str | os.PathLike) else bundle
+    )
     trainings = [read_json(one.path / TRAINING, TrainingFile) for one in segmenter.bundles]
     reads = [reads_text(one.model, training) for one, training in zip(segmenter.bundles, trainings, strict=True)]
     return _Subject(

@@ -52,6 +52,7 @@ def text(
     metric: str = "dice_mean",
     resume: bool = False,
     n_boot: int = N_BOOT,
+    device: str = "auto",
     command: str = "",
     progress: Progress | None = None,
 ) -> TextStudy:
@@ -91,8 +92,8 @@ def text(
                 continue
             remark(progress, f"column {name}")
             evaluate(
-                bundle, manifest, split=split, text_column=name, controls=CONTROLS if name == column else (), twin=twin, out=place,
-                images=False, n_boot=n_boot, command=command, progress=told(progress, "scoring"),
+                bundle, manifest, split=split, device=device, text_column=name, controls=CONTROLS if name == column else (), twin=twin,
+                out=place, images=False, n_boot=n_boot, command=command, progress=told(progress, "scoring"),
             )  # fmt: skip
         own, *others = read_runs([*places.values(), *([Path(twin)] if twin is not None else [])])
         free = others.pop() if twin is not None else None

@@ -117,8 +117,8 @@ def run_arms(
                 continue
             tell = told(progress, "scoring")
             evaluate(
-                run / "bundle", arm.manifest, split=split, text_column=config.data.text_column, out=scored, images=False, n_boot=n_boot,
-                command=command, progress=tell,
+                run / "bundle", arm.manifest, split=split, text_column=config.data.text_column, device=device, out=scored, images=False,
+                n_boot=n_boot, command=command, progress=tell,
             )  # fmt: skip
     names = [name for arm in arms for seed in seeds if (name := _name(arm, seed)) not in failed]
     if not names:

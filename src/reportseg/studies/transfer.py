@@ -51,6 +51,7 @@ def transfer(
     metric: str = "dice_mean",
     resume: bool = False,
     n_boot: int = N_BOOT,
+    device: str = "auto",
     command: str = "",
     progress: Progress | None = None,
 ) -> TransferStudy:
@@ -99,8 +100,8 @@ def transfer(
                 if not (place / METRICS).exists():
                     remark(progress, f"bundle {i + 1} of {len(bundles)} on {dataset.name}")
                     evaluate(
-                        bundle.ref, path, split=split, text_column=bundle.column, controls=CONTROLS, out=place, images=False, n_boot=n_boot,
-                        command=command, progress=told(progress, "scoring"),
+                        bundle.ref, path, split=split, text_column=bundle.column, controls=CONTROLS, device=device, out=place, images=False,
+                        n_boot=n_boot, command=command, progress=told(progress, "scoring"),
                     )  # fmt: skip
                 row = _row(place, bundle, dataset, own)
                 if row.cases_sha256 != films[dataset.name]:
