@@ -230,6 +230,38 @@ def test_a_resume_follows_films_that_moved_and_refuses_others(tmp_path):
     assert load_config(run / "config.yaml").data.manifest == str(tmp_path / "there")
 
 
+def test_a_resume_refuses_films_whose_sentences_order_or_masks_changed(tmp_path):
+    """The ids are the same, and so are all sentences together: they are exchanged, moved with their rows, or stand beside another mask."""
+    films = make_films(tmp_path / "films")
+    with pytest.raises(Interrupt):
+        training.train(config(images=16), manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
+
+    def refused():
+        with pytest.raises(InputError, match="changed since the run was started") as caught:
+            training.train(config(images=16), manifest=films, out=tmp_path / "r", resume=True)
+        assert caught.value.code == "config" and caught.value.where == str(films) and "another -o" in caught.value.fix
+        return caught.value.what
+
+    kept, (head, *rows) = films.read_text(), films.read_text().splitlines()
+    exchanged = [row.replace(side, other) for row, side, other in ((rows[0], *SIDES), (rows[1], *SIDES[::-1]))]
+    unsafe = rows[0].removesuffix("1") + "0"
+    tables = [[head, *exchanged, *rows[2:]], [head, *rows[::-1]], [head, unsafe, *rows[1:]]]
+    tables += [[f"{head},{name}", *(f"{row},{value}" for row in rows)] for name, value in (("laterality", "patient"), ("complete", "0"))]
+    for changed in tables:
+        films.write_text("\n".join(changed) + "\n")
+        assert "sentences" in refused()
+    films.write_text(kept)
+    dev = read_json(tmp_path / "r" / "env.json", EnvFile).dev_ids[0]
+    for id in (dev, "f0" if dev != "f0" else "f1"):
+        mask = tmp_path / "films" / f"m{id[1:]}.png"
+        before = mask.read_bytes()
+        Image.open(mask).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mask)
+        assert "masks" in refused()
+        mask.write_bytes(before)
+    films.write_text(kept.replace("Unilateral infection", "unilateral  Infection"))
+    assert training.train(config(images=16), manifest=films, out=tmp_path / "r", resume=True), "no model reads case and white space"
+
+
 def test_a_resume_follows_a_parent_that_moved_and_refuses_another(tmp_path, films):
     parent = write_bundle(tmp_path / "parent", UNET)
     child = config(images=24, init=str(parent), checkpoint_minutes=1e-9)
@@ -253,7 +285,7 @@ def test_a_run_of_an_earlier_version_that_noted_no_hash_goes_on(tmp_path, films)
     with pytest.raises(Interrupt):
         training.train(config(images=16), manifest=films, out=tmp_path / "r", progress=interrupt_after(8))
     noted = json.loads((tmp_path / "r" / "env.json").read_text())
-    assert noted.pop("sources") == {}
+    assert noted.pop("sources") == {} and noted.pop("contents").keys() == {"rows", "masks"}
     (tmp_path / "r" / "env.json").write_text(json.dumps(noted))
     assert (training.train(config(images=16), manifest=films, out=tmp_path / "r", resume=True) / "bundle").is_dir()
 

@@ -91,8 +91,8 @@ def settled(config: RunConfig, first: Path) -> RunConfig:
 
 
 def check_same(config: RunConfig, folder: Path, now: EnvFile) -> None:
-    """A run goes on with the films, the teacher and the parent that it began with: on others it would end neither as this run nor as a new
-    one. InputError config.
+    """A run goes on with the films, their sentences and masks, the teacher and the parent that it began with: on others it would end
+    neither as this run nor as a new one. What an older run did not note agrees. InputError config.
     """
     if not (folder / ENV).exists():
         return
@@ -101,6 +101,11 @@ def check_same(config: RunConfig, folder: Path, now: EnvFile) -> None:
     fix = "Restore the manifest, or begin anew with another -o."
     if (before.split_sha256, before.dev_ids) != (now.split_sha256, now.dev_ids):
         raise InputError("these are not the films that the run was started with", where, fix, "config")
+    said = {"rows": "rows of the manifest (their sentences, order, laterality, flip_safe or complete)", "masks": "masks of its films"}
+    for name, what in said.items():
+        if before.contents is not None and before.contents.get(name) != (now.contents or {}).get(name):
+            fix = "Put back what the run began with, or begin anew with another -o."
+            raise InputError(f"the {what} changed since the run was started", where, fix, "config")
     if before.teacher != now.teacher:
         raise InputError("this is not the teacher that the run was started with", str(config.data.teacher), fix, "config")
     named = {"teacher": ("answers of the teacher", config.data.teacher), "init": ("bundle to start from", config.train.init)}

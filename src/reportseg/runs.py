@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -13,7 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .config import RunConfig
 from .data.manifest import Dataset, read_manifest
@@ -22,7 +25,7 @@ from .errors import InputError
 from .models import MODELS, count_parameters
 from .schemas.base import Windows
 from .schemas.training import EnvFile
-from .text import CONSTANT, can_swap, swap_sides, words
+from .text import CONSTANT, can_swap, normalise, swap_sides, words
 from .types import Laterality, Sample
 
 LOCK = ".lock"  # in a run folder; the empty file stays
@@ -176,10 +179,30 @@ def plan(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def contents(prepared: Prepared, masks_NHW: NDArray[np.uint8]) -> dict[str, str]:
+    """Hashes of what the rows of train and dev say and of their masks on the training grid, (N, H, W) of 0 and 1, for env.json.
+
+    In their order, by which a step takes its films. The masks are those of the cache: no file is decoded for it.
+    """
+    rows, masks = hashlib.sha256(), hashlib.sha256()
+    for sample, mask_HW in zip([*prepared.train, *prepared.dev], masks_NHW, strict=True):
+        read = (sample.id, sample.laterality, sample.flip_safe, sample.complete, normalise(sample.text))
+        rows.update("\t".join(map(str, read)).encode() + b"\n")
+        masks.update(np.packbits(mask_HW).tobytes())
+    return {"rows": rows.hexdigest(), "masks": masks.hexdigest()}
+
+
 def environment(
-    config: RunConfig, prepared: Prepared, device: torch.device, teacher: Sequence[str] = (), sources: Mapping[str, str] | None = None
+    config: RunConfig,
+    prepared: Prepared,
+    device: torch.device,
+    teacher: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
+    contents: Mapping[str, str] | None = None,
 ) -> EnvFile:
-    """env.json of the run; `teacher` are the hashes of its bundles, `sources` those that teacher.sources_sha256 gives."""
+    """env.json of the run; `teacher` are the hashes of its bundles, `sources` those that teacher.sources_sha256 gives, and `contents` those
+    of the function of that name.
+    """
     return EnvFile(
         commit=_commit(),
         versions={
@@ -194,6 +217,7 @@ def environment(
         dev_ids=sorted(sample.id for sample in prepared.dev),
         teacher=list(teacher),
         sources=dict(sources or {}),
+        contents=None if contents is None else dict(contents),
     )
 
 

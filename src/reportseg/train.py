@@ -35,7 +35,7 @@ from .models import bank_of, build, make_tokenizer, resolve
 from .placing import learn_places, sentences_only
 from .run_config import CONFIG, ENV, Manifests, changed, check_free, check_parent, check_same, checked, settled, stored_config
 from .run_log import RunLog
-from .runs import Prepared, alone, environment, plan, prepare, text_steps, without_paths
+from .runs import Prepared, alone, contents, environment, plan, prepare, text_steps, without_paths
 from .schemas.base import read_json, write_json
 from .schemas.training import MAX_CURVE_POINTS, TrainingFile
 from .teacher import read_teacher, sources_sha256
@@ -146,7 +146,8 @@ class Run:
         self.films = open_cache([*prepared.train, *prepared.dev], side, lambda n, of: self.progress({"reading": n, "of": of}))
         check_negatives(prepared.train, self.films.masks_NHW, config.data.negatives)
         self.learnt, self.teacher = self._targets()
-        env = environment(config, prepared, self.device, self.teacher, sources_sha256(config, prepared.train))
+        shown = contents(prepared, self.films.masks_NHW)
+        env = environment(config, prepared, self.device, self.teacher, sources_sha256(config, prepared.train), shown)
         check_same(config, self.folder, env)
         self.tokenizer, self.bank = self._words()
         torch.manual_seed(config.seed)

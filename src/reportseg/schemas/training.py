@@ -47,3 +47,8 @@ class EnvFile(File):
         default=None,
         description="Hashes of the answers at data.teacher (`teacher`) and of the bundle at train.init (`init`); null in older runs.",
     )
+    contents: dict[str, Sha256] | None = Field(
+        default=None,
+        description="Hashes of what the films of train and dev say and show, in their order: `rows` (ids, normalised sentences, whose left "
+        "they mean, flip_safe, complete) and `masks`, on the training grid; null in older runs.",
+    )
