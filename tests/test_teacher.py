@@ -154,11 +154,12 @@ def test_a_run_goes_on_with_its_teacher_and_with_no_other(tmp_path, films, answe
     assert (resumed / "bundle" / "model.safetensors").read_bytes() == (whole / "bundle" / "model.safetensors").read_bytes()
 
 
-def test_lovasz_is_added_for_its_share_of_the_steps(tmp_path, films, monkeypatch):
-    seen = []
-    plain = training.lovasz_hinge_loss
-    monkeypatch.setattr(training, "lovasz_hinge_loss", lambda *a: seen.append(1) or plain(*a))
+def test_lovasz_is_added_for_its_share_of_the_steps_the_last_ones(tmp_path, films, monkeypatch):
+    now, seen = [], []
+    step, plain = training.Run._step, training.lovasz_hinge_loss
+    monkeypatch.setattr(training.Run, "_step", lambda self, *a: now.append(self.state.step) or step(self, *a))
+    monkeypatch.setattr(training, "lovasz_hinge_loss", lambda *a: seen.append(now[-1]) or plain(*a))
     for share, steps in ((0, 0), (0.25, 3), (1, 12)):
         seen.clear()
         training.train(config(None, lovasz=share), manifest=films, out=tmp_path / f"r{steps}")
-        assert len(seen) == steps
+        assert seen == list(range(12 - steps, 12))

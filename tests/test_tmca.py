@@ -20,6 +20,7 @@ from reportseg.bundle import load_bundle
 from reportseg.config import load_config
 from reportseg.errors import InputError
 from reportseg.losses import bce_loss
+from reportseg.models import alignment as aligning
 from reportseg.models import build, count_parameters, model_config
 from reportseg.models.alignment import (
     LEAST_BACKGROUND,
@@ -34,8 +35,8 @@ from reportseg.models.alignment import (
     pool,
 )
 from reportseg.models.layers import cells_of, lift
-from reportseg.models.tmca import PIXEL_WEIGHT, PRESETS, STRIDES
-from reportseg.text import normalise, swap_sides
+from reportseg.models.tmca import PIXEL_WEIGHT, PRESETS, STRIDES, TMCA
+from reportseg.text import CONSTANT, normalise, swap_sides
 from test_train import Interrupt, config, interrupt_after, log, make_films, weights
 from tmca_batch import BOTH, DROPPED, LEFT, RIGHT, TEXTS, TOKENIZER, built, make_batch, trained_model
 
@@ -438,6 +439,25 @@ def test_without_enhancement_the_alignment_has_projectors_of_its_own_and_the_ans
     assert model(image, texts).token_map_BLhw is None
 
 
+def test_the_presence_head_reads_the_film_that_met_the_text_and_the_sentence():
+    """[mean F_16' ; max F_16' ; t], two layers; F_16' is what the decoder takes at that stride, and another for another sentence."""
+    model, seen = built(presence=True).eval(), []
+    model.up[2].register_forward_hook(lambda module, given, out: seen.append(given[0][:, -model.sizes.width :]))
+    model.presence.register_forward_hook(lambda module, given, out: seen.append(given))
+    features = model.encode_image(make_batch()[0][:2])
+    maps = []
+    for texts in ([LEFT, RIGHT], [BOTH, BOTH]):
+        text = model.encode_text(texts)
+        output = model.decode(features, text)
+        (map_BdHW, said_BD), decoded = seen
+        assert torch.equal(map_BdHW, decoded) and torch.equal(said_BD, text.pooled_BD)
+        pooled = torch.cat([map_BdHW.mean((2, 3)), map_BdHW.amax((2, 3)), said_BD], dim=1)
+        assert torch.allclose(output.presence_B, model.presence.layers(pooled)[:, 0], atol=1e-6)
+        maps.append(map_BdHW)
+        seen.clear()
+    assert not torch.allclose(*maps)
+
+
 def test_enhancement_starts_as_nothing_and_adds_gamma_times_attention():
     model = built()
     image, texts, _ = make_batch()
@@ -574,6 +594,22 @@ def test_a_resumed_run_ends_with_the_same_bytes_table_and_log(whole, films, tmp_
 def test_the_bundle_has_nothing_that_only_training_needs(whole):
     assert not any("alignment" in key for key in load_file(whole / "bundle" / "model.safetensors"))
     assert load_bundle(whole / "bundle").model.alignment is None
+
+
+def test_a_twin_never_meets_a_sentence(films, tmp_path, monkeypatch):
+    """Not in its table, not in a batch, not where dev is scored or its decision fitted, and nothing is dropped, turned or placed."""
+    met = {}
+
+    def spy(place, name, texts_of):
+        plain = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *given: met.setdefault(name, []).extend(texts_of(given)) or plain(*given))
+
+    spy(TMCA, "encode_text", lambda given: given[1])
+    spy(TMCA, "begin_training", lambda given: given[1])
+    spy(aligning, "key_of", lambda given: given)
+    data = {"size_px": 32, "text": "constant", "text_dropout": 0.5, "negatives": 0.5}
+    training.train(config({"name": "tmca", "preset": "tiny"}, data, images=16, text_steps=2), manifest=films, out=tmp_path / "r")
+    assert {name: set(texts) for name, texts in met.items()} == dict.fromkeys(("encode_text", "begin_training", "key_of"), {CONSTANT})
 
 
 def test_figures_are_in_the_log_and_alarms_are_lines_and_a_remark(films, tmp_path, monkeypatch):
