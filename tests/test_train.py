@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from importlib import import_module
 from itertools import count
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from reportseg import checkpoint, optim
 from reportseg.bundle import load_bundle
@@ -122,6 +124,66 @@ def test_dev_is_never_trained_on_and_keeps_patients_whole(tmp_path, films, monke
     assert not patients[0] & patients[1]
 
 
+CLIP, AVERAGE = 1e-3, 0.125
+
+
+@pytest.fixture(scope="module")
+def watched(films, tmp_path_factory):
+    """A run that is looked at, with a clip that every gradient exceeds and a weight average that is a number: its folder; the learning
+    rate and the norm of all gradients at each step of the optimiser; what dev is scored with, and the weights that are in the model then.
+    """
+    steps, scored, score = [], [], training.score_dev
+
+    def step(optimiser, *_):
+        groups = optimiser.param_groups
+        (rate,) = {group["lr"] for group in groups}
+        steps.append((rate, float(torch.cat([p.grad.flatten() for group in groups for p in group["params"]]).norm())))
+
+    def average(self, model, t):
+        for value in self.state.values():
+            if value.is_floating_point():
+                value.fill_(AVERAGE)
+
+    def watch(engine, dev, cached, size, text_of):
+        state = {name: value.clone() for name, value in engine.model.state_dict().items()}
+        scored.append((list(dev), cached, size, [text_of(sample) for sample in dev], state))
+        return score(engine, dev, cached, size, text_of)
+
+    with ExitStack() as stack:
+        stack.callback(register_optimizer_step_pre_hook(step).remove)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(training, "score_dev", watch)
+        patch.setattr(optim.Average, "update", average)
+        run = training.train(config(images=48, clip=CLIP), manifest=films, out=tmp_path_factory.mktemp("watched") / "r")
+    return run, steps, scored
+
+
+def test_dev_is_scored_with_its_own_films_masks_and_sentences(watched, films):
+    run, _, scored = watched
+    ids, rows = read_json(run / "env.json", EnvFile).dev_ids, {row["image"]: row for row in csv.DictReader(films.open())}
+    assert [size for _, _, size, *_ in scored] == [16] * 3 + [32] * 3
+    for dev, cached, _, texts, _ in scored:
+        assert sorted(sample.id for sample in dev) == ids and texts == [rows[f"{sample.id}.png"]["text"] for sample in dev]
+        for i, sample in enumerate(dev):
+            assert np.array_equal(cached.images_NCHW[i, 0], np.asarray(Image.open(films.parent / f"{sample.id}.png")))
+            assert np.array_equal(cached.masks_NHW[i], np.asarray(Image.open(films.parent / f"m{sample.id[1:]}.png")))
+        assert len(cached.images_NCHW) == len(cached.masks_NHW) == len(ids)
+
+
+def test_every_step_has_its_rate_and_a_gradient_that_was_clipped(watched):
+    run, steps, _ = watched
+    train = load_config(run / "config.yaml").train
+    assert [rate for rate, _ in steps] == [optim.learning_rate(k, 6, train) for k in range(6)]
+    assert all(row["norm"] > CLIP for row in log(run) if "norm" in row), "before it was clipped"
+    assert [norm for _, norm in steps] == pytest.approx([CLIP] * 6, rel=0.01)
+
+
+def test_what_dev_scores_and_the_bundle_holds_is_the_weight_average(watched):
+    run, _, scored = watched
+    for state in (*(state for *_, state in scored), load_bundle(run / "bundle").model.state_dict()):
+        assert all((value == AVERAGE).all() for value in state.values() if value.is_floating_point())
+
+
 def test_temperature_and_cut_are_fitted_on_dev_and_nothing_else(tmp_path, monkeypatch):
     """Neither a film that was trained on nor one of the test split is read for it."""
     films = make_films(tmp_path / "films", both=True)
@@ -173,6 +235,22 @@ def test_same_seed_same_weights_other_seed_others(tmp_path, films):
     again = training.train(config(), manifest=films, out=tmp_path / "again")
     assert [run.name for run in runs] == ["t-0", "t-1"]
     assert weights(runs[0]) == weights(again) != weights(runs[1])
+
+
+def test_the_weights_that_a_run_starts_from_are_those_of_its_seed(tmp_path, films, monkeypatch):
+    starts, build = [], training.build
+
+    def built(*given):
+        starts.append(build(*given).state_dict())
+        raise Interrupt
+
+    monkeypatch.setattr(training, "build", built)
+    for i, seed in enumerate((0, 1, 0)):
+        with pytest.raises(Interrupt):
+            training.train(config().model_copy(update={"seed": seed}), manifest=films, out=tmp_path / str(i))
+    drawn = [name for name, value in starts[0].items() if value.ndim > 1 and value.unique().numel() > 1]
+    assert drawn and all(torch.equal(starts[0][name], starts[2][name]) for name in drawn)
+    assert not any(torch.equal(starts[0][name], starts[1][name]) for name in drawn)
 
 
 @pytest.mark.parametrize("model", [{"name": "unet", "width": 4}, {"name": "tgcnet", "preset": "tiny"}], ids=["unet", "tgcnet"])
