@@ -213,10 +213,12 @@ def _above(one: str, minus: dict[str, Any], diverged: Sequence[str]) -> str:
         whom = f"every peer that has been {'scored' if fell else 'run'} ({', '.join(NAMES[arm] for arm in PEERS if arm in minus)})"
     but = ", ".join(dict.fromkeys(NAMES[arm] for arm, *_ in behind))
     parts = [f"**{NAMES[one]} is above {whom}{f' but {but}' if but else ''} on both scores**"]
-    seeds = {seed for effect in minus.values() for seed in effect["seeds"]}
-    parts[0] += f", by seed {min(seeds)} alone" if len(seeds) == 1 else ""
+    once = [NAMES[arm] for arm in PEERS if arm in minus and len(minus[arm]["seeds"]) == 1]
+    several = [arm for arm in PEERS if arm in minus and len(minus[arm]["seeds"]) > 1]
+    parts[0] += ", by one seed alone" if not several else ""
     for arm, score, effect in behind:
         parts.append(f"{'below' if effect[2] < 0 else 'not told apart from'} {NAMES[arm]} on {score} ({_difference(effect)})")
+    parts += [f"by one seed alone: {', '.join(once)}"] * bool(once and several)
     parts += [f"not yet run: {', '.join(missing)}"] * bool(missing)
     parts += [f"diverged: {', '.join(fell)}"] * bool(fell)
     return "; ".join(parts) + "."

@@ -44,8 +44,9 @@ RULES = """
   dev. A twin, and a method that lacks a module, have the rate of their method.
 - **Seeds**: 0 and 1. Both are shown; an interval is over patients, about these two runs, and says nothing of a third. Films without a
   known patient, 597 of the 1,429, count as one each, so that the width of an interval is a lower bound.
-- **Made again**: where a recipe has changed, what the films say or show, or what a model computes on a made-up batch, the bench stops until
-  its cells are deleted. Augmentation, training loop and scoring are not watched in that way.
+- **Made again**: where a recipe has changed, the sentences or the true masks, or what a model computes on a made-up batch, the bench stops
+  until its cells are deleted. Cells of before do not tell sentences and training masks (no `films` in `cell.json`) and are held to the
+  masks that they were scored on. Augmentation, training loop and scoring are not watched.
 - **What val has decided**: nothing of a peer. A mistake in where TMCA's maps lie was mended when seed 0 of an earlier TMCA had been scored
   ([results](results.md#tmca-on-the-bench-where-its-maps-lie)); seed 1 had no part in it.
 - **Marks**: `climbing` where a Dice score on dev still rose by more than 0.5 points over the last fifth of the images, so more of them

@@ -200,8 +200,8 @@ def test_nothing_of_a_replaced_evaluation_stays(painter, data, tmp_path):
     run(painter, data, out, save_masks=True, overwrite=True, limit=3)
     assert {file.name for file in (out / "masks").iterdir()} == {"c0.png", "c2.png", "mine.png", "c1.txt"}
     assert not (out / "volumes.csv").exists() and (out / "failures.csv").exists()
-    run(painter, data, out, overwrite=True)
-    assert {file.name for file in (out / "masks").iterdir()} == {"mine.png", "c1.txt"}
+    run(painter, data, out, overwrite=True)  # saves none, and removes none: somebody may have mended them
+    assert {file.name for file in (out / "masks").iterdir()} == {"c0.png", "c2.png", "mine.png", "c1.txt"}
 
 
 def test_an_evaluation_stays_until_another_has_something_to_write_and_is_none_where_that_broke_off(painter, data, tmp_path):
@@ -227,6 +227,8 @@ def test_masks_that_are_scored_where_they_were_saved_stay_there(painter, data, t
     own = run(painter, data, tmp_path / "eval", save_masks=True)
     again = run(None, data, tmp_path / "eval", masks=tmp_path / "eval" / "masks", overwrite=True)
     assert again.dice_mean == own.dice_mean and len(list((tmp_path / "eval" / "masks").iterdir())) == 8
+    run(painter, data, tmp_path / "eval", overwrite=True)  # reads none of them
+    assert len(list((tmp_path / "eval" / "masks").iterdir())) == 8
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work(painter, data, tmp_path):

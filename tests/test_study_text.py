@@ -193,7 +193,7 @@ def test_the_device_is_the_users_choice(bundle, phantoms, tmp_path):
     for study, named in ((text, (bundle, phantoms)), (transfer, ([bundle, phantoms],))):
         with pytest.raises(InputError) as caught:
             study(*named, out=tmp_path / study.__name__, device="meta")
-        assert caught.value.code == "device"
+        assert caught.value.code == "device" and not (tmp_path / study.__name__).exists()
 
 
 def test_a_twin_is_text_free_and_of_the_same_cases(done, bundle, phantoms, twin, tmp_path):

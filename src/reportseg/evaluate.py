@@ -114,7 +114,7 @@ def evaluate(
 
     @cache
     def begin() -> None:  # once, before the first file
-        _clear(folder, masks=not in_place)
+        _clear(folder, masks=save_masks and not in_place)
 
     def keep(id: str, mask_HW: Mask) -> None:
         begin()

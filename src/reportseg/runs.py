@@ -198,10 +198,10 @@ def environment(
     device: torch.device,
     teacher: Sequence[str] = (),
     sources: Mapping[str, str] | None = None,
-    contents: Mapping[str, str] | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> EnvFile:
-    """env.json of the run; `teacher` are the hashes of its bundles, `sources` those that teacher.sources_sha256 gives, and `contents` those
-    of the function of that name.
+    """env.json of the run; `teacher` are the hashes of its bundles, `sources` those that teacher.sources_sha256 gives, `shown` those of
+    `contents`.
     """
     return EnvFile(
         commit=_commit(),
@@ -217,7 +217,7 @@ def environment(
         dev_ids=sorted(sample.id for sample in prepared.dev),
         teacher=list(teacher),
         sources=dict(sources or {}),
-        contents=None if contents is None else dict(contents),
+        contents=None if shown is None else dict(shown),
     )
 
 

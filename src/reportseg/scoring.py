@@ -124,8 +124,8 @@ def _given(p: Prediction) -> Answer:
 class MaskSource:
     """The files of a folder, made by any program; they know no sentence.
 
-    `<id>.png` is the mask of a row. A slice may also be that of a volume: `<study>_<label>.nii.gz`, or `<study>.nii.gz` where `samples`
-    have one label for the study; .nii will do.
+    `<id>.png`, else `<id>.mask.png`, is the mask of a row. A slice may also be that of a volume: `<study>_<label>.nii.gz`, or
+    `<study>.nii.gz` where `samples` have one label for the study; .nii will do.
     """
 
     def __init__(self, folder: Path, samples: Sequence[Sample] = ()) -> None:

@@ -76,7 +76,8 @@ def _answers(
     sagittal = None if view.has_sides else ("P", "F")  # shown as it is, and never averaged with its mirror
     geometry = Geometry((films.shape[1], films.shape[2]), view.spacing_mm[1:], sagittal)
     open_ = [place for place, (question, _) in enumerate(asked) if not question.denied]
-    untrained = () if segmenter.bundles[0].config.preprocess.windows else ("no_volume_training",)  # importers of volumes name windows
+    of_volumes = all(bundle.config.preprocess.windows for bundle in segmenter.bundles)  # importers of volumes name windows
+    untrained = () if of_volumes else ("no_volume_training",)
     for first in range(0, len(films), batch) if open_ else ():
         rows = films[first : first + batch]
         gray = [pixels(film, low, high, volume.inverted)[:, :, None] for film in rows]

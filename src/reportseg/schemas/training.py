@@ -49,6 +49,6 @@ class EnvFile(File):
     )
     contents: dict[str, Sha256] | None = Field(
         default=None,
-        description="Hashes of what the films of train and dev say and show, in their order: `rows` (ids, normalised sentences, whose left "
+        description="Hashes of the sentences and masks of train and dev, in their order: `rows` (ids, normalised sentences, whose left "
         "they mean, flip_safe, complete) and `masks`, on the training grid; null in older runs.",
     )

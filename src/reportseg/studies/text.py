@@ -16,6 +16,7 @@ from ..bundle import TRAINING, load_bundle, reads_text
 from ..cases import METRICS
 from ..compare import Run, read_runs
 from ..data.manifest import Dataset, read_manifest
+from ..engines import pick_device
 from ..errors import InputError
 from ..evaluate import CONTROLS, control_texts, evaluate
 from ..limits import safe_id
@@ -59,7 +60,7 @@ def text(
     """Scores `bundle` under the sentences of its own column, the controls, and `columns`; `twin` is the evaluation folder of the twin.
 
     Writes plan.json, eval/, text.html and text.json into `out`. InputError before anything is scored: no_text (a bundle that reads none),
-    metric, twice, exists, plan, in_use, those of the bundle, of the manifest under each column and of the twin.
+    metric, twice, device, exists, plan, in_use, those of the bundle, of the manifest under each column and of the twin.
     """
     folder = Path(out)
     check_metric(metric)
@@ -84,6 +85,7 @@ def text(
         films={"scored": digest},
         contents={f"sentences of column {name}": sentences_sha256(dataset.split(split)) for name, dataset in datasets.items()},
     )  # fmt: skip
+    pick_device(device)  # refused before there is a plan
     begin(folder, plan, resume)
     places = {name: folder / "eval" / safe_id(f"{i}-{name}") for i, name in enumerate(datasets)}
     with alone(folder):

@@ -45,7 +45,8 @@ class Trained:
 
 
 def alike(config: RunConfig, before: StudyPlan | None, device: str) -> RunConfig:
-    """The configuration with its precision fixed, for all arms: that of the plan where it was begun. InputError minutes."""
+    """The configuration with its precision fixed, for all arms: that of the plan where it was begun. InputError minutes, device."""
+    found = pick_device(device)
     if config.train.minutes is not None:
         what = "train.minutes would give each run as many images as it finds time for, and the runs of a study see equally many"
         raise InputError(what, "train.minutes", "Set train.images, and train.minutes to null.", "minutes")
@@ -54,7 +55,7 @@ def alike(config: RunConfig, before: StudyPlan | None, device: str) -> RunConfig
     if before is not None and before.config is not None:
         precision = before.config["train"]["precision"]
     else:
-        precision = "bf16" if bf16_gains(pick_device(device)) else "fp32"
+        precision = "bf16" if bf16_gains(found) else "fp32"
     return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 

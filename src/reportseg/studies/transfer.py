@@ -14,6 +14,7 @@ from pathlib import Path
 from ..bundle import CONFIG, TRAINING, load_bundle, shipped
 from ..cases import CASES, METRICS, read_cases
 from ..data.manifest import Dataset, read_manifest
+from ..engines import pick_device
 from ..errors import InputError
 from ..evaluate import evaluate
 from ..limits import safe_id
@@ -58,8 +59,8 @@ def transfer(
     """Scores every bundle of `named` on every manifest of it; `splits` is one for all manifests, or one for each in their order.
 
     A manifest is a bundle's own where the bundle was trained on a data set of its name. Writes plan.json, eval/, transfer.html and
-    transfer.json into `out`. InputError before anything is scored: too_few (no bundle, or no manifest), twice, split, metric, exists, plan,
-    in_use, those of bundles and manifests; later cases_differ, for an evaluation in `out` that is of other films.
+    transfer.json into `out`. InputError before anything is scored: too_few (no bundle, or no manifest), twice, split, metric, device,
+    exists, plan, in_use, those of bundles and manifests; later cases_differ, for an evaluation in `out` that is of other films.
     """
     folder = Path(out)
     check_metric(metric)
@@ -86,6 +87,7 @@ def transfer(
         kind="transfer", command=command, written=now(), metric=metric, arms=[dataset.name for dataset in datasets], split=",".join(chosen),
         bundles=[bundle.sha256 for bundle in bundles], films=films, contents=contents,
     )  # fmt: skip
+    pick_device(device)  # refused before there is a plan
     begin(folder, plan, resume)
     # Names that are one as a folder, such as "x v1" and "X-v1", are told apart by the place of the manifest; all others need none.
     alike = len({safe_id(f"0-{dataset.name}").lower() for dataset in datasets}) < len(datasets)
