@@ -661,7 +661,7 @@ def test_a_rate_that_diverges_is_written_down_and_not_chosen_and_a_cell_that_fai
     counted_trainings(monkeypatch, diverge=(RATES[0],))
     assert one.run(["unet-0"]) == 0 and one.best("unet") == RATES[1]
     tried = json.loads((one.results / bench.SEARCH).read_text())["unet"][str(RATES[0])]
-    assert tried.keys() == {*bench.SCORES, "images_per_s", "config", "probe"} and not any(tried[name] for name in bench.SCORES)
+    assert tried.keys() == {*bench.SCORES, "images_per_s", "config", "probe", "films"} and not any(tried[name] for name in bench.SCORES)
     assert "| U-Net | diverged | **" in one.page.read_text()
     counted_trainings(monkeypatch, diverge=RATES)
     assert one.run(["unet"]) == 3  # unet-1 diverges at the rate that was chosen
